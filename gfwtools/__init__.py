@@ -1,0 +1,73 @@
+"""Send the domains of gfwlist through a WireGuard tunnel and everything else directly.
+
+As a library, the list's half of the work, pure and without I/O::
+
+    import gfwtools
+
+    policy = gfwtools.compile(text, deny=["example.org"])
+    policy.lookup("www.google.com").verdict   # "tunnel"
+    policy.cover()                            # the smallest equivalent output
+
+What is named here is imported when it is used, so that ``import gfwtools`` costs next to nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gfwtools._version import __version__
+
+if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled, compile, compile_lists
+    from gfwtools.errors import (
+        ConfigError,
+        FetchError,
+        GfwtoolsError,
+        HostError,
+        InvalidNameError,
+        ListError,
+        ResolverError,
+        StoreError,
+    )
+    from gfwtools.formats import Listing, parse
+    from gfwtools.policy import Entry, Match, Policy
+    from gfwtools.rules import Rule
+
+__all__ = [
+    "Compiled",
+    "ConfigError",
+    "Entry",
+    "FetchError",
+    "GfwtoolsError",
+    "HostError",
+    "InvalidNameError",
+    "ListError",
+    "Listing",
+    "Match",
+    "Policy",
+    "ResolverError",
+    "Rule",
+    "StoreError",
+    "__version__",
+    "compile",
+    "compile_lists",
+    "parse",
+]
+
+_HOME = {
+    **dict.fromkeys(("Compiled", "compile", "compile_lists"), "compiler"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+    **dict.fromkeys(("Listing", "parse"), "formats"),
+    **dict.fromkeys(("Entry", "Match", "Policy"), "policy"),
+    "Rule": "rules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"gfwtools.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,67 @@
+"""AutoProxy syntax: a line -> a :class:`Rule`. What a host pattern means as a domain is not decided here.
+
+The syntax is AutoProxy 0.2.9's, a part of Adblock Plus's: ``!`` comments, ``@@`` exceptions, ``||`` and ``|`` anchors,
+``/.../`` regular expressions, ``*`` wildcards, ``^`` separators.
+"""
+
+import re
+from collections.abc import Iterator
+
+from gfwtools.rules import Anchor, Rule
+
+__all__ = ["parse", "parse_line"]
+
+# Nine rules of ten: ||name and nothing else. Every other line takes the long way.
+_PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
+# A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator.
+_END = re.compile(r"[/?#^\\]")
+_HEADER = re.compile(r"\[[^\]:]*\]")
+#: What may stand behind a host without narrowing it.
+_NOTHING = {"", "/", "^", "/*", "^*", "/^"}
+
+
+def parse(text: str) -> Iterator[Rule]:
+    """The rules of a list, in its order; blank lines, comments and the header are no rules."""
+    plain = _PLAIN.fullmatch
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := plain(line):
+            yield Rule(number, line, False, match[1], Anchor.HOST, True)
+        elif rule := parse_line(line, number):
+            yield rule
+
+
+def parse_line(line: str, number: int = 1) -> Rule | None:
+    """The rule of one line, or None for a line that is none."""
+    text = line.strip().strip("\ufeff")
+    if not text or text[0] == "!" or (text[0] == "[" and _HEADER.fullmatch(text)):
+        return None
+    exception = text.startswith("@@")
+    body = text[2:] if exception else text
+    if len(body) > 2 and body[0] == body[-1] == "/":
+        return Rule(number, text, exception, body[1:-1].lower(), Anchor.REGEX, False)
+    if body.startswith("||"):
+        anchor = Anchor.HOST
+    elif body.startswith("|"):
+        anchor = Anchor.URL
+    else:
+        anchor = Anchor.LOOSE
+    body = body.lstrip("|")
+    scheme = _SCHEME.match(body)
+    if scheme:
+        body = body[scheme.end() :]
+    if body.endswith("|"):  # "the URL ends here"
+        body = body[:-1]
+    end = _END.search(body)
+    host, behind = (body[: end.start()], body[end.start() :]) if end else (body, "")
+    host, port = _split_port(host.strip())
+    whole = scheme is None and not port and behind in _NOTHING
+    return Rule(number, text, exception, host.lstrip(".").lower(), anchor, whole)
+
+
+def _split_port(host: str) -> tuple[str, str]:
+    """``host:port`` in two; the colons of an IPv6 address in brackets are its own."""
+    name, colon, port = host.rpartition(":")
+    if colon and (port.isdigit() or port in ("", "*")) and (":" not in name or name.endswith("]")):
+        return name, port or ":"
+    return host, ""

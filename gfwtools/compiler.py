@@ -1,0 +1,253 @@
+"""Rules -> a :class:`Policy`, and the account of them: every rule read is applied, widened, redundant or dropped.
+
+The account of a rule is not kept, it is found again when somebody asks: parsing a list twice costs less than a million
+records of what became of its lines.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import NamedTuple
+
+from gfwtools.config import Network
+from gfwtools.domains import Locator, Reason, Target
+from gfwtools.formats import Listing
+from gfwtools.policy import Entry, Policy, Ref
+from gfwtools.rules import Rule
+from gfwtools.suffixes import Suffixes, bundled
+
+__all__ = ["Compiled", "Counts", "Outcome", "Problem", "Status", "compile", "compile_lists"]
+
+
+class Status(Enum):
+    """How a rule ended."""
+
+    APPLIED = "applied"  #: as it is written
+    WIDENED = "widened"  #: a wider domain than it names is tunnelled
+    REDUNDANT = "redundant"  #: the output would be the same without it
+    DROPPED = "dropped"  #: it cannot be said to dnsmasq, or may not
+
+
+class Outcome(NamedTuple):
+    """A rule with its end."""
+
+    rule: Rule
+    status: Status
+    target: Target
+    detail: str
+    """Why it is redundant or dropped, in words; the empty text otherwise."""
+
+
+class Counts(NamedTuple):
+    """The account of a list; ``read`` is the sum of the rest."""
+
+    read: int
+    applied: int
+    widened: int
+    redundant: int
+    dropped: dict[str, int]
+    """How many were dropped, by :attr:`Reason.slug`, the most frequent first."""
+
+
+class Problem(NamedTuple):
+    """A line of the user's own lists that does not do what its author may think."""
+
+    ref: Ref
+    text: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.ref.source}: line {self.ref.line}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A policy and the list that it came from."""
+
+    policy: Policy
+    listing: Listing
+    locator: Locator
+    read: int
+    dropped: Counter[Reason]
+    wide: set[int]
+    """Lines of the rules that were widened."""
+    problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def cover(self) -> list[Entry]:
+        return self.policy.cover()
+
+    @cached_property
+    def _emitted(self) -> set[str]:
+        return {entry.domain for entry in self.cover if entry.tunnel}
+
+    @cached_property
+    def _freeing(self) -> set[str]:
+        """The exceptions without which the output would be another: in the cover themselves, or freeing a block."""
+        policy = self.policy
+        used = {entry.pattern for entry in self.cover if not entry.tunnel}
+        if policy.exceptions or policy.under:
+            for name in policy.blocks.keys() - self._emitted:
+                match = policy.match(name)
+                if match.reason == "exception" and match.matched:
+                    used.add(match.matched)
+        return used
+
+    def counts(self) -> Counts:
+        """The account in numbers."""
+        policy, emitted = self.policy, self._emitted
+        lines = {line for name, line in policy.blocks.items() if name in emitted and self._by_list(name)}
+        freed = {policy.exceptions[name] for name in self._freeing & policy.exceptions.keys()}
+        freed |= {
+            policy.under[name[2:]] for name in self._freeing if name.startswith("*.") and name[2:] in policy.under
+        }
+        seeds = set(policy.seeds())
+        addresses = {ref.line for network, ref in policy.networks.items() if network in seeds and self._ours(ref)}
+        widened = len(lines & self.wide)
+        applied = len(lines) - widened + len(freed) + len(addresses)
+        dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
+        redundant = self.read - applied - widened - sum(dropped.values())
+        return Counts(self.read, applied, widened, redundant, dropped)
+
+    def _ours(self, ref: Ref) -> bool:
+        return ref.source == self.listing.source
+
+    def _by_list(self, name: str) -> bool:
+        """Whether the list's own block decides ``name``, and not the user's entry for the same domain."""
+        policy = self.policy
+        return not policy.deny or policy.match(name).reason == "list"
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every rule of the list with its end, in the list's order."""
+        for rule in self.listing.rules():
+            target = self.locator.locate(rule)
+            yield self._outcome(rule, target)
+
+    def _outcome(self, rule: Rule, target: Target) -> Outcome:
+        policy = self.policy
+        if target.reason:
+            detail = target.reason.sentence + (f" ({target.detail})" if target.detail else "")
+            return Outcome(rule, Status.DROPPED, target, detail)
+        if target.network:
+            first = policy.networks[target.network]
+            if first.line != rule.line or not self._ours(first):
+                return Outcome(rule, Status.REDUNDANT, target, f"the same as {_place(first, self.listing)}")
+            if target.network not in policy.seeds():
+                return Outcome(rule, Status.REDUNDANT, target, "your allow list frees it")
+            return Outcome(rule, Status.APPLIED, target, "")
+        table = policy.under if target.under else policy.exceptions if rule.exception else policy.blocks
+        firsts = [name for name in target.domains if table[name] == rule.line]
+        if not firsts:
+            return Outcome(rule, Status.REDUNDANT, target, f"the same as line {table[target.domains[0]]}")
+        if rule.exception:
+            name = f"*.{firsts[0]}" if target.under else firsts[0]
+            if name in self._freeing:
+                return Outcome(rule, Status.APPLIED, target, "")
+            return Outcome(rule, Status.REDUNDANT, target, "it frees nothing that is blocked")
+        if any(name in self._emitted and self._by_list(name) for name in firsts):
+            return Outcome(rule, Status.WIDENED if target.wider else Status.APPLIED, target, "")
+        return Outcome(rule, Status.REDUNDANT, target, self._why_redundant(firsts[0]))
+
+    def _why_redundant(self, name: str) -> str:
+        policy = self.policy
+        match = policy.match(name)
+        if match.reason == "list" and match.matched:
+            return f"{match.matched} covers it (line {policy.blocks[match.matched]})"
+        if match.reason == "exception":
+            return f"the exception for {match.matched} frees it"
+        return f"your {match.reason} list decides it ({match.matched})"
+
+
+def _place(ref: Ref, listing: Listing) -> str:
+    return f"line {ref.line}" if ref.source == listing.source else f"{ref.source} line {ref.line}"
+
+
+def compile_lists(
+    listing: Listing,
+    *,
+    allow: Iterable[Listing] = (),
+    deny: Iterable[Listing] = (),
+    granularity: str = "registrable",
+    suffixes: Suffixes | None = None,
+) -> Compiled:
+    """Compile a fetched list and the user's.
+
+    :param granularity: ``registrable`` or ``host``: what a block of the fetched list is widened to. Exceptions and the
+        user's own domains stay as they are written.
+    """
+    suffixes = suffixes or bundled()
+    locator = Locator(suffixes, granularity)
+    policy = Policy()
+    blocks = policy.blocks
+    dropped: Counter[Reason] = Counter()
+    wide: set[int] = set()
+    problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
+    read = 0
+    locate = locator.locate
+    for rule in listing.rules():
+        read += 1
+        domains, wider, under, network, reason, _ = locate(rule)
+        if reason:
+            dropped[reason] += 1
+        elif network:
+            policy.networks.setdefault(network, Ref(listing.source, rule.line))
+        elif rule.exception:
+            for name in domains:
+                (policy.under if under else policy.exceptions).setdefault(name, rule.line)
+        else:
+            if wider:
+                wide.add(rule.line)
+            for name in domains:
+                blocks.setdefault(name, rule.line)
+    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems))
+
+
+def _merge_user_lists(
+    policy: Policy, allow: Iterable[Listing], deny: Iterable[Listing], locator: Locator
+) -> list[Problem]:
+    problems: list[Problem] = []
+    sides: Sequence[tuple[Iterable[Listing], dict[str, Ref], dict[Network, Ref]]] = (
+        (deny, policy.deny, policy.networks),
+        (allow, policy.allow, policy.freed),
+    )
+    for listings, names, networks in sides:
+        for listing in listings:
+            for rule in listing.rules():
+                ref = Ref(listing.source, rule.line)
+                target = locator.locate(rule)
+                if target.reason:
+                    message = target.detail or target.reason.sentence
+                    problems.append(Problem(ref, rule.text, message))
+                elif target.network:
+                    networks.setdefault(target.network, ref)
+                for name in target.domains:
+                    names.setdefault(name, ref)
+    for name in policy.allow.keys() & policy.deny.keys():
+        ref, other = policy.allow[name], policy.deny[name]
+        problems.append(Problem(ref, name, f"{name} is in {other.source} line {other.line} too; deny wins"))
+    return sorted(problems)
+
+
+def compile(
+    text: str,
+    *,
+    allow: Iterable[str] = (),
+    deny: Iterable[str] = (),
+    granularity: str = "registrable",
+    format: str = "autoproxy",
+) -> Policy:
+    """Compile the text of a list into a :class:`Policy`.
+
+    :param allow: domains that are always direct.
+    :param deny: domains that are always tunnelled.
+    :param granularity: ``registrable`` (example.co.uk from any host under it) or ``host``.
+    :param format: one of :data:`gfwtools.formats.FORMATS`.
+    """
+    return compile_lists(
+        Listing("list", text, format),
+        allow=[Listing("allow", "\n".join(allow), "domains")],
+        deny=[Listing("deny", "\n".join(deny), "domains")],
+        granularity=granularity,
+    ).policy

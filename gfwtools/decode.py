@@ -1,0 +1,112 @@
+"""The wire format: bytes -> the text of a list and its header; base64 or plain text, told apart by content."""
+
+import codecs
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from gfwtools.errors import ListError
+
+__all__ = ["Decoded", "checksum", "decode"]
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+# A "! Key: value" line of the comments that a list begins with.
+_FIELD = re.compile(r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})")
+_CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+([A-Za-z0-9+/]{22})=*[ \t]*\n", re.IGNORECASE | re.MULTILINE)
+_HTML = re.compile(rb"\s*<(?:!doctype|html|head|body|script|meta|\?xml|!--)", re.IGNORECASE)
+#: A header stands in the first lines of a list.
+_HEADER_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A list as its author wrote it."""
+
+    data: bytes
+    """The decoded bytes, without a byte order mark."""
+    text: str
+    """The same as text; bytes that are no UTF-8 (old lists have some in comments) are U+FFFD."""
+    header: dict[str, str] = field(default_factory=dict)
+    """The fields of the header by their names in lower case: ``title``, ``last modified``, ``checksum``."""
+
+    @property
+    def last_modified(self) -> str:
+        """The list's own date as it writes it, or the empty text."""
+        return self.header.get("last modified", "")
+
+
+def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+    """Decode what a mirror sent.
+
+    :raises ListError: it is empty, a web page, base64 that is broken or cut short, too large, or its checksum is wrong.
+    """
+    data = _without_bom(data)
+    if not data.strip():
+        raise ListError("the list is empty")
+    if _HTML.match(data):
+        raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
+    # A list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
+    if _BASE64.fullmatch(data):
+        data = _without_bom(_decode_base64(data))
+        if not data.strip():
+            raise ListError("the list is empty")
+    if len(data) > max_bytes:
+        raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
+    if _HTML.match(data):
+        raise ListError("this is a web page, not a list")
+    told, computed = checksum(data)
+    if told and told != computed:
+        raise ListError(f"the checksum is wrong: the list says {told}, its text has {computed}; it was cut or changed")
+    text = data.decode("utf-8", "replace")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return Decoded(data, text, _header(text[:_HEADER_BYTES]))
+
+
+def checksum(data: bytes) -> tuple[str | None, str]:
+    """The checksum that a list tells of itself, or None, and the one that its text has.
+
+    Base64 of the MD5, without ``=``, of the text with CRs dropped, runs of newlines folded to one and the checksum line
+    removed (Adblock Plus's addChecksum.py; it holds for gfwlist from 2009 on). It guards against a broken transfer.
+    """
+    import pybase64
+
+    text = data.replace(b"\r", b"")
+    if b"\n\n" in text:
+        text = re.sub(rb"\n\n+", b"\n", text)
+    found = _CHECKSUM.search(text, 0, _HEADER_BYTES)
+    if found:
+        text = text[: found.start()] + text[found.end() :]
+    digest = hashlib.md5(text, usedforsecurity=False).digest()
+    return (found[1].decode("ascii") if found else None), pybase64.b64encode(digest).decode("ascii").rstrip("=")
+
+
+def _without_bom(data: bytes) -> bytes:
+    for bom, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(bom):
+            return data.decode(encoding, "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _decode_base64(data: bytes) -> bytes:
+    import pybase64
+
+    body = b"".join(data.split())
+    # Padding may be left out (RFC 4648 section 3.2), but no encoder ends with a single character of four.
+    if len(body.rstrip(b"=")) % 4 == 1 or (body.endswith(b"=") and len(body) % 4):
+        raise ListError("the base64 is cut short; the transfer was not complete")
+    try:
+        return pybase64.b64decode(body + b"=" * (-len(body) % 4), validate=True)
+    except ValueError as error:
+        raise ListError(f"the base64 is broken: {error}") from None
+
+
+def _header(text: str) -> dict[str, str]:
+    header: dict[str, str] = {}
+    for line in text.split("\n"):
+        line = line.strip()
+        if line and line[0] not in "![":
+            break
+        if match := _FIELD.fullmatch(line):
+            header.setdefault(match[1].lower(), match[2].strip())
+    return header

@@ -1,0 +1,264 @@
+"""A rule's host pattern -> the domains that dnsmasq can match: a name and everything under it.
+
+Whatever cannot be said so is dropped with its reason; docs/lists.md has the table for users.
+"""
+
+import re
+from enum import Enum
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import NamedTuple
+
+from gfwtools.config import Network
+from gfwtools.errors import InvalidNameError
+from gfwtools.names import to_ascii
+from gfwtools.rules import Anchor, Rule
+from gfwtools.suffixes import Suffixes
+
+__all__ = ["Locator", "Reason", "Target", "known_names"]
+
+
+class Reason(Enum):
+    """Why a rule is dropped: a short name for programs, a sentence for people."""
+
+    KEYWORD = ("keyword", "a keyword of URLs names no host")
+    REGEX = ("regex", "a regular expression that names no single host")
+    WILDCARD = ("wildcard", "a wildcard in place of the top-level domain")
+    SUFFIX = ("suffix", "a wildcard that would take in a whole public suffix")
+    TLD = ("tld", "a whole top-level domain; only your own deny list may block one")
+    NAME = ("name", "no valid host name")
+    ADDRESS = ("address", "an address that is not on the Internet")
+    NARROW = ("narrow-exception", "an exception for a part of a host, which DNS cannot tell apart")
+
+    def __init__(self, slug: str, sentence: str) -> None:
+        self.slug = slug
+        self.sentence = sentence
+
+
+class Target(NamedTuple):
+    """What a rule comes to."""
+
+    domains: tuple[str, ...] = ()
+    """A-labels; more than one where a pattern such as ``google.*`` stands for the known domains of a name."""
+    wider: bool = False
+    """A domain is wider than what the rule names."""
+    under: bool = False
+    """Only what is under the domain, not the domain: ``@@||*.example.com``."""
+    network: Network | None = None
+    """The address of an IP rule, as a network."""
+    reason: Reason | None = None
+    """Why there is no domain."""
+    detail: str = ""
+    """More about the reason: what is wrong in the name."""
+
+
+_NAMES = Path(__file__).parent / "data" / "names.txt"
+
+# What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
+_NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
+
+# ---- regular expressions, read just far enough to find the one host that most of them are about
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
+_LONGEST_EXPRESSION = 1024  # no host is spelt out longer, and the searches below are quadratic at worst
+_ANY = "\0"  # stands for a character class once classes are out of the way
+_ANY_TAIL = r"(?:\(?(?:\.|\\S|\\w|\0)[*+]\??\)?)"
+# The look-behind keeps both linear: no search begins in the middle of a run.
+_LITERAL = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
+_NAME_THEN_ANY = re.compile(r"(?<![a-z0-9_-])((?:[a-z0-9_-]+\\\.)+)" + _ANY_TAIL)
+
+
+def known_names() -> dict[str, tuple[str, ...]]:
+    """The known domains of names such as google and blogspot (``data/names.txt``), by their first label."""
+    names: dict[str, list[str]] = {}
+    for line in _NAMES.read_text(encoding="utf-8").split("\n"):
+        if line and not line.startswith("#"):
+            names.setdefault(line.partition(".")[0], []).append(line.strip())
+    return {label: tuple(domains) for label, domains in names.items()}
+
+
+class Locator:
+    """Finds the domains of rules, by one suffix list and one granularity."""
+
+    def __init__(self, suffixes: Suffixes, granularity: str = "registrable", *, trusted: bool = False) -> None:
+        """``trusted``: the user's own list, which may block a whole top-level domain, and means a name as it is
+        written: neither widened nor a keyword."""
+        self._suffixes = suffixes
+        self._widen = granularity == "registrable" and not trusted
+        self._trusted = trusted
+        self._known: dict[str, tuple[str, ...]] | None = None
+
+    def locate(self, rule: Rule) -> Target:
+        """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
+        if rule.exception and not rule.whole:
+            return Target(reason=Reason.NARROW)
+        host = rule.host
+        if rule.anchor is Anchor.REGEX:
+            return self._regex(host)
+        if not host:
+            return Target(reason=Reason.KEYWORD)
+        if "*" in host:
+            return self._wildcard(rule)
+        if host[-1].isdigit() or host[-1] == "]" or ":" in host or (self._trusted and "/" in host):
+            target = self._address(host)
+            if target:
+                return target
+        return self._name(host, loose=rule.anchor is Anchor.LOOSE, exception=rule.exception)
+
+    def _name(self, host: str, *, loose: bool = False, exception: bool = False, wider: bool = False) -> Target:
+        """The target of a host pattern without a wildcard."""
+        try:
+            name = to_ascii(host)
+        except InvalidNameError as error:
+            return Target(reason=Reason.KEYWORD if loose else Reason.NAME, detail=str(error))
+        suffixes = self._suffixes
+        if loose and not ("." in name and suffixes.is_known(name)):
+            return Target(reason=Reason.KEYWORD)
+        if "." not in name and not self._trusted and (len(name) == 2 or name in _NEVER):
+            return Target(reason=Reason.TLD)
+        if exception or not self._widen:
+            return Target((name,), wider)
+        domain = suffixes.registrable(name)
+        return Target((domain,), wider or domain != name)
+
+    # ------------------------------------------------------------ addresses
+
+    def _address(self, host: str) -> Target | None:
+        """The target of an address; None for a name."""
+        text = host.removeprefix("[").removesuffix("]")
+        if len(text) > 64:
+            return None
+        try:
+            network = ip_network(text, strict=False) if self._trusted else ip_network(ip_address(text))
+        except ValueError:
+            if text.rpartition(".")[2].isdigit():  # no top-level domain is a number (RFC 3696 section 2)
+                return Target(reason=Reason.NAME, detail=f"{text!r}: neither a name nor an address")
+            return None
+        if not network.prefixlen:
+            return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
+        address = network.network_address
+        if not self._trusted and (not address.is_global or address.is_multicast):
+            return Target(reason=Reason.ADDRESS, detail=f"{text} is a private or reserved address")
+        return Target(network=network)
+
+    # ------------------------------------------------------------ wildcards
+
+    def _wildcard(self, rule: Rule) -> Target:
+        host = rule.host
+        labels = host.split(".")
+        if rule.exception:
+            return self._under(labels)
+        if "*" in labels[-1]:
+            return self._open_end(host)
+        # A label with a wildcard is widened to its parent; only what is right of the last one is certain.
+        last = max(index for index, label in enumerate(labels) if "*" in label)
+        parent = ".".join(labels[last + 1 :])
+        if self._suffixes.is_icann(parent):
+            return Target(reason=Reason.SUFFIX)
+        return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=True)
+
+    def _under(self, labels: list[str]) -> Target:
+        """An exception with a wildcard: dnsmasq can free what is under a name (``server=/*.name/#``), no more."""
+        parent = ".".join(labels[1:])
+        if labels[0] != "*" or "*" in parent or self._suffixes.is_icann(parent):
+            return Target(reason=Reason.NARROW)
+        return self._name(parent, exception=True)._replace(under=True)
+
+    def _open_end(self, host: str) -> Target:
+        """A wildcard in the last label: ``google.*``, ``docs.google.com*View``, ``.google.*falun``."""
+        *before, last = host.split(".")
+        head, _, tail = last.partition("*")
+        # What is left of another wildcard may be anything; only what is right of it is certain.
+        wild = max((index for index, label in enumerate(before) if "*" in label), default=-1)
+        certain = ".".join([*before[wild + 1 :], head])
+        top = certain.rpartition(".")[2]
+        if top and "." in certain and self._suffixes.is_known(top) and (tail or not self._expand(certain)):
+            # The wildcard begins in the path: the host stands whole before it.
+            return self._name(certain)
+        expanded = self._expand(certain)
+        if not expanded:
+            return Target(reason=Reason.WILDCARD if "." in certain else Reason.KEYWORD)
+        return self._all(expanded)
+
+    def _expand(self, prefix: str) -> list[str]:
+        """The known domains that begin with ``prefix``; labels left of the name are kept before each."""
+        if self._known is None:
+            self._known = known_names()
+        labels = prefix.split(".")
+        for index, label in enumerate(labels[:-1]):
+            if label not in self._known:
+                continue
+            rest = ".".join(labels[index:])
+            found = [domain for domain in self._known[label] if domain.startswith(rest)]
+            if found:
+                before = "".join(f"{label}." for label in labels[:index])
+                return [before + domain for domain in found]
+        return []
+
+    def _all(self, names: list[str]) -> Target:
+        targets = [self._name(name) for name in names]
+        domains = dict.fromkeys(domain for target in targets for domain in target.domains)
+        if not domains:
+            return Target(reason=Reason.NAME, detail=targets[0].detail)
+        return Target(tuple(domains), any(target.wider for target in targets))
+
+    # ------------------------------------------------------------ regular expressions
+
+    def _regex(self, body: str) -> Target:
+        text = _simplified(body)
+        if text is None:
+            return Target(reason=Reason.REGEX)
+        # Behind a scheme only the host counts: `/bar\.html` is no domain.
+        _, _, text = text.rpartition("://")
+        text = text.lstrip("^").partition("/")[0]
+        if "|" in text or len(text) > _LONGEST_EXPRESSION:
+            return Target(reason=Reason.REGEX)
+        literals = list(_LITERAL.finditer(text))
+        if len(literals) == 1:
+            match = literals[0]
+            behind = text[match.end() :]
+            name = match[0].replace("\\.", ".")
+            if not behind or (behind[0] not in "?*{\\" and self._suffixes.is_known(name)):
+                return self._literal(name, text[: match.start()])
+        open_end = list(_NAME_THEN_ANY.finditer(text))
+        if len(open_end) == 1 and not literals:
+            expanded = self._expand(open_end[0][1].replace("\\.", "."))
+            if expanded:
+                return self._all(expanded)
+        return Target(reason=Reason.REGEX)
+
+    def _literal(self, name: str, before: str) -> Target:
+        """A host that an expression spells out; its first label may be the end of a longer one."""
+        if not self._suffixes.is_known(name) or self._suffixes.is_icann(name):
+            return Target(reason=Reason.REGEX)
+        partial = bool(before) and not before.endswith((r"\.", r"\.)", r"\.)?", r"\.)*"))
+        parent = name.partition(".")[2]
+        if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
+            return self._name(parent, wider=True)
+        return self._name(name)
+
+
+def _simplified(body: str) -> str | None:
+    """``body`` with each character class as one character, and without its ``(?=...)``, ``(?!...)``, ``(?<=...)``
+    groups, which match no character themselves; None where a class has no end. In one pass: linear in its length."""
+    kept: list[str] = []
+    depth = 0  # how many parentheses are open inside a group that is left out
+    index = 0
+    while index < len(body):
+        character = body[index]
+        width = 2 if character == "\\" else 1
+        if character == "[":
+            found = _CLASS.match(body, index)
+            if not found:
+                return None
+            width = len(found[0])
+            character = _ANY
+        elif width == 2:
+            character = {r"\/": "/", r"\-": "-"}.get(body[index : index + 2], body[index : index + 2])
+        if depth:
+            depth += (character == "(") - (character == ")")
+        elif character == "(" and body.startswith(("(?=", "(?!", "(?<=", "(?<!"), index):
+            depth = 1
+        else:
+            kept.append(character)
+        index += width
+    return "".join(kept)

@@ -1,0 +1,77 @@
+"""The formats of lists: each a text -> :class:`Rule` values, so that nothing further on knows which it was."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gfwtools import autoproxy
+from gfwtools.rules import Anchor, Rule
+
+__all__ = ["FORMATS", "Listing", "parse"]
+
+_DNSMASQ = re.compile(r"(?:server|address|local|ipset|nftset)\s*=\s*/(.*)/[^/]*")
+
+
+def parse_domains(text: str) -> Iterator[Rule]:
+    """One domain a line; ``#`` begins a comment. What a person pastes is understood: a URL, ``*.name``, ``.name``,
+    ``||name^``, an address or a network."""
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.partition("#")[0].strip().strip("\ufeff")
+        if not entry:
+            continue
+        # A network is no host with a path.
+        if re.fullmatch(r"[0-9a-fA-F.:]+/\d{1,3}", entry):
+            yield Rule(number, line.strip(), False, entry.lower(), Anchor.HOST, True)
+        elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
+            yield rule._replace(text=line.strip(), whole=True)
+
+
+def parse_hosts(text: str) -> Iterator[Rule]:
+    """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
+    for number, line in enumerate(text.split("\n"), 1):
+        _, *names = line.partition("#")[0].split() or [""]
+        for name in names:
+            yield Rule(number, line.strip(), False, name.lower(), Anchor.HOST, True)
+
+
+def parse_dnsmasq(text: str) -> Iterator[Rule]:
+    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception."""
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.strip().strip("\ufeff")
+        if not entry or entry.startswith("#"):
+            continue
+        found = _DNSMASQ.fullmatch(entry)
+        exception = entry.startswith("server") and entry.endswith("/#")
+        for name in found[1].split("/") if found else [entry]:
+            yield Rule(number, entry, exception, name.lower(), Anchor.HOST, True)
+
+
+FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
+    "autoproxy": autoproxy.parse,
+    "domains": parse_domains,
+    "hosts": parse_hosts,
+    "dnsmasq": parse_dnsmasq,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list as text, with the name that errors and answers call it by."""
+
+    source: str
+    text: str
+    format: str = "autoproxy"
+
+    def rules(self) -> Iterator[Rule]:
+        """Its rules, parsed anew each time: a list of a million is not kept twice."""
+        return FORMATS[self.format](self.text)
+
+
+def parse(text: str, format: str = "autoproxy") -> list[Rule]:
+    """The rules of a list in one of :data:`FORMATS`.
+
+    :raises ValueError: no such format.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
+    return list(FORMATS[format](text))

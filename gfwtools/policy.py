@@ -1,0 +1,145 @@
+"""A policy: look names up in it, and find the smallest output that means the same.
+
+:meth:`Policy.lookup` is the meaning. :meth:`Policy.cover` is its smallest encoding as domains that each stand for
+themselves and everything under them, the longest one deciding, which is how dnsmasq reads a file; that the two agree
+for every name is a property test.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from gfwtools.config import Network
+from gfwtools.names import to_ascii
+
+__all__ = ["Entry", "Match", "MatchReason", "Policy", "Ref", "Verdict"]
+
+Verdict = Literal["tunnel", "direct"]
+MatchReason = Literal["list", "deny", "allow", "exception", "none"]
+
+
+class Match(NamedTuple):
+    """What happens to a name, and why."""
+
+    verdict: Verdict
+    matched: str | None
+    """The domain that decided; ``*.name`` for an exception that frees only what is under the name."""
+    reason: MatchReason
+
+
+class Entry(NamedTuple):
+    """One entry of a cover: from ``domain`` downwards the verdict is another than above it."""
+
+    domain: str
+    under: bool
+    """Only what is under the domain; dnsmasq writes ``*.domain``."""
+    tunnel: bool
+
+    @property
+    def pattern(self) -> str:
+        return f"*.{self.domain}" if self.under else self.domain
+
+
+class Ref(NamedTuple):
+    """Where an entry of a list stands."""
+
+    source: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named decision over all names; build one with :func:`gfwtools.compile`.
+
+    The dictionaries go from a domain in A-labels to where it was first said. They are not to be changed.
+    """
+
+    blocks: dict[str, int] = field(default_factory=dict)
+    """Domain -> its line in the fetched list."""
+    exceptions: dict[str, int] = field(default_factory=dict)
+    under: dict[str, int] = field(default_factory=dict)
+    """Exceptions that free what is under a domain and not the domain itself."""
+    deny: dict[str, Ref] = field(default_factory=dict)
+    allow: dict[str, Ref] = field(default_factory=dict)
+    networks: dict[Network, Ref] = field(default_factory=dict)
+    """Addresses of IP rules and of the deny lists, for the seed."""
+    freed: dict[Network, Ref] = field(default_factory=dict)
+    """Addresses of the allow lists, which are kept out of the seed."""
+
+    def lookup(self, name: str) -> Match:
+        """What happens to ``name``: any spelling of a host name is understood.
+
+        The longest of the user's domains that covers it decides, deny before allow; else an exception frees it; else a
+        block tunnels it.
+
+        :raises InvalidNameError: it is no host name.
+        """
+        return self.match(to_ascii(name))
+
+    def match(self, name: str, *, inside: bool = False) -> Match:
+        """The match of a name in A-labels; with ``inside``, of a name under it that no list names."""
+        blocks, exceptions, under = self.blocks, self.exceptions, self.under
+        block = exception = None
+        rest = name
+        while True:
+            if rest in blocks:
+                block = rest  # the last one is the widest, and that is the one that gets written
+            if rest in self.deny:
+                return Match("tunnel", rest, "deny")
+            if rest in self.allow:
+                return Match("direct", rest, "allow")
+            if rest in exceptions:
+                exception = exception or rest
+            if rest in under and (inside or rest is not name):
+                exception = exception or f"*.{rest}"
+            dot = rest.find(".")
+            if dot < 0:
+                break
+            rest = rest[dot + 1 :]
+        if exception:
+            return Match("direct", exception, "exception")
+        if block:
+            return Match("tunnel", block, "list")
+        return Match("direct", None, "none")
+
+    def cover(self) -> list[Entry]:
+        """The smallest equivalent output, sorted: a domain only where its verdict differs from what is above it."""
+        blocks = self.blocks
+        special = self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
+        entries = [entry for name in special for entry in self._changes_at(name)]
+        # Nearly every domain is a block with nothing above it; only the others are worth a closer look.
+        for name in blocks:
+            if name in special:
+                continue
+            rest = name
+            dot = rest.find(".")
+            while dot >= 0:
+                rest = rest[dot + 1 :]
+                if rest in blocks or rest in special:
+                    entries += self._changes_at(name)
+                    break
+                dot = rest.find(".")
+            else:
+                entries.append(Entry(name, False, True))
+        entries.sort()
+        return entries
+
+    def _changes_at(self, name: str) -> Iterator[Entry]:
+        parent = name.partition(".")[2]
+        above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
+        own = self.match(name).verdict == "tunnel"
+        if own != above:
+            yield Entry(name, False, own)
+        if name in self.under:
+            below = self.match(name, inside=True).verdict == "tunnel"
+            if below != own:
+                yield Entry(name, True, below)
+
+    def seeds(self) -> list[Network]:
+        """The addresses that the lists put into the set, sorted, without those that the allow lists free."""
+        kept = (network for network in self.networks if not any(_covers(free, network) for free in self.freed))
+        return sorted(kept, key=lambda network: (network.version, network))
+
+
+def _covers(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and outer.prefixlen <= inner.prefixlen and inner.network_address in outer

@@ -1,0 +1,32 @@
+"""What a line of a list is, whatever the format it came in."""
+
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Anchor", "Rule"]
+
+
+class Anchor(Enum):
+    """Where in a URL a rule's host pattern stands."""
+
+    HOST = "host"  #: ``||host``: the host and everything under it
+    URL = "url"  #: ``|scheme://host``: a URL that begins so
+    LOOSE = "loose"  #: anywhere in a URL: a host, or only a keyword
+    REGEX = "regex"  #: a regular expression over the URL
+
+
+class Rule(NamedTuple):
+    """One line of a list, parsed."""
+
+    line: int
+    """Its number in the list, from 1."""
+    text: str
+    """The line as the list has it, without blanks around it."""
+    exception: bool
+    """``@@``: reachable directly."""
+    host: str
+    """The host pattern in lower case: it may hold ``*``, other characters than ASCII's, or anything else that a list
+    writes there; the expression itself for :attr:`Anchor.REGEX`."""
+    anchor: Anchor
+    whole: bool
+    """The rule means every URL of its host: it has no path, no port and no scheme of its own."""
