@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gfwtools.config import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import to_ascii
+from gfwtools.names import is_plain, to_ascii
 from gfwtools.rules import Anchor, Rule
 from gfwtools.suffixes import Suffixes
 
@@ -91,8 +91,14 @@ class Locator:
         """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
         if rule.exception and not rule.whole:
             return Target(reason=Reason.NARROW)
-        host = rule.host
-        if rule.anchor is Anchor.REGEX:
+        _, _, exception, host, anchor, _ = rule
+        if anchor is Anchor.HOST and not exception and is_plain(host):
+            # Nine rules of ten; the questions below have been answered for them by one regular expression.
+            if not self._widen:
+                return Target((host,))
+            domain = self._suffixes.registrable(host)
+            return Target((domain,), domain != host)
+        if anchor is Anchor.REGEX:
             return self._regex(host)
         if not host:
             return Target(reason=Reason.KEYWORD)

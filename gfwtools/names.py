@@ -4,14 +4,22 @@ import re
 
 from gfwtools.errors import InvalidNameError
 
-__all__ = ["to_ascii"]
+__all__ = ["is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
 # names; a hyphen at either end is as well ("-.tumblr.com"). One byte beyond these stops dnsmasq at start.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 
+# Two labels or more, the last one no number: an address is not to be taken for a name.
+_PLAIN = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+[a-z0-9_-]{0,62}[a-z_-]")
+
 MAX_NAME = 253
+
+
+def is_plain(name: str) -> bool:
+    """Whether ``name`` is surely a name as :func:`to_ascii` would give it, and no address."""
+    return _PLAIN.fullmatch(name) is not None and len(name) <= MAX_NAME
 
 
 def to_ascii(name: str) -> str:

@@ -62,14 +62,20 @@ class Suffixes:
 
     def registrable(self, name: str) -> str:
         """The domain one label below the longest public suffix of ``name``; a suffix itself is returned as it is."""
-        if self.is_suffix(name):
+        rules, wild = self._rules, self._wild
+        if name in rules:
             return name
-        rest = name
+        below = rest = name
         while True:
-            parent = rest.partition(".")[2]
-            if self.is_suffix(parent) or rest in self._exceptions:
+            dot = rest.find(".")
+            parent = rest[dot + 1 :]
+            if parent in wild and rest not in self._exceptions:
+                return below  # "rest" is a suffix by a rule such as *.ck
+            if parent in rules or rest in self._exceptions:
                 return rest
-            rest = parent
+            if dot < 0:
+                return below  # an unknown top-level domain is a suffix (the rule "*")
+            below, rest = rest, parent
 
 
 def _a_labels(rule: str) -> str:

@@ -1,0 +1,63 @@
+# gfwtools: `make run` tries it, `make test` tests it, `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := ./demo
+STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix install uninstall packages clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is touched.
+	$(BIN)/gfwtools --root $(DEMO) update
+	@dnsmasq="$$(PATH="$$PATH:/usr/sbin:/sbin" command -v dnsmasq)"; \
+	if [ -n "$$dnsmasq" ]; then set -x; "$$dnsmasq" --test --conf-file=$(DEMO)/etc/dnsmasq.d/gfwlist.conf; \
+	else echo "dnsmasq is not installed, so the file was not tested with it"; fi
+	$(BIN)/gfwtools --root $(DEMO) check domain google.com example.com
+	@echo
+	@echo "The files lie in:"
+	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
+
+test: packages check ## Run all tests (as root they include the network namespaces).
+	$(BIN)/python -m pytest
+
+check: $(DEV) ## ruff and mypy --strict.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(DEV) ## Let ruff mend and format what it can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
+	@scripts/test-packages
+
+install: ## Install for the system: its own environment in /opt/gfwtools, the commands in /usr/local/bin.
+	@PYTHON="$(PYTHON)" scripts/venv /opt/gfwtools
+	/opt/gfwtools/bin/pip install --quiet --disable-pip-version-check .
+	install -d /usr/local/bin
+	ln -sf /opt/gfwtools/bin/gfwtools /opt/gfwtools/bin/gfwlist2dnsmasq /usr/local/bin/
+	@echo "installed; next: gfwtools --help"
+
+uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
+	rm -rf /opt/gfwtools
+	rm -f /usr/local/bin/gfwtools /usr/local/bin/gfwlist2dnsmasq
+
+clean: ## Remove what the targets above made here.
+	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): pyproject.toml
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(STAMP)

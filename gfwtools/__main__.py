@@ -1,0 +1,5 @@
+"""``python -m gfwtools``."""
+
+from gfwtools.cli import main
+
+main()

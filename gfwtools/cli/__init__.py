@@ -1,0 +1,148 @@
+"""The command line: the options that every command has, and the commands, each imported when it is run."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gfwtools._version import __version__
+from gfwtools.errors import GfwtoolsError
+
+if TYPE_CHECKING:
+    from gfwtools.config import Config
+
+__all__ = ["Context", "LazyGroup", "main"]
+
+#: Command -> the module that holds it, and its one line of help. The modules import what is heavy.
+COMMANDS = {
+    "update": ("gfwtools.cli.update:update", "Fetch the list and write the files for dnsmasq and the sets."),
+    "check": ("gfwtools.cli.check:check", "Say what happens to a name, and why."),
+    "export": ("gfwtools.cli.export:export", "Print the policy in another format."),
+    "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
+}
+
+
+class Context:
+    """What the options before the command say; the configuration is read when it is asked for."""
+
+    def __init__(self, config: Path | None, root: Path, verbosity: int) -> None:
+        self.root = root
+        self.verbosity = verbosity
+        self._config = config
+
+    @property
+    def quiet(self) -> bool:
+        return self.verbosity < 0
+
+    @property
+    def verbose(self) -> int:
+        return max(self.verbosity, 0)
+
+    @cached_property
+    def config(self) -> "Config":
+        """The configuration. One that was named must be there; the usual one may be missing."""
+        from gfwtools.config import Paths, load
+
+        if self._config:
+            return load(self._config, self.root, required=True)
+        return load(Paths(self.root).config, self.root)
+
+    def say(self, text: str = "") -> None:
+        """A line for people, unless they asked for quiet."""
+        if not self.quiet:
+            click.echo(text)
+
+    def warn(self, text: str) -> None:
+        """A line on standard error: something that somebody should know of, though nothing failed."""
+        click.echo(f"gfwtools: {text}", err=True)
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is run, or asked for its own help."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return None
+        module, _, attribute = self.lazy[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The commands' own help would import them all.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="GFWTOOLS_CONFIG",
+    help="The configuration; by default /etc/gfwtools/config.toml below the root.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="GFWTOOLS_ROOT",
+    default=Path("/"),
+    help="Stands before every path that is read or written, as DESTDIR does.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@click.version_option(__version__, prog_name="gfwtools")
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet: bool) -> None:
+    """Send the domains that are blocked (gfwlist) through a WireGuard tunnel and everything else directly.
+
+    \b
+    Examples:
+      gfwtools update                      fetch the list, write the files
+      gfwtools update --reload             the same, and have dnsmasq read them (what cron runs)
+      gfwtools check domain example.com    say what happens to a name, and why
+      gfwtools --root ./demo update        try it without touching this host
+
+    Exit codes: 0 done or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
+    """
+    ctx.obj = Context(config, root, -1 if quiet else verbose)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    run(cli, "gfwtools", args)
+
+
+def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
+    """Run ``command``, its errors in one line on standard error, and exit."""
+    try:
+        code = command.main(args, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except GfwtoolsError as error:
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; Python would complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
+        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"\n{name}: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

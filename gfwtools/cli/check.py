@@ -1,0 +1,116 @@
+"""``gfwtools check``: questions that somebody asks at a terminal."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from gfwtools.cli import Context, LazyGroup
+
+if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled
+    from gfwtools.config import PolicyConfig
+
+__all__ = ["check", "domain"]
+
+COMMANDS = {
+    "domain": ("gfwtools.cli.check:domain", "Tunnel or direct? By which rule, resolver and set?"),
+}
+
+#: More rules than these are counted, not shown.
+SHOWN = 3
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Say what happens to a name, and why.")
+def check() -> None:
+    """Answer a question about a name, an address or this host."""
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--expect", type=click.Choice(["tunnel", "direct"]), help="Exit with 1 unless every verdict is this.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object a name, each on a line of its own.")
+@click.pass_obj
+def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json: bool) -> None:
+    """Say what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
+
+    A URL will do, and a name in capitals, with a trailing dot or in Chinese. NAME may be -, for names on standard
+    input, one a line.
+
+    \b
+    Examples:
+      gfwtools check domain example.com
+      gfwtools check domain https://www.example.com/page --json
+      gfwtools check domain --expect tunnel google.com && echo well
+    """
+    from gfwtools.answer import answer, name_in
+    from gfwtools.errors import InvalidNameError
+
+    compiled = None
+    failed = False
+    for text in _names(names):
+        try:
+            name = name_in(text)
+        except InvalidNameError as error:
+            raise click.UsageError(str(error)) from None
+        if compiled is None:  # a mistyped name is told before a list is read
+            compiled = _compiled(context)
+        found = answer(name, compiled, context.config)
+        failed = failed or (expect is not None and found.match.verdict != expect)
+        if as_json:
+            import json
+
+            click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        else:
+            from gfwtools.cli.text import printable
+
+            click.echo(f"{found.name}: {found.match.verdict}")
+            if found.match.reason == "none":
+                click.echo("  reason    no list names it")
+                continue
+            click.echo(f"  reason    {_REASONS[found.match.reason]}")
+            click.echo(f"  matched   {found.match.matched}")
+            for rule in found.rules[:SHOWN]:
+                click.echo(f"  rule      {printable(rule.text)}  ({rule.source} line {rule.line})")
+            if len(found.rules) > SHOWN:
+                click.echo(f"            and {len(found.rules) - SHOWN:,} more")
+            if found.server:
+                click.echo(f"  resolver  {found.server}")
+                click.echo(f"  set       {', '.join((found.policy.set, found.policy.set6))}")
+                click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
+    if failed:
+        sys.exit(1)
+
+
+_REASONS = {
+    "list": "the list blocks it",
+    "deny": "your deny list",
+    "allow": "your allow list",
+    "exception": "an exception of the list",
+}
+
+
+def _names(names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        if name == "-":
+            yield from (line.strip() for line in sys.stdin if line.strip())
+        else:
+            yield name
+
+
+def _compiled(context: Context) -> "list[tuple[PolicyConfig, Compiled]]":
+    """Every policy, compiled from what is on disk now."""
+    from gfwtools.update import compile_policy, current_list, is_stale, starter_list
+
+    config = context.config
+    compiled = []
+    for policy in config.policies:
+        decoded = current_list(config, policy)
+        if decoded is None:
+            decoded = starter_list()
+            context.warn("no list was fetched yet, this is the starter list's answer; run: gfwtools update")
+        elif is_stale(config, policy, decoded):
+            context.warn("the lists or the configuration have changed since the last update; run: gfwtools update")
+        compiled.append((policy, compile_policy(config, policy, decoded)))
+    return compiled

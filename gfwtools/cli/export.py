@@ -1,0 +1,66 @@
+"""``gfwtools export``."""
+
+from pathlib import Path
+
+import click
+
+from gfwtools.cli import Context
+
+__all__ = ["export"]
+
+FORMATS = ("domains", "dnsmasq", "ipset", "nftables")
+
+
+@click.command(short_help="Print the policy in another format.")
+@click.argument("format", type=click.Choice(FORMATS))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file, whole or not.",
+)
+@click.option("--policy", "name", help="Which policy; the first one of the configuration by default.")
+@click.pass_obj
+def export(context: Context, format: str, output: Path | None, name: str | None) -> None:
+    """Print the policy, made from the last good list and the user's lists as they are now.
+
+    \b
+    Formats:
+      domains    the tunnelled domains, one a line
+      dnsmasq    server= and ipset= (or nftset=) lines, the paired layout
+      ipset      the seed of the sets, for: ipset restore
+      nftables   the seed of the sets, for: nft -f
+
+    \b
+    Examples:
+      gfwtools export domains | wc -l
+      gfwtools export dnsmasq -o ./gfwlist.conf
+    """
+    from gfwtools import store
+    from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.update import compile_policy, current_list, starter_list
+
+    config = context.config
+    policies = {policy.name: policy for policy in config.policies}
+    if name is not None and name not in policies:
+        raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
+    policy = policies[name] if name else config.policies[0]
+    decoded = current_list(config, policy)
+    if decoded is None:
+        decoded = starter_list()
+        context.warn("no list was fetched yet, this is the starter list; run: gfwtools update")
+    compiled = compile_policy(config, policy, decoded)
+    date = decoded.last_modified
+    if format == "domains":
+        text = plain.domains(compiled.cover)
+    elif format == "dnsmasq":
+        backend = "nftables" if config.host.backend == "nftables" else "iptables"
+        text = dnsmasq.paired(compiled.cover, policy, backend=backend, list_date=date)
+    elif format == "ipset":
+        text = ipset.seed(policy, compiled.policy.seeds(), list_date=date)
+    else:
+        text = nftables.seed(policy, compiled.policy.seeds(), list_date=date)
+    if output:
+        store.write_all({output.absolute(): text.encode()})
+    else:
+        click.echo(text, nl=False)

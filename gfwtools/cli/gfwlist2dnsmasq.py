@@ -1,0 +1,151 @@
+"""``gfwlist2dnsmasq``: the flags and the output of the shell script of that name, for the cron lines that call it.
+
+What the script got wrong is mended: exceptions are honoured, an empty exclude file excludes nothing, one domain
+excluded is that domain and no other that ends in the same letters, and nothing is written that dnsmasq refuses.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gfwtools.cli import run
+
+if TYPE_CHECKING:
+    from gfwtools.config import Upstream
+
+__all__ = ["main"]
+
+_SETS = re.compile(r"\w[\w-]{0,30}(,\w[\w-]{0,30})*", re.ASCII)
+
+
+class _Failure(click.ClickException):
+    """The script exits with 1 for a wrong argument, and so do we."""
+
+    exit_code = 1
+
+    def show(self, file: object = None) -> None:
+        click.echo(f"gfwlist2dnsmasq: {self.message}", err=True)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-d", "--dns", default="127.0.0.1", show_default=True, help="The resolver for the blocked domains.")
+@click.option("-p", "--port", default="5353", show_default=True, help="Its port.")
+@click.option("-s", "--ipset", "sets", default="", help="Sets for their addresses, a,b; without it no ipset= lines.")
+@click.option("-o", "--output", default="", help="The file to write.")
+@click.option("-i", "--insecure", is_flag=True, help="Accept any certificate of a mirror. Dangerous.")
+@click.option("-l", "--domain-list", is_flag=True, help="Write a list of domains; -d, -p and -s count for nothing.")
+@click.option("--exclude-domain-file", default="", metavar="FILE", help="Domains that stay direct, one a line.")
+@click.option("--extra-domain-file", default="", metavar="FILE", help="Domains to add, one a line.")
+def command(
+    dns: str,
+    port: str,
+    sets: str,
+    output: str,
+    insecure: bool,
+    domain_list: bool,
+    exclude_domain_file: str,
+    extra_domain_file: str,
+) -> None:
+    """Convert gfwlist into dnsmasq rules, with the flags of the shell script gfwlist2dnsmasq.
+
+    The list's mirrors are those of /etc/gfwtools/config.toml, where there is one (GFWTOOLS_CONFIG names another).
+
+    \b
+    Examples:
+      gfwlist2dnsmasq -d 8.8.8.8 -p 53 -s gfwlist -o /etc/dnsmasq.d/gfwlist.conf
+      gfwlist2dnsmasq -l -o ./gfwlist.txt
+    """
+    if not output:
+        raise _Failure("no output file; give one with -o")
+    target = Path(output)
+    if target.is_dir():
+        raise _Failure(f"{output} is a folder; give a file")
+    if not target.absolute().parent.is_dir():
+        raise _Failure(f"{target.absolute().parent} is not there; make the folder first")
+    upstream = _upstream(dns, port)
+    if sets and not _SETS.fullmatch(sets):
+        raise _Failure(f"{sets!r} are no names of sets; give letters, digits, _ and -, with commas between the names")
+    allow, deny = _file(exclude_domain_file), _file(extra_domain_file)
+    text = _convert(upstream, sets, allow, deny, insecure=insecure, domain_list=domain_list)
+
+    from gfwtools import store
+
+    store.write_all({target.absolute(): text.encode()})
+    click.echo(f"Converting GfwList to {target}... Done")
+
+
+def _upstream(dns: str, port: str) -> "Upstream":
+    from gfwtools.config import parse_upstream
+
+    try:
+        return parse_upstream(f"{dns}#{port}")
+    except ValueError as error:
+        raise _Failure(str(error)) from None
+
+
+def _file(name: str) -> list[str]:
+    if not name:
+        return []
+    try:
+        return [str(Path(name).resolve(strict=True))] if not Path(name).is_dir() else _refuse(name, "a folder")
+    except OSError:
+        return _refuse(name, "not there")
+
+
+def _refuse(name: str, what: str) -> list[str]:
+    raise _Failure(f"{name} is {what}; give a file with one domain a line")
+
+
+def _convert(
+    upstream: "Upstream", sets: str, allow: list[str], deny: list[str], *, insecure: bool, domain_list: bool
+) -> str:
+    """The text of the output file.
+
+    :raises GfwtoolsError: no mirror gave a list.
+    """
+    from gfwtools.compiler import compile_lists
+    from gfwtools.config import Paths, load
+    from gfwtools.decode import decode
+    from gfwtools.fetch import fetch
+    from gfwtools.formats import Listing
+    from gfwtools.render import dnsmasq, plain
+    from gfwtools.render.header import header
+    from gfwtools.update import check_list, read_listings
+
+    named = os.environ.get("GFWTOOLS_CONFIG")
+    root = Path(os.environ.get("GFWTOOLS_ROOT") or "/")
+    config = load(Path(named) if named else Paths(root).config, root, required=bool(named))
+    policy = config.policies[0]
+    if insecure:
+        warning = "-i: no certificate is checked, and anybody on the way can forge the list"
+        click.echo(f"gfwlist2dnsmasq: {warning}", err=True)
+    fetched = fetch(
+        policy.sources,
+        config.fetch,
+        accept=lambda data: check_list(decode(data, max_bytes=config.fetch.max_bytes), policy),
+        verify=not insecure,
+    )
+    assert fetched.data is not None  # no validator was sent
+    decoded = decode(fetched.data, max_bytes=config.fetch.max_bytes)
+    compiled = compile_lists(
+        Listing(fetched.source, decoded.text, policy.format),
+        allow=read_listings(allow),
+        deny=read_listings(deny),
+        granularity="host",
+    )
+    for problem in compiled.problems:
+        click.echo(f"gfwlist2dnsmasq: {problem}", err=True)
+    if domain_list:
+        return plain.domains(compiled.cover)
+    direct = f"{sets.split(',')[0]}_direct" if sets else ""
+    body = "".join(dnsmasq.pairs(compiled.cover, (upstream,), "ipset", sets, direct))
+    return header("dnsmasq rules generated by gfwlist", decoded.last_modified, body) + body
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    run(command, "gfwlist2dnsmasq", args)

@@ -1,0 +1,205 @@
+"""``gfwtools update``."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gfwtools.cli import Context
+from gfwtools.cli.text import printable
+
+if TYPE_CHECKING:
+    from gfwtools.fetch import Progress
+    from gfwtools.update import PolicyUpdate, Update
+
+__all__ = ["update"]
+
+#: How many of the domains that came and went are named.
+SHOWN = 10
+
+
+@click.command(short_help="Fetch the list and write the files for dnsmasq and the sets.")
+@click.option(
+    "--source", "sources", metavar="URL|FILE", multiple=True, help="Take the list from here (again: mirrors)."
+)
+@click.option("--offline", is_flag=True, help="Use no network: the last good list, or the starter list.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and write nothing.")
+@click.option("--force", is_flag=True, help="Accept a list that has shrunk below fetch.min_share.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything for programs: every rule and how it ended.")
+@click.pass_obj
+def update(
+    context: Context, sources: tuple[str, ...], offline: bool, dry_run: bool, force: bool, as_json: bool
+) -> None:
+    """Fetch the list, merge allow.txt and deny.txt, write the files for dnsmasq and the kernel's sets.
+
+    Mirrors are tried in order until one gives a complete and valid list. Where none answers, the last good list stays
+    in use and the exit code is 1; on a host that never had one, the starter list that ships with gfwtools is taken.
+    A run that finds nothing new touches no file.
+
+    \b
+    Examples:
+      gfwtools update
+      gfwtools update --dry-run                  what would change?
+      gfwtools update --source ./gfwlist.txt     a list that you have
+      gfwtools update --offline                  after a change of allow.txt
+    """
+    from gfwtools import update as pipeline
+
+    if offline and sources:
+        raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
+    resolved = tuple(_source(source) for source in sources)
+    config = context.config
+    with _progress(context) as progress:
+        if dry_run:
+            done = pipeline.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
+        else:
+            done, _ = pipeline.update(config, sources=resolved, offline=offline, force=force, progress=progress)
+    for policy in done.policies:
+        for warning in policy.warnings:
+            context.warn(warning)
+    if as_json:
+        _print_json(done, dry_run=dry_run)
+        return
+    for policy in done.policies:
+        for line in _summary(policy, verbose=bool(context.verbose)):
+            context.say(line)
+    if dry_run:
+        for line in _diff(done.files(config)):
+            click.echo(line)
+        context.say("dry run: nothing was written")
+        return
+    for policy in done.policies:
+        for path in policy.files:
+            context.say(f"wrote {path}")
+
+
+def _source(source: str) -> str:
+    """A source of the command line: a relative path is meant from here."""
+    if source.startswith(("http://", "https://", "file:")):
+        return source
+    if "://" in source:
+        raise click.BadParameter(f"{source!r}: give an http(s) URL, a file: URL or a path", param_hint="--source")
+    return str(Path(source).absolute())
+
+
+@contextmanager
+def _progress(context: Context) -> Iterator["Progress | None"]:
+    """A progress bar on standard error where that is a terminal; cron sees none."""
+    if context.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(source: str, received: int, total: int | None) -> None:
+            if source not in tasks:
+                tasks[source] = bar.add_task(_short(source), total=total)
+            bar.update(tasks[source], completed=received, total=total)
+
+        yield told
+
+
+def _short(source: str) -> str:
+    return source.split("://")[-1].split("/")[0][:30] or source[-30:]
+
+
+def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
+    """A few lines that a person can read."""
+    state = policy.state
+    date = f", list of {policy.list_date}" if policy.list_date else ""
+    name = policy.policy.name
+    if policy.unchanged:
+        return [f"{name}: nothing new; {state.domains:,} domains{date}"]
+    counts = policy.counts
+    lines = [
+        f"{name}: {counts.read:,} rules from {policy.source}{date}",
+        f"  applied {counts.applied:,}, widened {counts.widened:,}, redundant {counts.redundant:,}, "
+        f"dropped {sum(counts.dropped.values()):,}",
+    ]
+    if counts.dropped:
+        from gfwtools.domains import Reason
+
+        sentences = {reason.slug: reason.sentence for reason in Reason}
+        width = len(f"{max(counts.dropped.values()):,}")
+        lines += [f"    {count:>{width},}  {sentences[slug]}" for slug, count in counts.dropped.items()]
+    lines.append(f"  {state.domains:,} domains through {policy.policy.interface}")
+    for sign, names in (("+", policy.added), ("-", policy.removed)):
+        if names:
+            more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+            lines.append(f"  {sign}{len(names):,}: {', '.join(names[:SHOWN])}{more}")
+    if verbose:
+        for rule, status, _, detail in policy.compiled.outcomes():
+            if detail:
+                lines.append(f"  line {rule.line}: {printable(rule.text)}: {status.value}: {printable(detail)}")
+    return lines
+
+
+def _diff(files: dict[Path, bytes]) -> Iterator[str]:
+    """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
+    quadratic time on a list of a million lines."""
+    from gfwtools.store import read
+
+    for path, data in files.items():
+        if path.name == "state.json":
+            continue
+        before = (read(path) or b"").decode("utf-8", "replace").split("\n")
+        after = data.decode("utf-8", "replace").split("\n")
+        gone, new = dict.fromkeys(before), dict.fromkeys(after)
+        removed = [line for line in gone if line not in new]
+        added = [line for line in new if line not in gone]
+        if removed or added:
+            yield f"--- {path}"
+            yield f"+++ {path}"
+            for line in removed:
+                yield f"-{printable(line)}"
+            for line in added:
+                yield f"+{printable(line)}"
+
+
+def _print_json(done: "Update", *, dry_run: bool) -> None:
+    import json
+
+    document = {
+        "changed": any(not policy.unchanged for policy in done.policies),
+        "dry_run": dry_run,
+        "policies": [_policy_json(policy) for policy in done.policies],
+    }
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _policy_json(policy: "PolicyUpdate") -> dict[str, Any]:
+    counts = policy.counts
+    return {
+        "policy": policy.policy.name,
+        "source": policy.source,
+        "starter": policy.starter,
+        "list_date": policy.list_date,
+        "unchanged": policy.unchanged,
+        "updated": policy.state.updated,
+        "counts": counts._asdict(),
+        "domains": policy.state.domains,
+        "added": list(policy.added),
+        "removed": list(policy.removed),
+        "files": [str(path) for path in policy.files],
+        "warnings": list(policy.warnings),
+        "rules": [
+            {
+                "line": outcome.rule.line,
+                "text": outcome.rule.text,
+                "exception": outcome.rule.exception,
+                "status": outcome.status.value,
+                "reason": outcome.target.reason.slug if outcome.target.reason else None,
+                "detail": outcome.detail,
+                "domains": [f"*.{name}" if outcome.target.under else name for name in outcome.target.domains]
+                or ([str(outcome.target.network)] if outcome.target.network else []),
+            }
+            for outcome in policy.compiled.outcomes()
+        ],
+    }

@@ -1,0 +1,1 @@
+"""A policy -> text: one module a format, none of which sees a line of a list."""

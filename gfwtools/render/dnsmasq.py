@@ -1,0 +1,60 @@
+"""dnsmasq.conf(5) lines in the paired layout: ``server=`` and ``ipset=`` (or ``nftset=``) for every domain.
+
+One domain a line: dnsmasq walks its set entries one by one for each answer, and several domains on one line halve the
+queries that it answers a second (docs/how-it-works.md).
+"""
+
+from collections.abc import Iterable
+
+from gfwtools.config import PolicyConfig, Upstream
+from gfwtools.policy import Entry
+from gfwtools.render import nftables
+from gfwtools.render.header import header
+
+__all__ = ["direct_sets", "paired", "tunnel_sets"]
+
+
+def tunnel_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
+    """What stands behind the domain in a set line: both families on one line, as only one line a domain is used."""
+    if backend == "nftables":
+        return nftables.dnsmasq_sets(policy)
+    return f"{policy.set},{policy.set6}"
+
+
+def direct_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
+    """The set that takes the addresses of exceptions: dnsmasq demands one, and nothing marks this one."""
+    if backend == "nftables":
+        return nftables.dnsmasq_direct_sets(policy)
+    return policy.direct_set
+
+
+def paired(cover: Iterable[Entry], policy: PolicyConfig, *, backend: str = "iptables", list_date: str = "") -> str:
+    """The dnsmasq file of a policy.
+
+    An exception needs both of its lines: the longest match wins for sets as well. For one that frees only what is under
+    a name the server line decides; dnsmasq 2.90 reads a ``*`` in a set line as a letter, so that its answers still go
+    to the set of the name itself. The split layout has no such gap.
+    """
+    keyword = "nftset" if backend == "nftables" else "ipset"
+    sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
+    body = "".join(pairs(cover, policy.upstream, keyword, sets, direct))
+    return header(f"policy {policy.name}, paired layout", list_date, body) + body
+
+
+def pairs(cover: Iterable[Entry], upstream: tuple[Upstream, ...], keyword: str, sets: str, direct: str) -> list[str]:
+    """The lines themselves, each with its newline; ``sets`` may be empty for no set lines."""
+    lines: list[str] = []
+    add = lines.append
+    servers = [str(server) for server in upstream]
+    single = servers[0] if len(servers) == 1 else None
+    for domain, under, tunnel in cover:
+        name = f"*.{domain}" if under else domain
+        if not tunnel:
+            add(f"server=/{name}/#\n{keyword}=/{name}/{direct}\n" if sets else f"server=/{name}/#\n")
+        elif single and sets:
+            add(f"server=/{name}/{single}\n{keyword}=/{name}/{sets}\n")
+        else:
+            lines += [f"server=/{name}/{server}\n" for server in servers]
+            if sets:
+                add(f"{keyword}=/{name}/{sets}\n")
+    return lines

@@ -1,0 +1,19 @@
+"""The comment that a generated file begins with: where it came from and what is in it, and no clock."""
+
+import hashlib
+
+__all__ = ["header"]
+
+
+def header(title: str, list_date: str, body: str) -> str:
+    """Comment lines: the same list and the same ``body`` give the same bytes, so that a diff shows what changed.
+
+    ``list_date`` is the list's own text; only what is printable ASCII of it is let through.
+    """
+    date = "".join(c for c in list_date if c.isascii() and c.isprintable())[:64] or "unknown"
+    return (
+        f"# {title}\n"
+        "# Written by gfwtools; changes made here are lost at the next update.\n"
+        f"# list: {date}\n"
+        f"# digest: {hashlib.sha256(body.encode()).hexdigest()[:16]}\n"
+    )

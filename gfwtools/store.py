@@ -1,0 +1,321 @@
+"""Files on disk: written beside their place, synced and renamed; the lock; ``state.json``.
+
+Killed at any moment, each file is the old one or the new one, whole. ``state.json`` goes last and holds the digests of
+the others, so that the next run sees what a killed one left undone, and does it.
+"""
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gfwtools.errors import LockedError, StoreError
+
+__all__ = [
+    "Change",
+    "Mirror",
+    "PolicyState",
+    "State",
+    "digest",
+    "lock",
+    "read",
+    "read_state",
+    "remove_leftovers",
+    "write_all",
+    "write_state",
+]
+
+MODE = 0o644
+STATE_VERSION = 1
+#: How many updates ``state.json`` remembers.
+HISTORY = 30
+# A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
+_PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of ``data`` in hexadecimal."""
+    return sha256(data).hexdigest()
+
+
+def read(path: Path, *, limit: int | None = None) -> bytes | None:
+    """The content of ``path``, or None where there is no such file.
+
+    :raises StoreError: it cannot be read, or has more than ``limit`` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read() if limit is None else file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    if limit is not None and len(data) > limit:
+        raise StoreError(f"{path}: larger than {limit} bytes")
+    return data
+
+
+def write_all(files: Mapping[Path, bytes]) -> list[Path]:
+    """Put ``files`` in place, each atomically, in their order; those that are as they should be are not touched.
+
+    All of them are written beside their places before the first one is renamed, so that a full disk is found out while
+    nothing has changed. Folders that are missing are made. A symbolic link at a target is replaced, not followed.
+
+    :returns: the files that changed.
+    :raises StoreError: with the file and the reason; what was in place before is in place again.
+    """
+    changed = {path: data for path, data in files.items() if not _holds(path, data)}
+    staged: dict[Path, Path] = {}
+    try:
+        for path, data in changed.items():
+            staged[path] = _stage(path, data)
+        _rename_all(staged)
+    except OSError as error:
+        where = Path(error.filename).parent if error.filename else "a file"
+        raise StoreError(f"{where}: cannot write there: {error.strerror}; nothing was changed") from None
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink()
+    return list(changed)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        status = path.lstat()
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size == len(data)
+            and stat.S_IMODE(status.st_mode) == MODE
+            and path.read_bytes() == data
+        )
+    except OSError:
+        return False
+
+
+def _stage(path: Path, data: bytes) -> Path:
+    """A file beside ``path`` with ``data`` in it, on the disk for good."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.parent / f"{_PREFIX}{path.name}.{os.getpid()}{_SUFFIX}"
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), MODE)  # whatever the umask says
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        # write(2) and fsync(2) on an open file do not tell its name.
+        raise OSError(error.errno, error.strerror, str(temporary)) from None
+    return temporary
+
+
+def _rename_all(staged: Mapping[Path, Path]) -> None:
+    """Rename each into place; when one fails, those before it go back to what they were."""
+    previous: dict[Path, bytes | None] = {}
+    try:
+        for path, temporary in staged.items():
+            previous[path] = path.read_bytes() if path.is_file() else None
+            temporary.replace(path)
+    except OSError:
+        # The renames that were done are undone by the same means.
+        done = [path for path, temporary in staged.items() if not temporary.exists()]
+        for path in done:
+            old = previous[path]
+            with suppress(OSError):
+                if old is None:
+                    path.unlink()
+                else:
+                    _stage(path, old).replace(path)
+        raise
+    for folder in {path.parent for path in staged}:
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk when its folder is (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what a killed run left beside its targets; to be called with the lock held."""
+    for folder in folders:
+        with suppress(OSError):
+            for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+                leftover.unlink()
+
+
+@contextmanager
+def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
+    """Hold the lock at ``path``; a second one waits up to ``wait`` seconds.
+
+    The kernel lets go of it with the process (flock(2)), however it ends; nothing stale stays behind.
+
+    :raises LockedError: somebody else still holds it; the message says who.
+    :raises StoreError: the lock cannot be made.
+    """
+    import fcntl
+
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; run as root, or with --root DIR on a folder of yours") from None
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LockedError(f"{path}: held by {_holder(path)} for {wait:g} s; try again later") from None
+                time.sleep(0.05)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None
+        # On a full disk the lock is held all the same; only who holds it is then not to be read.
+        with suppress(OSError):
+            os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock, as its file tells."""
+    try:
+        pid = int(path.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except (OSError, ValueError):
+        return "another gfwtools"
+    printable = "".join(character for character in command if character.isprintable())[:80]
+    return f"process {pid} ({printable})" if printable else f"process {pid}"
+
+
+# ---------------------------------------------------------------- state.json
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What a mirror said of the list that it gave (RFC 9110 section 8.8), and which list that was."""
+
+    etag: str = ""
+    last_modified: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One update that changed something, for the history."""
+
+    date: str
+    """ISO 8601, UTC."""
+    source: str
+    digest: str
+    counts: dict[str, Any]
+    domains: int
+    added: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """What is known of a policy's last update."""
+
+    source: str = ""
+    """Where the list came from: a URL, a path, or ``starter list``."""
+    starter: bool = False
+    list_date: str = ""
+    list_digest: str = ""
+    inputs: str = ""
+    """A digest over everything that the files are made from."""
+    updated: str = ""
+    """When the files last changed: ISO 8601, UTC."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    domains: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    """Path without the root -> digest."""
+    mirrors: dict[str, Mirror] = field(default_factory=dict)
+    history: tuple[Change, ...] = ()
+
+    def remember(self, change: Change) -> "PolicyState":
+        """The state with one more update in its history."""
+        return replace(self, history=(*self.history, change)[-HISTORY:])
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``state.json``: it speeds up and explains; everything in it can be found again."""
+
+    policies: dict[str, PolicyState] = field(default_factory=dict)
+    problem: str = ""
+    """Why the file was not used, in one line; not written."""
+
+    def of(self, policy: str) -> PolicyState:
+        return self.policies.get(policy, PolicyState())
+
+    def to_json(self) -> bytes:
+        document = {
+            "version": STATE_VERSION,
+            "policies": {name: asdict(policy) for name, policy in self.policies.items()},
+        }
+        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_state(path: Path) -> State:
+    """The state at ``path``. One that is missing, damaged or of a later version is an empty one that says so.
+
+    :raises StoreError: the file is there and cannot be read.
+    """
+    data = read(path)
+    if data is None:
+        return State()
+    try:
+        document = json.loads(data)
+        if document["version"] != STATE_VERSION:
+            return State(problem=f"{path}: of version {document['version']!r}; this gfwtools writes {STATE_VERSION}")
+        return State({str(name): _policy_state(value) for name, value in document["policies"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return State(problem=f"{path}: damaged; it is written anew")
+
+
+def _policy_state(value: dict[str, Any]) -> PolicyState:
+    """A policy's part of the file; whatever has another shape than we write raises TypeError."""
+    typed = _typed(PolicyState, value)
+    typed["files"] = {str(path): str(digest) for path, digest in typed.get("files", {}).items()}
+    typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
+    typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ()))
+    return PolicyState(**typed)
+
+
+def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """The known fields of ``value``, each of the type that ``kind`` says."""
+    types = {"str": str, "int": int, "bool": bool, "dict": dict, "tuple": list}
+    kept = {}
+    for name, annotation in kind.__annotations__.items():
+        if name in value:
+            expected = annotation if isinstance(annotation, type) else annotation.__origin__
+            expected = types[expected.__name__]
+            if not isinstance(value[name], expected):
+                raise TypeError(name)
+            kept[name] = value[name]
+    return kept
+
+
+def write_state(path: Path, state: State) -> None:
+    """:raises StoreError: it could not be written."""
+    write_all({path: state.to_json()})

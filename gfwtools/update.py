@@ -1,0 +1,436 @@
+"""``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfwtools import store
+from gfwtools._version import __version__
+from gfwtools.config import Config, PolicyConfig
+from gfwtools.decode import Decoded, decode
+from gfwtools.errors import ConfigError, FetchError, ListError
+from gfwtools.formats import FORMATS, Listing
+from gfwtools.render import dnsmasq, ipset, nftables, plain
+from gfwtools.store import Mirror, PolicyState, State
+from gfwtools.suffixes import bundled_path
+
+if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled, Counts
+    from gfwtools.fetch import Progress
+
+__all__ = [
+    "PolicyUpdate",
+    "Update",
+    "check_list",
+    "compile_policy",
+    "current_list",
+    "is_stale",
+    "prepare",
+    "read_listings",
+    "starter_list",
+    "update",
+]
+
+STARTER = Path(__file__).parent / "data" / "starter.txt"
+STARTER_NAME = "starter list"
+#: The user's own lists are read whole; a million domains have some 20 MB.
+USER_LIST_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A list, decoded, and where it came from."""
+
+    source: str
+    decoded: Decoded
+    starter: bool = False
+    mirror: Mirror | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolicyUpdate:
+    """What an update does, or did, to one policy."""
+
+    policy: PolicyConfig
+    source: str
+    starter: bool
+    list_date: str
+    state: PolicyState
+    """The state after the update."""
+    compiler: Callable[[], "Compiled"]
+    files: Mapping[Path, bytes] = field(default_factory=dict)
+    """The whole content of every file of the policy; empty where nothing has changed."""
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def unchanged(self) -> bool:
+        return not self.files
+
+    @cached_property
+    def compiled(self) -> "Compiled":
+        """The policy with the account of its rules."""
+        return self.compiler()
+
+    @cached_property
+    def counts(self) -> "Counts":
+        return self.compiled.counts()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update does to all policies."""
+
+    policies: tuple[PolicyUpdate, ...]
+    state: State
+
+    def files(self, config: Config) -> dict[Path, bytes]:
+        """Every file to be written, the state last, in the order in which they go into place."""
+        files: dict[Path, bytes] = {}
+        for policy in self.policies:
+            files.update(policy.files)
+        if files:
+            files[config.paths.state] = self.state.to_json()
+        return files
+
+
+def update(
+    config: Config,
+    *,
+    sources: Sequence[str] = (),
+    offline: bool = False,
+    force: bool = False,
+    progress: "Progress | None" = None,
+) -> tuple[Update, list[Path]]:
+    """Fetch, compile and write, with the lock held.
+
+    :param sources: instead of the configured ones, for the first policy.
+    :param offline: take the last good list (or the starter list) and use no network.
+    :param force: accept a list that has shrunk below ``fetch.min_share``.
+    :returns: what was done, and the files that changed.
+    :raises GfwtoolsError: nothing was changed.
+    """
+    paths = config.paths
+    with store.lock(paths.lock, wait=lock_wait()):
+        folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
+        store.remove_leftovers(paths.state_dir, *folders)
+        prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
+        return prepared, store.write_all(prepared.files(config))
+
+
+def prepare(
+    config: Config,
+    *,
+    sources: Sequence[str] = (),
+    offline: bool = False,
+    force: bool = False,
+    progress: "Progress | None" = None,
+) -> Update:
+    """Everything that :func:`update` does before it writes.
+
+    :raises GfwtoolsError: no list, or one that may not be used.
+    """
+    state = store.read_state(config.paths.state)
+    done = []
+    for index, policy in enumerate(config.policies):
+        obtained = _obtain(
+            config,
+            policy,
+            state.of(policy.name),
+            explicit=tuple(sources) if index == 0 else (),
+            offline=offline,
+            force=force,
+            progress=progress,
+        )
+        done.append(_prepare_policy(config, policy, state.of(policy.name), obtained))
+    policies = {**state.policies, **{update.policy.name: update.state for update in done}}
+    return Update(tuple(done), State(policies))
+
+
+def lock_wait() -> float:
+    """How many seconds a second gfwtools waits for the first: 30, or GFWTOOLS_LOCK_WAIT.
+
+    :raises ConfigError: the variable is no number.
+    """
+    text = os.environ.get("GFWTOOLS_LOCK_WAIT", "30")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds; give one such as 30") from None
+
+
+# ---------------------------------------------------------------- the list
+
+
+def starter_list() -> Decoded:
+    """The list that ships with the package, for a host that has never reached a mirror."""
+    return decode(STARTER.read_bytes())
+
+
+def is_starter(decoded: Decoded) -> bool:
+    """Told by its title: the file may be that of an earlier gfwtools."""
+    return decoded.header.get("title") == "gfwtools starter list"
+
+
+def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
+    """The last good list (or the starter list, where it was taken), or None.
+
+    :raises StoreError: it cannot be read.
+    """
+    data = store.read(config.paths.list(policy.name), limit=config.fetch.max_bytes)
+    if data is None:
+        return None
+    try:
+        return decode(data, max_bytes=config.fetch.max_bytes)
+    except ListError:
+        return None  # damaged: as good as none, and the next update writes it anew
+
+
+def _obtain(
+    config: Config,
+    policy: PolicyConfig,
+    state: PolicyState,
+    *,
+    explicit: tuple[str, ...],
+    offline: bool,
+    force: bool,
+    progress: "Progress | None",
+) -> Obtained:
+    last = current_list(config, policy)
+    good = last if last and not is_starter(last) else None
+    if offline:
+        if last:
+            return Obtained(state.source or str(config.paths.list(policy.name)), last, is_starter(last))
+        return Obtained(
+            STARTER_NAME, starter_list(), True, warnings=("no list was ever fetched; the starter list it is",)
+        )
+
+    from gfwtools.fetch import Validators, fetch
+
+    # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
+    # say nothing about it.
+    held = store.digest(good.data) if good else ""
+    validators = {
+        url: Validators(mirror.etag, mirror.last_modified)
+        for url, mirror in state.mirrors.items()
+        if held and mirror.digest == held
+    }
+    accepted: dict[int, Decoded] = {}
+
+    def accept(data: bytes) -> None:
+        decoded = decode(data, max_bytes=config.fetch.max_bytes)
+        check_list(decoded, policy, None if force else good, config.fetch.min_share)
+        accepted[id(data)] = decoded
+
+    sources = explicit or policy.sources
+    try:
+        fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
+    except FetchError as error:
+        if explicit:
+            raise
+        if good:
+            kept = f"the list of {good.last_modified}" if good.last_modified else "the last good list"
+            raise FetchError(f"{error}; {kept} stays in use") from None
+        warning = f"{error}; the starter list is used until a mirror answers"
+        return Obtained(STARTER_NAME, starter_list(), True, warnings=(warning,))
+    if fetched.data is None:
+        assert good is not None
+        return Obtained(fetched.source, good)
+    decoded = accepted[id(fetched.data)]
+    mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
+    return Obtained(fetched.source, decoded, mirror=mirror)
+
+
+def check_list(decoded: Decoded, policy: PolicyConfig, good: Decoded | None = None, min_share: float = 0) -> None:
+    """Whether a text is a list, and one that may take the place of the ``good`` one.
+
+    :raises ListError: it has no rule, or far fewer than the last good one.
+    """
+    rules = _count_rules(decoded.text, policy.format)
+    if not rules:
+        raise ListError("the text is no list; none of its lines is a rule that names a host")
+    if good is None:
+        return
+    before = _count_rules(good.text, policy.format)
+    if rules < min_share * before:
+        raise ListError(
+            f"the list has {rules} rules, the last good one has {before}, and less than fetch.min_share, {min_share:g} "
+            "of it, is not accepted; give --force if that is right"
+        )
+
+
+def _count_rules(text: str, format: str) -> int:
+    """How many rules a list has; none where not one of them names a host that could be a domain."""
+    from gfwtools.domains import Locator
+    from gfwtools.suffixes import bundled
+
+    locator = Locator(bundled())
+    if all(locator.locate(rule).reason for rule in FORMATS[format](text)):
+        return 0
+    # Nearly the number of rules, and a tenth of the time of parsing them all: it is compared with its like only.
+    return sum(1 for line in text.split("\n") if line and line[0] not in "![#\r")
+
+
+# ---------------------------------------------------------------- the files
+
+
+def user_lists(config: Config, files: Iterable[str]) -> list[Listing]:
+    """The user's own lists; a file that is not there is an empty one.
+
+    :raises StoreError: one is there and cannot be read.
+    """
+    return read_listings(config.paths.at(file) for file in files)
+
+
+def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
+    """Lists with one domain a line; a file that is not there is an empty one.
+
+    :raises StoreError: one is there and cannot be read.
+    """
+    listings = []
+    for path in paths:
+        data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
+        text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+        listings.append(Listing(str(path), text, "domains"))
+    return listings
+
+
+def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded) -> "Compiled":
+    """Compile a list with the user's as they are on disk now."""
+    from gfwtools.compiler import compile_lists
+
+    return compile_lists(
+        Listing(str(config.paths.list(policy.name)), decoded.text, policy.format),
+        allow=user_lists(config, policy.allow),
+        deny=user_lists(config, policy.deny),
+        granularity=policy.granularity,
+    )
+
+
+def is_stale(config: Config, policy: PolicyConfig, decoded: Decoded) -> bool:
+    """Whether the files on disk were made from other lists or another configuration than those of now."""
+    state = store.read_state(config.paths.state).of(policy.name)
+    return state.inputs != _inputs(config, policy, decoded)
+
+
+def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded) -> str:
+    """A digest over all that the files are made from, so that nothing is compiled to find that nothing is new."""
+    suffix_list = bundled_path().stat()
+    parts = [
+        __version__,
+        f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
+        repr(policy),
+        repr((config.host.backend, config.dns.layout)),
+        store.digest(decoded.data),
+    ]
+    parts += [listing.text for side in (policy.allow, policy.deny) for listing in user_lists(config, side)]
+    return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))
+
+
+def _prepare_policy(config: Config, policy: PolicyConfig, state: PolicyState, obtained: Obtained) -> PolicyUpdate:
+    decoded = obtained.decoded
+    inputs = _inputs(config, policy, decoded)
+
+    def compiler() -> "Compiled":
+        return compile_policy(config, policy, decoded)
+
+    if state.inputs == inputs and _intact(config, state):
+        return PolicyUpdate(
+            policy,
+            obtained.source,
+            obtained.starter,
+            decoded.last_modified,
+            state,
+            compiler,
+            warnings=obtained.warnings,
+        )
+    compiled = compiler()
+    warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
+    files = _render(config, policy, compiled, decoded)
+    added, removed = _difference(
+        store.read(config.paths.domains(policy.name)), files[config.paths.domains(policy.name)]
+    )
+    counts = compiled.counts()
+    now = _now()
+    source_digest = store.digest(decoded.data)
+    domains = sum(entry.tunnel for entry in compiled.cover)
+    mirrors = dict(state.mirrors)
+    if obtained.mirror:
+        mirrors[obtained.source] = obtained.mirror
+    new_state = PolicyState(
+        source=obtained.source,
+        starter=obtained.starter,
+        list_date=decoded.last_modified,
+        list_digest=source_digest,
+        inputs=inputs,
+        updated=now,
+        counts=counts._asdict(),
+        domains=domains,
+        files={_on_host(config, path): store.digest(data) for path, data in files.items()},
+        mirrors=mirrors,
+        history=state.history,
+    )
+    change = store.Change(now, obtained.source, source_digest, counts._asdict(), domains, len(added), len(removed))
+    return PolicyUpdate(
+        policy,
+        obtained.source,
+        obtained.starter,
+        decoded.last_modified,
+        new_state.remember(change),
+        lambda: compiled,
+        files,
+        added,
+        removed,
+        tuple(warnings),
+    )
+
+
+def _render(config: Config, policy: PolicyConfig, compiled: "Compiled", decoded: Decoded) -> dict[Path, bytes]:
+    """Every file of a policy, in the order in which they go into place: the list that explains them first."""
+    paths = config.paths
+    backend = "nftables" if config.host.backend == "nftables" else "iptables"
+    date = decoded.last_modified
+    seeds = compiled.policy.seeds()
+    if backend == "nftables":
+        seed_path, seed = paths.nft(policy.name), nftables.seed(policy, seeds, list_date=date)
+    else:
+        seed_path, seed = paths.ipset(policy.name), ipset.seed(policy, seeds, list_date=date)
+    conf = dnsmasq.paired(compiled.cover, policy, backend=backend, list_date=date)
+    return {
+        paths.list(policy.name): decoded.data,
+        paths.domains(policy.name): plain.domains(compiled.cover).encode(),
+        seed_path: seed.encode(),
+        config.dnsmasq_conf(policy): conf.encode(),
+    }
+
+
+def _intact(config: Config, state: PolicyState) -> bool:
+    """Whether every file is as the last update left it."""
+    for file, expected in state.files.items():
+        data = store.read(config.paths.at(file))
+        if data is None or store.digest(data) != expected:
+            return False
+    return bool(state.files)
+
+
+def _on_host(config: Config, path: Path) -> str:
+    """The path without the root."""
+    return f"/{path.relative_to(config.root)}"
+
+
+def _difference(before: bytes | None, after: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The domains that came and those that went, each sorted."""
+    old = set((before or b"").decode("utf-8", "replace").split())
+    new = set(after.decode().split())
+    return tuple(sorted(new - old)), tuple(sorted(old - new))
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")

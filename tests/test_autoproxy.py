@@ -1,0 +1,71 @@
+"""A line becomes a rule: its host pattern, its anchor, and whether it means the whole host."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfwtools.autoproxy import parse, parse_line
+from gfwtools.rules import Anchor
+
+HOST, URL, LOOSE, REGEX = Anchor.HOST, Anchor.URL, Anchor.LOOSE, Anchor.REGEX
+
+
+@pytest.mark.parametrize(
+    ("line", "exception", "host", "anchor", "whole"),
+    [
+        ("||example.com", False, "example.com", HOST, True),
+        ("||Example.COM/", False, "example.com", HOST, True),
+        ("||example.com^", False, "example.com", HOST, True),
+        ("||example.com/path?x", False, "example.com", HOST, False),
+        ("||example.com:8080/", False, "example.com", HOST, False),
+        ("||http://example.com", False, "example.com", HOST, False),
+        ("||.example.com", False, "example.com", HOST, True),
+        ("|http://example.com/", False, "example.com", URL, False),
+        ("|https://*.example.com|", False, "*.example.com", URL, False),
+        ("|http://[2001:db8::1]:80/x", False, "[2001:db8::1]", URL, False),
+        (".example.com", False, "example.com", LOOSE, True),
+        ("example.com/a/b", False, "example.com", LOOSE, False),
+        ("http://example.com", False, "example.com", LOOSE, False),
+        ("keyword", False, "keyword", LOOSE, True),
+        ("google.*/search", False, "google.*", LOOSE, False),
+        ("@@||example.com", True, "example.com", HOST, True),
+        ("@@||*.example.com", True, "*.example.com", HOST, True),
+        ("@@|https://example.com", True, "example.com", URL, False),
+        ("@@||example.com/path", True, "example.com", HOST, False),
+        (r"/^https?:\/\/x\.com/", False, r"^https?:\/\/x\.com", REGEX, False),
+        (r"@@/x\.com/", True, r"x\.com", REGEX, False),
+        ("||neodb.social \t", False, "neodb.social", HOST, True),
+        ("\ufeff||example.com", False, "example.com", HOST, True),
+    ],
+)
+def test_a_line_gives_its_rule(line: str, exception: bool, host: str, anchor: Anchor, whole: bool) -> None:
+    rule = parse_line(line, 7)
+    assert rule is not None
+    assert (rule.line, rule.exception, rule.host, rule.anchor, rule.whole) == (7, exception, host, anchor, whole)
+
+
+@pytest.mark.parametrize("line", ["", "   ", "! comment", "!||example.com", "[AutoProxy 0.2.9]", "[Adblock Plus 2.0]"])
+def test_blanks_comments_and_the_header_are_no_rules(line: str) -> None:
+    assert parse_line(line) is None
+
+
+def test_line_numbers_are_those_of_the_file() -> None:
+    text = "[AutoProxy 0.2.9]\n! one\n\n||a.com\n\n@@||b.com\n"
+    assert [(rule.line, rule.text) for rule in parse(text)] == [(4, "||a.com"), (6, "@@||b.com")]
+
+
+@given(st.lists(st.text(max_size=40)))
+def test_parsing_never_fails_and_the_quick_way_agrees_with_the_long_one(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    slow = [parse_line(line, number) for number, line in enumerate(text.split("\n"), 1)]
+    assert list(parse(text)) == [rule for rule in slow if rule]
+
+
+@pytest.mark.parametrize("character", ["a", ".", "*", "|", "@", "/", "\\", "(", "[", "^", ":", " ", "-", "%", "中"])
+def test_a_line_of_a_million_characters_takes_no_longer_than_it_is_long(character: str) -> None:
+    # A regular expression that backtracks would run for hours here, and the suite would not end.
+    from gfwtools.compiler import compile_lists
+    from gfwtools.formats import Listing
+
+    for line in (character * 1_000_000, f"||{character * 1_000_000}", f"/{character * 1_000_000}/"):
+        assert compile_lists(Listing("x", line)).read <= 1

@@ -1,0 +1,151 @@
+"""``gfwtools check domain``: the verdict, and everything that it rests on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli import gfwtools
+from paths import FIXTURES
+
+LIST = FIXTURES / "list.txt"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc/gfwtools").mkdir(parents=True)
+    (tmp_path / "etc/gfwtools/allow.txt").write_text("# mine\nfree.google.com\n")
+    (tmp_path / "etc/gfwtools/deny.txt").write_text("denied.example\n")
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    return tmp_path
+
+
+def ask(root: Path, *names: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in gfwtools(root, "check", "domain", "--json", *names).stdout.splitlines()]
+
+
+def test_the_object_of_a_tunnelled_name(root: Path) -> None:
+    assert ask(root, "www.google.com") == [
+        {
+            "name": "www.google.com",
+            "verdict": "tunnel",
+            "matched": "google.com",
+            "reason": "list",
+            "rules": [
+                {"source": str(root / "var/lib/gfwtools/gfwlist.list"), "line": line, "text": text}
+                for line, text in (
+                    (6, "||google.com"),
+                    (18, "google.*"),
+                    (22, "||maps.google.com"),
+                    (23, "|http://www.google.com/search"),
+                )
+            ],
+            "server": "8.8.8.8#53",
+            "sets": ["gfwlist"],
+            "policy": "gfwlist",
+        }
+    ]
+
+
+def test_the_object_of_a_name_that_no_list_has(root: Path) -> None:
+    (found,) = ask(root, "example.com")
+    assert found == {"name": "example.com", "verdict": "direct", "matched": None, "reason": "none", "rules": [],
+                     "server": None, "sets": [], "policy": "gfwlist"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "matched", "reason"),
+    [
+        ("x.denied.example", "tunnel", "denied.example", "deny"),
+        ("free.google.com", "direct", "free.google.com", "allow"),
+        ("www.gstatic.com", "direct", "www.gstatic.com", "exception"),
+        ("x.tokenplus.app", "direct", "*.tokenplus.app", "exception"),
+        ("x.google", "tunnel", "google", "list"),
+    ],
+)
+def test_who_decided(root: Path, name: str, verdict: str, matched: str, reason: str) -> None:
+    (found,) = ask(root, name)
+    assert (found["verdict"], found["matched"], found["reason"]) == (verdict, matched, reason)
+    assert found["rules"]
+
+
+def test_a_rule_of_the_users_is_shown_with_its_file_and_line(root: Path) -> None:
+    output = gfwtools(root, "check", "domain", "free.google.com").stdout
+    assert f"free.google.com  ({root}/etc/gfwtools/allow.txt line 2)" in output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GOOGLE.com",
+        "google.com.",
+        "https://google.com/x?y",
+        "http://user@google.com:8080/",
+        "google.com:443",
+        "google.com/x",
+    ],
+)
+def test_other_spellings_of_a_name_are_understood(root: Path, text: str) -> None:
+    assert ask(root, text)[0]["name"] == "google.com"
+
+
+def test_a_chinese_name_is_understood(root: Path) -> None:
+    assert ask(root, "中国.example")[0]["name"] == "xn--fiqs8s.example"
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a..b", "1.2.3.4", "http://[::1]/", "x" * 64 + ".com", "a\nb", "http://"])
+def test_what_is_no_name_is_a_usage_error(root: Path, text: str) -> None:
+    gfwtools(root, "check", "domain", "--", text, code=2)
+
+
+def test_names_come_from_standard_input(root: Path) -> None:
+    output = gfwtools(root, "check", "domain", "-", stdin="google.com\n\nexample.com\n").stdout
+    assert "google.com: tunnel" in output
+    assert "example.com: direct" in output
+
+
+def test_expect_decides_the_exit_code(root: Path) -> None:
+    gfwtools(root, "check", "domain", "--expect", "tunnel", "google.com")
+    gfwtools(root, "check", "domain", "--expect", "tunnel", "google.com", "example.com", code=1)
+    gfwtools(root, "check", "domain", "--expect", "direct", "example.com")
+
+
+def test_before_the_first_update_the_starter_list_answers_and_says_so(tmp_path: Path) -> None:
+    result = gfwtools(tmp_path, "check", "domain", "google.com")
+    assert "google.com: tunnel" in result.stdout
+    assert "gfwtools update" in result.stderr
+
+
+def test_lists_that_are_newer_than_the_files_are_told(root: Path) -> None:
+    assert gfwtools(root, "check", "domain", "google.com").stderr == ""
+    (root / "etc/gfwtools/deny.txt").write_text("other.example\n")
+    result = gfwtools(root, "check", "domain", "other.example")
+    assert "other.example: tunnel" in result.stdout
+    assert "have changed since the last update" in result.stderr
+
+
+def test_of_several_policies_the_longer_domain_decides(tmp_path: Path) -> None:
+    (tmp_path / "etc/gfwtools").mkdir(parents=True)
+    (tmp_path / "work.txt").write_text("mail.google.com\n")
+    (tmp_path / "etc/gfwtools/config.toml").write_text(
+        f'[policy.gfwlist]\nsources = ["{LIST}"]\n[policy.work]\nformat = "domains"\ngranularity = "host"\n'
+        f'sources = ["{tmp_path}/work.txt"]\n'
+    )
+    gfwtools(tmp_path, "update")
+    assert ask(tmp_path, "www.google.com")[0]["policy"] == "gfwlist"
+    assert ask(tmp_path, "x.mail.google.com")[0]["policy"] == "work"
+
+
+def test_export_prints_what_update_writes(root: Path) -> None:
+    for format, name in (
+        ("domains", "var/lib/gfwtools/gfwlist.domains"),
+        ("dnsmasq", "etc/dnsmasq.d/gfwlist.conf"),
+        ("ipset", "var/lib/gfwtools/gfwlist.ipset"),
+    ):
+        assert gfwtools(root, "export", format).stdout == (root / name).read_text()
+    gfwtools(root, "export", "domains", "-o", str(root / "out.txt"))
+    assert (root / "out.txt").read_text() == (root / "var/lib/gfwtools/gfwlist.domains").read_text()
+
+
+def test_export_of_an_unknown_format_or_policy_is_a_usage_error(root: Path) -> None:
+    gfwtools(root, "export", "pdf", code=2)
+    gfwtools(root, "export", "domains", "--policy", "none", code=2)

@@ -1,0 +1,67 @@
+"""The command line as a whole: help, completion, what gets imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli import gfwtools
+from paths import FIXTURES
+
+
+def imported(*args: str) -> set[str]:
+    program = (
+        "import sys; sys.argv = ['gfwtools', *sys.argv[1:]]\n"
+        "from gfwtools.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print('MODULES', *sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, check=True).stdout
+    return set(output.splitlines()[-1].split()[1:])
+
+
+HEAVY = {"httpx", "tldextract", "rich", "requests", "asyncio", "anyio", "dns"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not imported("--help") & (HEAVY | {"tomllib"})
+
+
+def test_a_check_and_an_update_from_a_file_import_nothing_heavy(tmp_path: Path) -> None:
+    assert not imported("--root", str(tmp_path), "update", "--source", str(FIXTURES / "list.txt")) & HEAVY
+    assert not imported("--root", str(tmp_path), "check", "domain", "google.com") & HEAVY
+
+
+def test_every_command_has_a_help_with_examples(tmp_path: Path) -> None:
+    from gfwtools.cli import COMMANDS
+
+    for name in COMMANDS:
+        output = gfwtools(tmp_path, name, "--help").stdout
+        assert "Usage:" in output
+        assert all(len(line) <= 80 for line in output.splitlines()), name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script_of_a_shell(tmp_path: Path, shell: str) -> None:
+    assert "_GFWTOOLS_COMPLETE" in gfwtools(tmp_path, "completion", shell).stdout
+
+
+def test_an_unknown_command_is_a_usage_error(tmp_path: Path) -> None:
+    assert "No such command" in gfwtools(tmp_path, "upgrade", code=2).stderr
+
+
+def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
+    command = (
+        f"{sys.executable} -m gfwtools --root {tmp_path} export domains 2>&1 >/dev/full | cat; exit ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stdout
+    assert result.returncode == 1
+
+
+def test_the_root_and_the_configuration_come_from_the_environment_too(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "gfwtools", "update", "--source", str(FIXTURES / "list.txt")]
+    import os
+
+    subprocess.run(program, env={**os.environ, "GFWTOOLS_ROOT": str(tmp_path)}, check=True, capture_output=True)
+    assert (tmp_path / "etc/dnsmasq.d/gfwlist.conf").exists()

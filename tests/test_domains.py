@@ -1,0 +1,193 @@
+"""Each sentence of the semantics of a list: what a rule's host pattern comes to as a domain."""
+
+import pytest
+
+from gfwtools.autoproxy import parse_line
+from gfwtools.domains import Locator, Reason, Target
+from gfwtools.suffixes import bundled
+
+
+def locate(line: str, granularity: str = "registrable") -> Target:
+    rule = parse_line(line)
+    assert rule is not None
+    return Locator(bundled(), granularity).locate(rule)
+
+
+@pytest.mark.parametrize(
+    ("line", "domain"),
+    [
+        ("||www.example.co.uk", "example.co.uk"),
+        ("||example.com/path", "example.com"),
+        ("|http://a.b.example.com/x", "example.com"),
+        (".example.com", "example.com"),
+        ("www.example.com/path", "example.com"),
+        ("||neodb.social ", "neodb.social"),
+        ("||someone.github.io", "someone.github.io"),
+        ("||中国.example.cn", "example.cn"),
+    ],
+)
+def test_a_block_is_its_registrable_domain(line: str, domain: str) -> None:
+    assert locate(line).domains == (domain,)
+
+
+@pytest.mark.parametrize(
+    ("line", "domain"),
+    [("||www.example.co.uk", "www.example.co.uk"), ("|https://a.b.example.com/x", "a.b.example.com")],
+)
+def test_with_host_granularity_a_block_is_its_host(line: str, domain: str) -> None:
+    assert locate(line, "host").domains == (domain,)
+    assert not locate(line, "host").wider
+
+
+@pytest.mark.parametrize(
+    "name", ["github.io", "appspot.com", "googleapis.com", "workers.dev", "google", "goog", "gle", "gov.tw"]
+)
+@pytest.mark.parametrize("granularity", ["registrable", "host"])
+def test_a_public_suffix_that_is_blocked_itself_is_kept_as_written(name: str, granularity: str) -> None:
+    assert locate(f"||{name}", granularity) == Target((name,))
+
+
+@pytest.mark.parametrize("name", ["mp", "tw", "com", "net", "org", "edu", "gov", "info"])
+def test_a_fetched_list_may_not_block_a_whole_top_level_domain(name: str) -> None:
+    assert locate(f"||{name}").reason is Reason.TLD
+
+
+@pytest.mark.parametrize(
+    ("line", "domain"),
+    [
+        ("||cdn*.i-scmp.com", "i-scmp.com"),
+        ("|http://*.pimg.tw/", "pimg.tw"),
+        ("||s3-ap-*.amazonaws.com", "amazonaws.com"),
+        ("|https://fbcdn*.akamaihd.net/", "akamaihd.net"),
+        ("|https://ss*.4sqi.net", "4sqi.net"),
+        ("|http://*2.bahamut.com.tw", "bahamut.com.tw"),
+        ("||a.*.b.example.com", "example.com"),
+        ("hk*.nextmedia.com", "nextmedia.com"),
+    ],
+)
+def test_a_label_with_a_wildcard_is_widened_to_its_parent(line: str, domain: str) -> None:
+    found = locate(line)
+    assert found.domains == (domain,)
+    assert found.wider
+
+
+def test_with_host_granularity_a_wildcard_is_widened_no_further_than_its_parent() -> None:
+    assert locate("||cdn*.img.example.com", "host").domains == ("img.example.com",)
+
+
+@pytest.mark.parametrize("line", ["||*.com", "||x*.co.uk", "|http://*.gov.tw/", ".googlw.*president.gov.tw"])
+def test_widening_never_reaches_an_icann_suffix(line: str) -> None:
+    assert locate(line).reason is Reason.SUFFIX
+
+
+@pytest.mark.parametrize("line", ["||*.github.io", "|https://x*.blogspot.com"])
+def test_widening_stops_at_a_private_suffix(line: str) -> None:
+    assert locate(line).domains == (line.rpartition("*.")[2] if "*." in line else "blogspot.com",)
+
+
+@pytest.mark.parametrize("line", ["google.*", ".google.*/complete/search", ".google.*%E6%B1%9F", "||*.google.*"])
+def test_an_open_top_level_domain_stands_for_the_known_domains_of_the_name(line: str) -> None:
+    domains = locate(line).domains
+    assert {"google.com", "google.co.uk", "google.com.hk"} <= set(domains)
+    assert all(domain.startswith("google.") for domain in domains)
+
+
+def test_labels_before_the_name_are_kept_with_host_granularity() -> None:
+    assert "groups.google.com" in locate("groups.google.*group", "host").domains
+
+
+def test_a_regex_on_blogspot_stands_for_its_known_domains() -> None:
+    domains = locate(r"/^https?:\/\/[^\/]+blogspot\.(.*)/").domains
+    assert {"blogspot.com", "blogspot.co.uk"} <= set(domains)
+
+
+@pytest.mark.parametrize(
+    ("line", "domain"),
+    [
+        (r"/^https?:\/\/[^\/]+facebook\.com/", "facebook.com"),
+        (r"/^https?:\/\/([^\/]+\.)?twitter\.com\/.*\.html/", "twitter.com"),
+        (r"/^https?:\/\/(?=.*?(2x3|ni5))[a-z0-9.-]+\.xn--ngstr-lra8j\.com$/", "xn--ngstr-lra8j.com"),
+        (r"/example\.co\.uk/", "example.co.uk"),
+    ],
+)
+def test_a_regex_with_one_literal_domain_gives_that_domain(line: str, domain: str) -> None:
+    assert locate(line).domains == (domain,)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"/^https?:\/\/(a|b)\.com/",
+        r"/a\.com|b\.com/",
+        r"/[a-z]+/",
+        r"/a\.com?/",
+        r"/(((/",
+        r"/\.com/",
+        r"/a\.co\.uk.*b\.com/",
+    ],
+)
+def test_any_other_regex_is_reported(line: str) -> None:
+    assert locate(line).reason is Reason.REGEX
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("docs.google.com*View*id", "docs.google.com"),
+        (".bbc.co.uk*chinese", "bbc.co.uk"),
+        ("tcno.net*doc*tor", "tcno.net"),
+    ],
+)
+def test_a_wildcard_that_begins_in_the_path_leaves_the_host_as_it_is(line: str, host: str) -> None:
+    assert locate(line, "host").domains == (host,)
+
+
+@pytest.mark.parametrize("line", ["keyword", "/search?q=cache", "index.php", "q=freedom", "%2Fsearch", "search*falun"])
+def test_a_keyword_of_urls_is_no_dns_rule(line: str) -> None:
+    assert locate(line).reason is Reason.KEYWORD
+
+
+@pytest.mark.parametrize(
+    ("line", "network"),
+    [
+        ("|http://85.17.73.31/", "85.17.73.31/32"),
+        ("67.220.91.18", "67.220.91.18/32"),
+        ("||85.17.73.31:8080/x", "85.17.73.31/32"),
+        ("|http://[2607:f8b0::1]/", "2607:f8b0::1/128"),
+    ],
+)
+def test_an_ip_rule_is_an_address_for_the_seed(line: str, network: str) -> None:
+    found = locate(line)
+    assert str(found.network) == network
+    assert not found.domains
+
+
+@pytest.mark.parametrize("line", ["||127.0.0.1", "|http://192.168.1.1/", "||0.0.0.0", "||224.0.0.1", "|http://[::1]/"])
+def test_an_address_that_is_not_on_the_internet_is_refused(line: str) -> None:
+    assert locate(line).reason is Reason.ADDRESS
+
+
+@pytest.mark.parametrize(
+    "line", ["||1.2.3.400", "||1.2.3", "||a b.com", "||a..com", "||-\x00.com", "||" + "a" * 64 + ".com"]
+)
+def test_what_is_neither_a_name_nor_an_address_is_reported(line: str) -> None:
+    assert locate(line).reason is Reason.NAME
+
+
+def test_an_exception_stays_at_host_level() -> None:
+    assert locate("@@||www.gstatic.com") == Target(("www.gstatic.com",))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["@@||example.com/path", "@@|https://example.com", "@@||example.com:443", r"@@/^https?:\/\/x\.com/", "@@||*v6.facebook.com",
+     "@@||*.com", "@@||www.google.*"],
+)  # fmt: skip
+def test_an_exception_for_less_than_a_host_is_reported_and_not_applied(line: str) -> None:
+    found = locate(line)
+    assert found.reason is Reason.NARROW
+    assert not found.domains
+
+
+def test_an_exception_may_free_what_is_under_a_name_and_not_the_name() -> None:
+    assert locate("@@||*.tokenplus.app") == Target(("tokenplus.app",), under=True)

@@ -1,0 +1,151 @@
+"""The policy's meaning, and that its smallest encoding means the same."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matching import longest, read_conf, verdict
+from strategies import domains, lists, names
+
+import gfwtools
+from gfwtools.compiler import Status, compile_lists
+from gfwtools.config import PolicyConfig
+from gfwtools.formats import Listing
+from gfwtools.policy import Policy
+from gfwtools.render import dnsmasq
+
+granularities = st.sampled_from(["registrable", "host"])
+
+
+def lookup(name: str, text: str, **lists: object) -> tuple[str, str | None, str]:
+    return tuple(gfwtools.compile(text, **lists).lookup(name))  # type: ignore[arg-type, return-value]
+
+
+def test_a_block_covers_what_is_under_it_and_nothing_beside_it() -> None:
+    assert lookup("www.google.com", "||google.com") == ("tunnel", "google.com", "list")
+    assert lookup("notgoogle.com", "||google.com") == ("direct", None, "none")
+
+
+def test_an_exception_wins_over_every_block_it_covers_and_frees_nothing_else() -> None:
+    text = "||gstatic.com\n||deep.www.gstatic.com\n@@||www.gstatic.com"
+    for granularity in ("registrable", "host"):
+        policy = gfwtools.compile(text, granularity=granularity)
+        assert policy.lookup("www.gstatic.com").verdict == "direct"
+        assert policy.lookup("deep.www.gstatic.com").verdict == "direct"
+        assert policy.lookup("gstatic.com").verdict == "tunnel"
+        assert policy.lookup("fonts.gstatic.com").verdict == "tunnel"
+
+
+def test_an_exception_with_a_star_frees_what_is_under_the_name_and_not_the_name() -> None:
+    policy = gfwtools.compile("||tokenplus.app\n@@||*.tokenplus.app")
+    assert policy.lookup("tokenplus.app").verdict == "tunnel"
+    assert policy.lookup("www.tokenplus.app") == ("direct", "*.tokenplus.app", "exception")
+
+
+def test_the_users_lists_win_over_the_fetched_one() -> None:
+    assert lookup("a.com", "||a.com", allow=["a.com"]) == ("direct", "a.com", "allow")
+    assert lookup("www.b.com", "@@||www.b.com", deny=["b.com"]) == ("tunnel", "b.com", "deny")
+
+
+def test_between_allow_and_deny_the_longer_domain_wins_and_deny_on_the_same() -> None:
+    policy = gfwtools.compile("", allow=["b.com", "x.a.com"], deny=["a.com", "www.b.com", "b.com"])
+    assert policy.lookup("x.a.com").verdict == "direct"
+    assert policy.lookup("y.a.com").verdict == "tunnel"
+    assert policy.lookup("www.b.com").verdict == "tunnel"
+    assert policy.lookup("b.com").verdict == "tunnel"
+
+
+def test_a_domain_that_is_both_allowed_and_denied_is_told() -> None:
+    lists = {"allow": [Listing("allow.txt", "b.com", "domains")], "deny": [Listing("deny.txt", "\nb.com", "domains")]}
+    problems = compile_lists(Listing("x", ""), **lists).problems
+    assert [str(problem) for problem in problems] == ["allow.txt: line 1: b.com is in deny.txt line 2 too; deny wins"]
+
+
+def test_an_empty_allow_list_excludes_nothing_and_a_domain_only_itself() -> None:
+    assert lookup("reddit.com", "||reddit.com", allow=[]) == ("tunnel", "reddit.com", "list")
+    assert lookup("reddit.com", "||reddit.com", allow=["t.co"]) == ("tunnel", "reddit.com", "list")
+    assert lookup("reddit.com", "||reddit.com", allow=["", "# comment", "t.co # why"])[0] == "tunnel"
+
+
+def test_the_users_deny_list_may_block_a_top_level_domain() -> None:
+    assert lookup("example.mp", "", deny=["mp"])[0] == "tunnel"
+
+
+def test_addresses_in_the_users_lists_go_to_the_seed_or_stay_out_of_it() -> None:
+    policy = gfwtools.compile(
+        "|http://85.17.73.31/\n|http://67.220.91.18/", deny=["91.108.4.0/22"], allow=["85.17.73.31"]
+    )
+    assert [str(network) for network in policy.seeds()] == ["67.220.91.18/32", "91.108.4.0/22"]
+
+
+def _everything_near(policy: Policy) -> set[str]:
+    """Every name that a list has, its ancestors, and names below."""
+    listed = {*policy.blocks, *policy.exceptions, *policy.under, *policy.deny, *policy.allow}
+    near = {"example.org", "com"}
+    for name in listed:
+        labels = name.split(".")
+        near |= {".".join(labels[index:]) for index in range(len(labels))}
+        near |= {f"zz.{name}", f"y.zz.{name}", f"zz{name}"}
+    return {name for name in near if len(name) < 250}
+
+
+@settings(max_examples=400, deadline=None)
+@given(lists, domains, domains, granularities, st.lists(names, max_size=10))
+def test_the_longest_suffix_match_over_the_file_is_the_policy(
+    text: str, allow: list[str], deny: list[str], granularity: str, more: list[str]
+) -> None:
+    policy = gfwtools.compile(text, allow=allow, deny=deny, granularity=granularity)
+    conf = read_conf(dnsmasq.paired(policy.cover(), PolicyConfig()))
+    for name in {*_everything_near(policy), *more}:
+        assert verdict(name, conf) == policy.lookup(name).verdict, name
+        # Whatever is asked of the clean resolver goes into the set, and nothing else.
+        assert (longest(name, conf["ipset"]) == "gfwlist,gfwlist6") == (policy.lookup(name).verdict == "tunnel"), name
+
+
+@settings(max_examples=200, deadline=None)
+@given(lists, domains, domains, granularities)
+def test_no_entry_of_the_cover_can_be_left_out(text: str, allow: list[str], deny: list[str], granularity: str) -> None:
+    policy = gfwtools.compile(text, allow=allow, deny=deny, granularity=granularity)
+    cover = policy.cover()
+    servers = {entry.pattern: "8.8.8.8" if entry.tunnel else "#" for entry in cover}
+    for entry in cover:
+        rest = {pattern: value for pattern, value in servers.items() if pattern != entry.pattern}
+        name = f"zz.{entry.domain}" if entry.under else entry.domain
+        assert verdict(name, {"server": rest}) != verdict(name, {"server": servers}), entry
+
+
+@settings(max_examples=300, deadline=None)
+@given(lists, domains, domains, granularities)
+def test_every_rule_is_accounted_for_and_the_numbers_are_those_of_the_outcomes(
+    text: str, allow: list[str], deny: list[str], granularity: str
+) -> None:
+    compiled = compile_lists(
+        Listing("x", text),
+        allow=[Listing("allow", "\n".join(allow), "domains")],
+        deny=[Listing("deny", "\n".join(deny), "domains")],
+        granularity=granularity,
+    )
+    counts, outcomes = compiled.counts(), list(compiled.outcomes())
+    found = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
+    assert counts.read == len(outcomes)
+    assert counts.applied == found[Status.APPLIED]
+    assert counts.widened == found[Status.WIDENED]
+    assert counts.redundant == found[Status.REDUNDANT]
+    assert sum(counts.dropped.values()) == found[Status.DROPPED]
+    assert all(outcome.detail for outcome in outcomes if outcome.status in (Status.REDUNDANT, Status.DROPPED))
+
+
+@settings(max_examples=150, deadline=None)
+@given(lists, domains, granularities)
+def test_a_redundant_rule_may_be_left_out_of_the_list(text: str, deny: list[str], granularity: str) -> None:
+    compiled = compile_lists(
+        Listing("x", text), deny=[Listing("deny", "\n".join(deny), "domains")], granularity=granularity
+    )
+    for outcome in compiled.outcomes():
+        if outcome.status is Status.REDUNDANT:
+            lines = text.split("\n")
+            lines[outcome.rule.line - 1] = ""
+            assert gfwtools.compile("\n".join(lines), deny=deny, granularity=granularity).cover() == compiled.cover
+
+
+def test_lookup_understands_any_spelling_of_a_name() -> None:
+    policy = gfwtools.compile("||例え.jp")
+    assert policy.lookup("WWW.例え.JP.").matched == "xn--r8jz45g.jp"

@@ -1,0 +1,190 @@
+"""Files: whole or not at all, whatever goes wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfwtools import store
+from gfwtools.errors import GfwtoolsError, LockedError, StoreError
+
+
+def test_files_are_written_whole_with_mode_0644_whatever_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        changed = store.write_all({tmp_path / "a/b/one": b"1", tmp_path / "two": b"2"})
+    finally:
+        os.umask(previous)
+    assert changed == [tmp_path / "a/b/one", tmp_path / "two"]
+    assert (tmp_path / "a/b/one").read_bytes() == b"1"
+    assert (tmp_path / "two").stat().st_mode & 0o777 == 0o644
+    assert not list(tmp_path.rglob(".gfwtools*"))
+
+
+def test_a_file_that_is_as_it_should_be_is_not_touched(tmp_path: Path) -> None:
+    store.write_all({tmp_path / "one": b"1"})
+    before = (tmp_path / "one").stat()
+    assert store.write_all({tmp_path / "one": b"1"}) == []
+    assert (tmp_path / "one").stat().st_mtime_ns == before.st_mtime_ns
+    assert (tmp_path / "one").stat().st_ino == before.st_ino
+
+
+def test_a_symbolic_link_at_a_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "one").symlink_to(tmp_path / "secret")
+    store.write_all({tmp_path / "one": b"1"})
+    assert not (tmp_path / "one").is_symlink()
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_when_one_file_cannot_be_staged_none_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("old")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="nothing was changed"):
+        store.write_all({tmp_path / "one": b"new", tmp_path / "file/two": b"2"})
+    assert (tmp_path / "one").read_text() == "old"
+    assert not list(tmp_path.rglob(".gfwtools*"))
+
+
+def test_when_one_file_cannot_be_renamed_those_before_it_go_back(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("old")
+    (tmp_path / "three").mkdir()  # a folder cannot be replaced by a file
+    with pytest.raises(StoreError, match="nothing was changed"):
+        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2", tmp_path / "three": b"3"})
+    assert (tmp_path / "one").read_text() == "old"
+    assert not (tmp_path / "two").exists()
+    assert not list(tmp_path.rglob(".gfwtools*"))
+
+
+@pytest.mark.e2e
+def test_on_a_full_disk_nothing_is_changed_and_the_reason_is_told(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        store.write_all({tmp_path / "one": b"old"})
+        with pytest.raises(StoreError, match="No space left on device; nothing was changed"):
+            store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"x" * 200_000})
+        assert (tmp_path / "one").read_bytes() == b"old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["one"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.e2e
+def test_on_a_read_only_file_system_nothing_is_changed_and_the_reason_is_told(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
+    try:
+        with pytest.raises(StoreError, match="Read-only file system"):
+            store.write_all({tmp_path / "one": b"1"})
+        with pytest.raises(StoreError, match="Read-only file system"), store.lock(tmp_path / "lock"):
+            pass
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_killed_at_any_moment_each_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    program = (
+        "import sys, itertools; from pathlib import Path; from gfwtools import store\n"
+        "folder = Path(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "for n in itertools.count():\n"
+        "    store.write_all({folder / name: (str(n % 10) * 20000).encode() for name in ('one', 'two')})\n"
+    )
+    for delay in (0.005, 0.011, 0.023, 0.037):
+        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        for name in ("one", "two"):
+            if (tmp_path / name).exists():
+                data = (tmp_path / name).read_bytes()
+                assert len(data) == 20000
+                assert len(set(data)) == 1
+    store.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"one", "two"}
+
+
+def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with store.lock(tmp_path / "lock", wait=5):
+            order.append("second")
+
+    with store.lock(tmp_path / "lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.15)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    expected = re.escape(f"{lock}: held by process {os.getpid()} (")
+    with store.lock(lock), pytest.raises(LockedError, match=expected), store.lock(lock, wait=0.1):
+        pass
+
+
+def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from gfwtools import store\n"
+    program += "with store.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with store.lock(tmp_path / "lock", wait=0):
+        pass
+
+
+def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    change = store.Change("2026-08-06T00:00:00+00:00", "u", "d", {"read": 1}, 1, 1, 0)
+    policy = store.PolicyState(source="u", files={"/a": "b"}, mirrors={"u": store.Mirror("e", "l", "d")}).remember(
+        change
+    )
+    state = store.State({"gfwlist": policy})
+    store.write_state(tmp_path / "state.json", state)
+    assert store.read_state(tmp_path / "state.json") == state
+
+
+def test_the_history_keeps_the_last_thirty_updates() -> None:
+    state = store.PolicyState()
+    for number in range(40):
+        state = state.remember(store.Change(str(number), "", "", {}, 0, 0, 0))
+    assert [change.date for change in state.history] == [str(number) for number in range(10, 40)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"version": 1}', '{"version": 1, "policies": []}', '{"version": 1, "policies": {"a": 1}}',
+     '{"version": 1, "policies": {"a": {"files": []}}}', '{"version": 1, "policies": {"a": {"source": 1}}}',
+     '{"version": 1, "policies": {"a": {"mirrors": {"u": 1}}}}', '{"version": 99, "policies": {}}', "[" * 100_000, "\x00"],
+)  # fmt: skip
+def test_a_damaged_or_foreign_state_is_an_empty_one_that_says_so(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    state = store.read_state(tmp_path / "state.json")
+    assert not state.policies
+    assert state.problem
+
+
+@given(st.binary(max_size=200))
+def test_no_state_file_raises_anything_but_our_own_errors(tmp_path_factory, data: bytes) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path_factory.getbasetemp() / "state.json"
+    path.write_bytes(data)
+    try:
+        store.read_state(path)
+    except GfwtoolsError as error:
+        assert "\n" not in str(error)

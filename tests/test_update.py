@@ -1,0 +1,278 @@
+"""``gfwtools update``, as its users run it: a process, a root, files."""
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli import gfwtools
+from paths import FIXTURES
+
+LIST = FIXTURES / "list.txt"
+CONF = "etc/dnsmasq.d/gfwlist.conf"
+VAR = "var/lib/gfwtools"
+
+
+def snapshot(root: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Every file with its content, time and inode: whoever touches one is seen."""
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {name: data for name, (data, _, _) in snapshot(root).items() if not name.endswith("/lock")}
+
+
+def configure(root: Path, text: str) -> None:
+    path = root / "etc/gfwtools/config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_an_update_writes_the_files_of_the_policy(tmp_path: Path) -> None:
+    output = gfwtools(tmp_path, "update", "--source", str(LIST)).stdout
+    assert sorted(contents(tmp_path)) == sorted(
+        [CONF, *(f"{VAR}/{name}" for name in ("gfwlist.domains", "gfwlist.ipset", "gfwlist.list", "state.json"))]
+    )
+    assert "rules from" in output
+    assert (tmp_path / VAR / "gfwlist.list").read_bytes() == LIST.read_bytes()
+    assert "google.com\n" in (tmp_path / VAR / "gfwlist.domains").read_text()
+    assert "server=/www.gstatic.com/#\n" in (tmp_path / CONF).read_text()
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_an_update_that_finds_nothing_new_touches_no_file(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    before = snapshot(tmp_path)
+    output = gfwtools(tmp_path, "update", "--source", str(LIST)).stdout
+    assert "nothing new" in output
+    assert {k: v for k, v in snapshot(tmp_path).items() if not k.endswith("lock")} == {
+        k: v for k, v in before.items() if not k.endswith("lock")
+    }
+
+
+@pytest.mark.parametrize("damage", ["remove", "change", "empty"])
+@pytest.mark.parametrize(
+    "name", [CONF, f"{VAR}/gfwlist.domains", f"{VAR}/gfwlist.ipset", f"{VAR}/gfwlist.list", f"{VAR}/state.json"]
+)
+def test_the_next_run_mends_what_is_missing_or_damaged(tmp_path: Path, name: str, damage: str) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    good = contents(tmp_path)
+    path = tmp_path / name
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_text("garbage\n" if damage == "change" else "")
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    mended = contents(tmp_path)
+    state = f"{VAR}/state.json"
+    assert {k: v for k, v in mended.items() if k != state} == {k: v for k, v in good.items() if k != state}
+    assert json.loads(mended[state])["version"] == 1
+
+
+def test_the_account_in_json_has_every_rule_and_adds_up(tmp_path: Path) -> None:
+    document = json.loads(gfwtools(tmp_path, "update", "--source", str(LIST), "--json").stdout)
+    (policy,) = document["policies"]
+    counts = policy["counts"]
+    assert counts["read"] == len(policy["rules"])
+    assert counts["read"] == counts["applied"] + counts["widened"] + counts["redundant"] + sum(
+        counts["dropped"].values()
+    )
+    by_text = {rule["text"]: rule for rule in policy["rules"]}
+    assert by_text["||neodb.social"]["domains"] == ["neodb.social"]
+    assert by_text["||maps.google.com"]["status"] == "redundant"
+    assert by_text["||cdn*.widened.com"]["status"] == "widened"
+    assert by_text["keyword"]["reason"] == "keyword"
+    assert by_text["||mp"]["reason"] == "tld"
+    assert by_text["|http://85.17.73.31/"]["domains"] == ["85.17.73.31/32"]
+    assert by_text["@@||google.com/path"]["reason"] == "narrow-exception"
+    assert set(policy["added"]) >= {"google.com", "akamaihd.net"}
+    # Nothing has changed, and the account is given all the same.
+    again = json.loads(gfwtools(tmp_path, "update", "--source", str(LIST), "--json").stdout)
+    assert not again["changed"]
+    assert again["policies"][0]["rules"] == policy["rules"]
+
+
+def test_what_changed_is_told_by_name(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    other = tmp_path / "other.txt"
+    other.write_text(LIST.read_text().replace("||github.io", "||new.example"))
+    output = gfwtools(tmp_path, "update", "--source", str(other)).stdout
+    assert "  +1: new.example\n" in output
+    assert "  -1: github.io\n" in output
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    before = snapshot(tmp_path)
+    other = tmp_path.with_name("other.txt")
+    other.write_text(LIST.read_text().replace("||github.io", "||new.example"))
+    output = gfwtools(tmp_path, "update", "--dry-run", "--source", str(other)).stdout
+    assert "+server=/new.example/8.8.8.8#53\n" in output
+    assert "-ipset=/github.io/gfwlist,gfwlist6\n" in output
+    assert snapshot(tmp_path) == before
+
+
+def test_a_dry_run_on_a_fresh_host_makes_no_folder(tmp_path: Path) -> None:
+    gfwtools(tmp_path / "root", "update", "--dry-run", "--source", str(LIST))
+    assert not (tmp_path / "root").exists()
+
+
+PLAIN = LIST.read_bytes()
+BAD = {
+    "a web page": (b"<!DOCTYPE html><html><body>log in</body></html>", "web page"),
+    "an empty body": (b"", "empty"),
+    "base64 cut short": (base64.b64encode(PLAIN)[:-3], "cut short"),
+    "a wrong checksum": (PLAIN.replace(b"! Title", b"! Checksum: AAAAAAAAAAAAAAAAAAAAAA\n! Title", 1), "checksum"),
+    "text that is no list": (b"Lorem ipsum dolor\nsit amet\n", "no list"),
+    "a shrunken list": (b"[AutoProxy 0.2.9]\n||google.com\n", "min_share"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_what_is_no_good_list_changes_nothing_and_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    before = contents(tmp_path)
+    data, message = BAD[name]
+    source = tmp_path.with_name("bad.txt")
+    source.write_bytes(data)
+    result = gfwtools(tmp_path, "update", "--source", str(source), code=1)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_a_list_above_the_limit_is_refused(tmp_path: Path) -> None:
+    configure(tmp_path, "[fetch]\nmax_bytes = 1024\n")
+    source = tmp_path.with_name("large.txt")
+    source.write_bytes(b"||a.com\n" * 200)
+    assert "1024" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    assert not (tmp_path / CONF).exists()
+
+
+def test_a_shrunken_list_is_accepted_with_force(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    source = tmp_path.with_name("short.txt")
+    source.write_bytes(BAD["a shrunken list"][0])
+    gfwtools(tmp_path, "update", "--source", str(source), "--force")
+    assert (tmp_path / VAR / "gfwlist.domains").read_text() == "google.com\n"
+
+
+def test_a_single_bad_line_stops_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_bytes(
+        b"||good.com\n||b\x00ad\xff.com\nserver=/evil.com/1.1.1.1#53 \n||" + b"x" * 10_000_000 + b"\n||fine.com\n"
+    )
+    gfwtools(tmp_path, "update", "--source", str(source))
+    assert (tmp_path / VAR / "gfwlist.domains").read_text() == "fine.com\ngood.com\n"
+
+
+def test_on_a_host_that_never_reached_a_mirror_the_starter_list_is_used(tmp_path: Path) -> None:
+    configure(tmp_path, '[policy.gfwlist]\nsources = ["http://127.0.0.1:9/list"]\n')
+    result = gfwtools(tmp_path, "update")
+    assert "starter list" in result.stderr
+    assert len((tmp_path / VAR / "gfwlist.domains").read_text().splitlines()) >= 100
+    # Still none: that is no failure either, and nothing is touched.
+    before = contents(tmp_path)
+    assert "starter list" in gfwtools(tmp_path, "update").stderr
+    assert contents(tmp_path) == before
+
+
+def test_where_a_good_list_is_and_no_mirror_answers_nothing_changes(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    configure(tmp_path, '[policy.gfwlist]\nsources = ["http://127.0.0.1:9/list", "/nowhere"]\n')
+    before = contents(tmp_path)
+    result = gfwtools(tmp_path, "update", code=1)
+    assert "http://127.0.0.1:9/list" in result.stderr
+    assert "/nowhere" in result.stderr
+    assert contents(tmp_path) == before
+
+
+def test_offline_takes_the_last_good_list_and_the_users_lists_of_now(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    (tmp_path / "etc/gfwtools").mkdir()
+    (tmp_path / "etc/gfwtools/deny.txt").write_text("mine.example  # because\n")
+    (tmp_path / "etc/gfwtools/allow.txt").write_text("google.com\n")
+    gfwtools(tmp_path, "update", "--offline")
+    domains = (tmp_path / VAR / "gfwlist.domains").read_text().splitlines()
+    assert "mine.example" in domains
+    assert "google.com" not in domains
+
+
+def test_a_bad_line_of_the_users_is_told_with_its_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "etc/gfwtools").mkdir(parents=True)
+    (tmp_path / "etc/gfwtools/deny.txt").write_text("good.example\n\nbad name.example\n")
+    result = gfwtools(tmp_path, "update", "--source", str(LIST))
+    assert "deny.txt: line 3: 'bad name.example'" in result.stderr
+
+
+def test_policies_have_lists_sets_and_files_of_their_own(tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("work.example\n")
+    configure(
+        tmp_path,
+        f'[policy.gfwlist]\nsources = ["{LIST}"]\n'
+        f'[policy.work]\nformat = "domains"\nsources = ["{other}"]\nupstream = ["10.0.0.1"]\ninterface = "wg1"\n',
+    )
+    gfwtools(tmp_path, "update")
+    text = (tmp_path / "etc/dnsmasq.d/work.conf").read_text()
+    assert "server=/work.example/10.0.0.1#53\nipset=/work.example/work,work6\n" in text
+    assert "work.example" not in (tmp_path / CONF).read_text()
+    assert (tmp_path / VAR / "work.ipset").exists()
+
+
+def test_when_one_policy_has_no_list_none_is_changed(tmp_path: Path) -> None:
+    configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\n')
+    gfwtools(tmp_path, "update")
+    before = contents(tmp_path)
+    other = tmp_path.with_name("other.txt")
+    other.write_text(LIST.read_text() + "||more.example\n")
+    configure(tmp_path, f'[policy.gfwlist]\nsources = ["{other}"]\n[policy.work]\nsources = ["/nowhere"]\n')
+    (tmp_path / VAR / "work.list").write_text("||a.com\n")  # it had one once
+    result = gfwtools(tmp_path, "update", code=1)
+    assert "/nowhere" in result.stderr
+    after = contents(tmp_path)
+    assert after[CONF] == before[CONF]
+
+
+def test_a_held_lock_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
+    import sys
+
+    program = (
+        "import sys, time; from pathlib import Path; from gfwtools import store\n"
+        "with store.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    lock = tmp_path / VAR / "lock"
+    process = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        result = gfwtools(tmp_path, "update", "--source", str(LIST), code=1, GFWTOOLS_LOCK_WAIT="0.2")
+        assert f"process {process.pid}" in result.stderr
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; the read-only mount in test_store is root's")
+def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in gfwtools(tmp_path, "update", "--source", str(LIST), code=1).stderr
+
+
+def test_an_update_in_quiet_says_nothing(tmp_path: Path) -> None:
+    result = gfwtools(tmp_path, "-q", "update", "--source", str(LIST))
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "args", [["update", "--offline", "--source", "x"], ["update", "--source", "ftp://x/y"], ["update", "more"]]
+)
+def test_wrong_usage_exits_with_2(tmp_path: Path, args: list[str]) -> None:
+    gfwtools(tmp_path, *args, code=2)
