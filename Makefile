@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix install uninstall packages clean
+.PHONY: help run test check fix bench-dns install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ check: $(DEV) ## ruff and mypy --strict.
 fix: $(DEV) ## Let ruff mend and format what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-dns: packages $(DEV) ## Measure queries lost and queries a second, by layout (as root).
+	$(BIN)/python bench/bench_dns.py
 
 packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
 	@scripts/test-packages

@@ -45,6 +45,10 @@ Address = IPv4Address | IPv6Address
 #: Tables that the kernel names itself: unspec, default, main, local (rtnetlink(7)).
 RESERVED_TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
 
+#: Where the second dnsmasq of the split layout listens; mDNS holds 5353 and LLMNR 5355 (RFC 6762, RFC 4795).
+SECOND_PORT = 5354
+LLMNR_PORT = 5355
+
 # IPSET_MAXNAMELEN is 32 with the NUL; "_direct" and a family digit are put behind the name of a policy's set.
 #: The policy that is there without any configuration.
 _FIRST = "gfwlist"
@@ -179,6 +183,17 @@ class Paths:
         """The seed of a policy, for ``ipset restore``."""
         return self.state_dir / f"{policy}.ipset"
 
+    def servers(self, policy: str) -> Path:
+        """The domains of a policy for the main dnsmasq in the split layout; it reads them again on SIGHUP."""
+        return self.etc / "dns" / f"{policy}.servers"
+
+    def second(self, policy: str) -> Path:
+        """The configuration of the second dnsmasq of the split layout."""
+        return self.etc / "dns" / f"{policy}.conf"
+
+    def second_pid(self, policy: str) -> Path:
+        return self.at(f"/run/gfwtools/dns-{policy}.pid")
+
     def nft(self, policy: str) -> Path:
         """The seed of a policy, for ``nft -f``."""
         return self.state_dir / f"{policy}.nft"
@@ -197,6 +212,11 @@ class Config:
     @cached_property
     def paths(self) -> Paths:
         return Paths(self.root)
+
+    def second_port(self, policy: PolicyConfig) -> int:
+        """The port of the policy's second dnsmasq: counted up from 5354, but for 5355, which LLMNR holds."""
+        ports = (port for port in range(SECOND_PORT, 65536) if port != LLMNR_PORT)
+        return next(port for port, other in zip(ports, self.policies, strict=False) if other.name == policy.name)
 
     def dnsmasq_conf(self, policy: PolicyConfig) -> Path:
         """The file that ``update`` writes for dnsmasq."""

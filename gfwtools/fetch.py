@@ -83,8 +83,9 @@ def fetch(
     """The first complete and valid list of ``sources``: http(s) and ``file:`` URLs, and paths.
 
     A source is asked when the one before it has failed, or has sent no headers for ``options.hedge`` seconds.
-    Connecting (resolver, proxy and TLS included) may take ``options.connect_timeout`` seconds, again after each redirect, and the
-    whole of it ``options.timeout``. The body may have ``options.max_bytes`` octets, before and after content decoding.
+    Connecting (resolver, proxy and TLS included) may take ``options.connect_timeout`` seconds, again after each
+    redirect, and the whole of it ``options.timeout``. The body may have ``options.max_bytes`` octets, before and after
+    content decoding.
 
     :param validators: source -> what it said of its version when it gave the list that the caller has.
     :param accept: called in this thread with a complete body; it raises a :class:`GfwtoolsError` when that is no valid
@@ -458,7 +459,7 @@ class _Body:
         if self._inflater is None:
             self._plain.write(data)
             return self._plain.tell() <= self._limit
-        if self._inflater.eof:
+        if self._inflater.eof and data:
             self._inflater = _inflater()  # RFC 1952 section 2.2: a gzip file is a series of members
         while True:
             try:

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -26,7 +26,10 @@ __all__ = [
     "lock",
     "read",
     "read_state",
+    "remove",
     "remove_leftovers",
+    "restore",
+    "snapshot",
     "write_all",
     "write_state",
 ]
@@ -59,6 +62,35 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     if limit is not None and len(data) > limit:
         raise StoreError(f"{path}: larger than {limit} bytes")
     return data
+
+
+def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
+    """What is at ``paths`` now; None for no file.
+
+    :raises StoreError: one of them cannot be read.
+    """
+    return {path: read(path) for path in paths}
+
+
+def restore(before: Mapping[Path, bytes | None]) -> None:
+    """Put a :func:`snapshot` back.
+
+    :raises StoreError: it could not be done.
+    """
+    write_all({path: data for path, data in before.items() if data is not None})
+    remove(path for path, data in before.items() if data is None)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files that are no longer wanted; one that is not there is no error.
+
+    :raises StoreError: one of them cannot be removed.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be removed: {error.strerror}") from None
 
 
 def write_all(files: Mapping[Path, bytes]) -> list[Path]:
@@ -249,6 +281,10 @@ class PolicyState:
     domains: int = 0
     files: dict[str, str] = field(default_factory=dict)
     """Path without the root -> digest."""
+    effective: dict[str, str] = field(default_factory=dict)
+    """The same for what running programs read, without comments."""
+    loaded: dict[str, str] = field(default_factory=dict)
+    """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
     mirrors: dict[str, Mirror] = field(default_factory=dict)
     history: tuple[Change, ...] = ()
 
@@ -296,7 +332,8 @@ def read_state(path: Path) -> State:
 def _policy_state(value: dict[str, Any]) -> PolicyState:
     """A policy's part of the file; whatever has another shape than we write raises TypeError."""
     typed = _typed(PolicyState, value)
-    typed["files"] = {str(path): str(digest) for path, digest in typed.get("files", {}).items()}
+    for name in ("files", "effective", "loaded"):
+        typed[name] = {str(path): str(digest) for path, digest in typed.get(name, {}).items()}
     typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
     typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ()))
     return PolicyState(**typed)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from gfwtools import store
 from gfwtools._version import __version__
+from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import FORMATS, Listing
-from gfwtools.render import dnsmasq, ipset, nftables, plain
+from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
 from gfwtools.store import Mirror, PolicyState, State
 from gfwtools.suffixes import bundled_path
 
@@ -56,14 +57,14 @@ class PolicyUpdate:
     """What an update does, or did, to one policy."""
 
     policy: PolicyConfig
-    source: str
-    starter: bool
-    list_date: str
+    obtained: Obtained
     state: PolicyState
     """The state after the update."""
     compiler: Callable[[], "Compiled"]
     files: Mapping[Path, bytes] = field(default_factory=dict)
     """The whole content of every file of the policy; empty where nothing has changed."""
+    obsolete: tuple[Path, ...] = ()
+    """Files that the policy had in another layout or backend."""
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -71,6 +72,14 @@ class PolicyUpdate:
     @property
     def unchanged(self) -> bool:
         return not self.files
+
+    @property
+    def source(self) -> str:
+        return self.obtained.source
+
+    @property
+    def list_date(self) -> str:
+        return self.obtained.decoded.last_modified
 
     @cached_property
     def compiled(self) -> "Compiled":
@@ -88,6 +97,7 @@ class Update:
 
     policies: tuple[PolicyUpdate, ...]
     state: State
+    """The state after the update."""
 
     def files(self, config: Config) -> dict[Path, bytes]:
         """Every file to be written, the state last, in the order in which they go into place."""
@@ -98,6 +108,11 @@ class Update:
             files[config.paths.state] = self.state.to_json()
         return files
 
+    @property
+    def obsolete(self) -> list[Path]:
+        """Files to be removed."""
+        return [path for policy in self.policies for path in policy.obsolete]
+
 
 def update(
     config: Config,
@@ -106,21 +121,29 @@ def update(
     offline: bool = False,
     force: bool = False,
     progress: "Progress | None" = None,
-) -> tuple[Update, list[Path]]:
+    reload: bool = False,
+) -> tuple[Update, list[str]]:
     """Fetch, compile and write, with the lock held.
 
     :param sources: instead of the configured ones, for the first policy.
     :param offline: take the last good list (or the starter list) and use no network.
     :param force: accept a list that has shrunk below ``fetch.min_share``.
-    :returns: what was done, and the files that changed.
-    :raises GfwtoolsError: nothing was changed.
+    :param reload: have dnsmasq and the kernel take the files, and see that they did.
+    :returns: what was done, and what the reload did, in words.
+    :raises GfwtoolsError: nothing was changed, or all of it was put back.
     """
     paths = config.paths
     with store.lock(paths.lock, wait=lock_wait()):
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-        store.remove_leftovers(paths.state_dir, *folders)
+        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        return prepared, store.write_all(prepared.files(config))
+        if not reload:
+            store.write_all(prepared.files(config))
+            store.remove(prepared.obsolete)
+            return prepared, []
+        from gfwtools.reload import install
+
+        return prepared, install(config, prepared)
 
 
 def prepare(
@@ -136,7 +159,8 @@ def prepare(
     :raises GfwtoolsError: no list, or one that may not be used.
     """
     state = store.read_state(config.paths.state)
-    done = []
+    done: list[PolicyUpdate] = []
+    inputs = ""
     for index, policy in enumerate(config.policies):
         obtained = _obtain(
             config,
@@ -147,7 +171,9 @@ def prepare(
             force=force,
             progress=progress,
         )
-        done.append(_prepare_policy(config, policy, state.of(policy.name), obtained))
+        # What the policies before it claim is an input of a policy as well.
+        inputs = store.digest(f"{inputs} {_inputs(config, policy, obtained.decoded)}".encode())
+        done.append(_prepare_policy(config, policy, state.of(policy.name), obtained, inputs, done))
     policies = {**state.policies, **{update.policy.name: update.state for update in done}}
     return Update(tuple(done), State(policies))
 
@@ -312,10 +338,15 @@ def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded) -> "C
     )
 
 
-def is_stale(config: Config, policy: PolicyConfig, decoded: Decoded) -> bool:
+def is_stale(config: Config, lists: Iterable[tuple[PolicyConfig, Decoded]]) -> bool:
     """Whether the files on disk were made from other lists or another configuration than those of now."""
-    state = store.read_state(config.paths.state).of(policy.name)
-    return state.inputs != _inputs(config, policy, decoded)
+    state = store.read_state(config.paths.state)
+    inputs = ""
+    for policy, decoded in lists:
+        inputs = store.digest(f"{inputs} {_inputs(config, policy, decoded)}".encode())
+        if state.of(policy.name).inputs != inputs:
+            return True
+    return False
 
 
 def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded) -> str:
@@ -325,88 +356,84 @@ def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded) -> str:
         __version__,
         f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
         repr(policy),
-        repr((config.host.backend, config.dns.layout)),
+        repr((backend_of(config), config.dns.layout, config.dns.conf_dir)),
         store.digest(decoded.data),
     ]
     parts += [listing.text for side in (policy.allow, policy.deny) for listing in user_lists(config, side)]
     return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))
 
 
-def _prepare_policy(config: Config, policy: PolicyConfig, state: PolicyState, obtained: Obtained) -> PolicyUpdate:
+def _prepare_policy(
+    config: Config,
+    policy: PolicyConfig,
+    state: PolicyState,
+    obtained: Obtained,
+    inputs: str,
+    before: Sequence[PolicyUpdate],
+) -> PolicyUpdate:
     decoded = obtained.decoded
-    inputs = _inputs(config, policy, decoded)
 
     def compiler() -> "Compiled":
         return compile_policy(config, policy, decoded)
 
     if state.inputs == inputs and _intact(config, state):
-        return PolicyUpdate(
-            policy,
-            obtained.source,
-            obtained.starter,
-            decoded.last_modified,
-            state,
-            compiler,
-            warnings=obtained.warnings,
-        )
+        return PolicyUpdate(policy, obtained, state, compiler, warnings=obtained.warnings)
     compiled = compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
-    files = _render(config, policy, compiled, decoded)
-    added, removed = _difference(
-        store.read(config.paths.domains(policy.name)), files[config.paths.domains(policy.name)]
-    )
+    claimed = {entry.pattern for other in before for entry in other.compiled.cover}
+    cover, lost = without_claimed(compiled.cover, claimed) if claimed else (compiled.cover, [])
+    if lost:
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        warnings.append(
+            f"policy.{policy.name}: {', '.join(lost[:3])}{more} is an earlier policy's as well, and stays with that one"
+        )
+    files = files_of(config, policy, cover, compiled.policy.seeds(), decoded, backend_of(config))
+    domains_file = config.paths.domains(policy.name)
+    added, removed = _difference(store.read(domains_file), files[domains_file])
     counts = compiled.counts()
     now = _now()
-    source_digest = store.digest(decoded.data)
-    domains = sum(entry.tunnel for entry in compiled.cover)
     mirrors = dict(state.mirrors)
     if obtained.mirror:
         mirrors[obtained.source] = obtained.mirror
+    digests = {on_host(config, path): store.digest(data) for path, data in files.items()}
     new_state = PolicyState(
         source=obtained.source,
         starter=obtained.starter,
         list_date=decoded.last_modified,
-        list_digest=source_digest,
+        list_digest=store.digest(decoded.data),
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
-        domains=domains,
-        files={_on_host(config, path): store.digest(data) for path, data in files.items()},
+        domains=sum(entry.tunnel for entry in cover),
+        files=digests,
+        effective={
+            on_host(config, path): store.digest(without_comments(data))
+            for path, data in files.items()
+            if role_of(config, policy, path) is not Role.NONE
+        },
+        loaded=state.loaded,
         mirrors=mirrors,
         history=state.history,
     )
-    change = store.Change(now, obtained.source, source_digest, counts._asdict(), domains, len(added), len(removed))
+    change = store.Change(
+        now, obtained.source, new_state.list_digest, counts._asdict(), new_state.domains, len(added), len(removed)
+    )
     return PolicyUpdate(
         policy,
-        obtained.source,
-        obtained.starter,
-        decoded.last_modified,
+        obtained,
         new_state.remember(change),
         lambda: compiled,
         files,
+        tuple(config.paths.at(path) for path in state.files if path not in digests),
         added,
         removed,
         tuple(warnings),
     )
 
 
-def _render(config: Config, policy: PolicyConfig, compiled: "Compiled", decoded: Decoded) -> dict[Path, bytes]:
-    """Every file of a policy, in the order in which they go into place: the list that explains them first."""
-    paths = config.paths
-    backend = "nftables" if config.host.backend == "nftables" else "iptables"
-    date = decoded.last_modified
-    seeds = compiled.policy.seeds()
-    if backend == "nftables":
-        seed_path, seed = paths.nft(policy.name), nftables.seed(policy, seeds, list_date=date)
-    else:
-        seed_path, seed = paths.ipset(policy.name), ipset.seed(policy, seeds, list_date=date)
-    conf = dnsmasq.paired(compiled.cover, policy, backend=backend, list_date=date)
-    return {
-        paths.list(policy.name): decoded.data,
-        paths.domains(policy.name): plain.domains(compiled.cover).encode(),
-        seed_path: seed.encode(),
-        config.dnsmasq_conf(policy): conf.encode(),
-    }
+def without_comments(data: bytes) -> bytes:
+    """What a program reads of a file: a list's new date in a comment is nothing to reload for."""
+    return b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"#"))
 
 
 def _intact(config: Config, state: PolicyState) -> bool:
@@ -416,11 +443,6 @@ def _intact(config: Config, state: PolicyState) -> bool:
         if data is None or store.digest(data) != expected:
             return False
     return bool(state.files)
-
-
-def _on_host(config: Config, path: Path) -> str:
-    """The path without the root."""
-    return f"/{path.relative_to(config.root)}"
 
 
 def _difference(before: bytes | None, after: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:

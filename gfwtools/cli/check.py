@@ -104,13 +104,15 @@ def _compiled(context: Context) -> "list[tuple[PolicyConfig, Compiled]]":
     from gfwtools.update import compile_policy, current_list, is_stale, starter_list
 
     config = context.config
-    compiled = []
+    lists = []
+    fresh = False
     for policy in config.policies:
         decoded = current_list(config, policy)
         if decoded is None:
             decoded = starter_list()
             context.warn("no list was fetched yet, this is the starter list's answer; run: gfwtools update")
-        elif is_stale(config, policy, decoded):
-            context.warn("the lists or the configuration have changed since the last update; run: gfwtools update")
-        compiled.append((policy, compile_policy(config, policy, decoded)))
-    return compiled
+            fresh = True
+        lists.append((policy, decoded))
+    if not fresh and is_stale(config, lists):
+        context.warn("the lists or the configuration have changed since the last update; run: gfwtools update")
+    return [(policy, compile_policy(config, policy, decoded)) for policy, decoded in lists]

@@ -37,6 +37,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
     from gfwtools import store
+    from gfwtools.backend import backend_of
     from gfwtools.render import dnsmasq, ipset, nftables, plain
     from gfwtools.update import compile_policy, current_list, starter_list
 
@@ -54,8 +55,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if format == "domains":
         text = plain.domains(compiled.cover)
     elif format == "dnsmasq":
-        backend = "nftables" if config.host.backend == "nftables" else "iptables"
-        text = dnsmasq.paired(compiled.cover, policy, backend=backend, list_date=date)
+        text = dnsmasq.paired(compiled.cover, policy, backend=backend_of(config), list_date=date)
     elif format == "ipset":
         text = ipset.seed(policy, compiled.policy.seeds(), list_date=date)
     else:

@@ -28,10 +28,17 @@ SHOWN = 10
 @click.option("--offline", is_flag=True, help="Use no network: the last good list, or the starter list.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and write nothing.")
 @click.option("--force", is_flag=True, help="Accept a list that has shrunk below fetch.min_share.")
+@click.option("--reload", is_flag=True, help="Have dnsmasq and the kernel take the files; if that fails, put all back.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything for programs: every rule and how it ended.")
 @click.pass_obj
 def update(
-    context: Context, sources: tuple[str, ...], offline: bool, dry_run: bool, force: bool, as_json: bool
+    context: Context,
+    sources: tuple[str, ...],
+    offline: bool,
+    dry_run: bool,
+    force: bool,
+    reload: bool,
+    as_json: bool,
 ) -> None:
     """Fetch the list, merge allow.txt and deny.txt, write the files for dnsmasq and the kernel's sets.
 
@@ -42,6 +49,7 @@ def update(
     \b
     Examples:
       gfwtools update
+      gfwtools update --reload                   and have dnsmasq take it (cron)
       gfwtools update --dry-run                  what would change?
       gfwtools update --source ./gfwlist.txt     a list that you have
       gfwtools update --offline                  after a change of allow.txt
@@ -50,13 +58,18 @@ def update(
 
     if offline and sources:
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
+    if dry_run and reload:
+        raise click.UsageError("--dry-run changes nothing, so there is nothing to reload; leave out one of the two")
     resolved = tuple(_source(source) for source in sources)
     config = context.config
+    notes: list[str] = []
     with _progress(context) as progress:
         if dry_run:
             done = pipeline.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
-            done, _ = pipeline.update(config, sources=resolved, offline=offline, force=force, progress=progress)
+            done, notes = pipeline.update(
+                config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
+            )
     for policy in done.policies:
         for warning in policy.warnings:
             context.warn(warning)
@@ -74,6 +87,8 @@ def update(
     for policy in done.policies:
         for path in policy.files:
             context.say(f"wrote {path}")
+    for note in notes:
+        context.say(note)
 
 
 def _source(source: str) -> str:
@@ -179,7 +194,7 @@ def _policy_json(policy: "PolicyUpdate") -> dict[str, Any]:
     return {
         "policy": policy.policy.name,
         "source": policy.source,
-        "starter": policy.starter,
+        "starter": policy.obtained.starter,
         "list_date": policy.list_date,
         "unchanged": policy.unchanged,
         "updated": policy.state.updated,

@@ -1,17 +1,19 @@
-"""dnsmasq.conf(5) lines in the paired layout: ``server=`` and ``ipset=`` (or ``nftset=``) for every domain.
+"""dnsmasq.conf(5) lines. Paired layout: ``server=`` and ``ipset=`` (or ``nftset=``) for every domain. Split layout: the
+main dnsmasq has ``server=`` lines only, to a second one that puts every answer of its own into the set.
 
 One domain a line: dnsmasq walks its set entries one by one for each answer, and several domains on one line halve the
 queries that it answers a second (docs/how-it-works.md).
 """
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from gfwtools.config import PolicyConfig, Upstream
 from gfwtools.policy import Entry
 from gfwtools.render import nftables
 from gfwtools.render.header import header
 
-__all__ = ["direct_sets", "paired", "tunnel_sets"]
+__all__ = ["direct_sets", "inline_servers", "paired", "pairs", "second", "servers", "split_main", "tunnel_sets"]
 
 
 def tunnel_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
@@ -39,6 +41,48 @@ def paired(cover: Iterable[Entry], policy: PolicyConfig, *, backend: str = "ipta
     sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
     body = "".join(pairs(cover, policy.upstream, keyword, sets, direct))
     return header(f"policy {policy.name}, paired layout", list_date, body) + body
+
+
+def servers(cover: Iterable[Entry], policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
+    """The ``servers-file`` of the split layout: every domain to the second dnsmasq at ``port``."""
+    body = _servers(cover, port)
+    return header(f"policy {policy.name}, split layout: read again on SIGHUP", list_date, body) + body
+
+
+def split_main(policy: PolicyConfig, servers_file: str) -> str:
+    """What the main dnsmasq reads of the configuration folder in the split layout."""
+    body = f"servers-file={servers_file}\n"
+    return header(f"policy {policy.name}, split layout", "", body) + body
+
+
+def inline_servers(cover: Iterable[Entry], policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
+    """The same for a list that is too long for a ``servers-file``."""
+    body = _servers(cover, port)
+    return header(f"policy {policy.name}, split layout", list_date, body) + body
+
+
+def _servers(cover: Iterable[Entry], port: int) -> str:
+    return "".join(pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", ""))
+
+
+def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "iptables") -> str:
+    """The configuration of the second dnsmasq: loopback only, no cache (a cached answer fills no set, and the main
+    dnsmasq has one), the clean resolvers, and one set line for whatever it is asked."""
+    keyword = "nftset" if backend == "nftables" else "ipset"
+    lines = [
+        f"port={port}",
+        "listen-address=127.0.0.1",
+        "bind-interfaces",
+        f"pid-file={pid_file}",
+        "no-resolv",
+        "no-hosts",
+        "cache-size=0",
+        "dns-forward-max=1000",
+        *(f"server={upstream}" for upstream in policy.upstream),
+        f"{keyword}=/#/{tunnel_sets(policy, backend)}",
+    ]
+    body = "".join(f"{line}\n" for line in lines)
+    return header(f"policy {policy.name}, the second dnsmasq of the split layout", "", body) + body
 
 
 def pairs(cover: Iterable[Entry], upstream: tuple[Upstream, ...], keyword: str, sets: str, direct: str) -> list[str]:

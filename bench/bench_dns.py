@@ -1,0 +1,152 @@
+"""``make bench-dns`` (as root): what an update costs the clients of dnsmasq, and what the layouts cost a query.
+
+Real dnsmasq on a host of its own (a network namespace), dnsperf beside it, upstreams that answer at once. Bounded: some
+80,000 questions in a minute and a half, all of them within the namespace.
+"""
+
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPO / "tests" / "e2e"), str(REPO / "bench")]
+
+from fresh_host import MAIN, RESTART, FreshHost
+from generate import rules
+
+COUNT = 4_300
+REAL = REPO.parent / "shared" / "data"
+
+
+def names() -> list[str]:
+    return list(dict.fromkeys(rule[2:] for rule in rules(2 * COUNT) if re.fullmatch(r"\|\|[a-z0-9.-]+", rule)))[:COUNT]
+
+
+def prepare(host: FreshHost, layout: str, blocked: list[str]) -> None:
+    for port, net in ((5301, "10.1.1.1"), (5302, "10.2.2.2")):
+        options = f"-k -C /dev/null -u root -p {port} -h -R -A /#/{net} --listen-address=127.0.0.1 --bind-interfaces"
+        host.start("dnsmasq", *options.split(), "--cache-size=0", f"--pid-file=/run/{port}.pid")
+    host.write("/etc/restart-dns", RESTART)
+    host.write("/etc/dnsmasq.conf", MAIN + "cache-size=1000\ndns-forward-max=1000\n")
+    host.write(
+        "/etc/gfwtools/config.toml",
+        f'[dns]\nlayout = "{layout}"\nmanager = "command"\nrestart = ["/usr/bin/env", "sh", "/etc/restart-dns"]\n'
+        '[policy.gfwlist]\ngranularity = "host"\nsources = ["/etc/list.txt"]\nupstream = ["127.0.0.1#5301"]\n',
+    )
+    write_list(host, blocked)
+    host.run("sh", "/etc/restart-dns")
+    host.gfwtools("update", "--reload")
+
+
+def write_list(host: FreshHost, blocked: list[str]) -> None:
+    host.write("/etc/list.txt", "[AutoProxy 0.2.9]\n" + "".join(f"||{name}\n" for name in blocked))
+
+
+def questions(kind: str, blocked: list[str], count: int) -> str:
+    """Names that nobody has asked for before."""
+    if kind == "free":
+        return "".join(f"n{number}.free{number % 997}.example A\n" for number in range(count))
+    return "".join(f"n{number}.{blocked[number % len(blocked)]} A\n" for number in range(count))
+
+
+def rate(host: FreshHost, kind: str, blocked: list[str]) -> float:
+    """Uncached queries a second, the median of three runs of three seconds."""
+    found = []
+    for run in range(3):
+        text = questions(kind, blocked, 120_000).replace("\nn", f"\nr{run}n")
+        host.write("/run/questions", text)
+        output = host.run(
+            "dnsperf", "-s", "127.0.0.1", "-d", "/run/questions", "-l", "3", "-c", "8", "-q", "100"
+        ).stdout
+        match = re.search(r"Queries per second:\s+([\d.]+)", output)
+        assert match, output
+        found.append(float(match[1]))
+    return sorted(found)[1]
+
+
+def lost(host: FreshHost, blocked: list[str]) -> tuple[int, int]:
+    """Queries lost of 10,000 at 2,000 a second, while ten updates, each with another list, are reloaded."""
+    host.write("/run/questions", questions("free", blocked, 5_000) + questions("blocked", blocked, 5_000))
+    updates = 0
+
+    def update() -> None:
+        nonlocal updates
+        for number in range(10):
+            write_list(host, [*blocked[number:], f"new{number}.example"])
+            host.gfwtools("update", "--reload")
+            updates += 1
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    sent = missing = 0
+    while thread.is_alive() or sent < 10_000:
+        output = host.run(
+            "dnsperf", "-s", "127.0.0.1", "-d", "/run/questions", "-n", "1", "-Q", "2000", "-t", "2"
+        ).stdout
+        sent += int(re.search(r"Queries sent:\s+(\d+)", output)[1])  # type: ignore[index]
+        missing += int(re.search(r"Queries lost:\s+(\d+)", output)[1])  # type: ignore[index]
+        if sent >= 40_000:
+            break
+    thread.join()
+    assert updates == 10
+    return missing, sent
+
+
+def reload_time(count: int) -> tuple[float, float]:
+    """Seconds in which dnsmasq answers nobody: SIGHUP after a servers-file of ``count`` entries was shuffled, the worst
+    that an update can do to it, and a restart."""
+    lines = [f"server=/d{number}.example/127.0.0.1#5354\n" for number in range(count)]
+    with FreshHost() as host:
+        host.write("/etc/servers", "".join(lines))
+        base = f"{MAIN.replace('conf-dir=/etc/dnsmasq.d/,*.conf', '')}pid-file=/run/dnsmasq/dnsmasq.pid\n"
+        host.write("/etc/dnsmasq.conf", base + "servers-file=/etc/servers\n")
+        host.write("/etc/inline.conf", base + "conf-file=/etc/servers\n")
+        host.run("dnsmasq", "--conf-file=/etc/dnsmasq.conf")
+        host.wait_for_dns()
+        random.Random(51820).shuffle(lines)
+        host.write("/etc/servers", "".join(lines))
+        program = (
+            "import os, signal, sys, time\n"
+            "from gfwtools.resolver import Daemon\n"
+            "daemon, pid = Daemon(), int(open('/run/dnsmasq/dnsmasq.pid').read())\n"
+            "daemon.is_up()\n"
+            "os.kill(pid, signal.SIGHUP); start = time.perf_counter(); time.sleep(0.01)\n"
+            "assert daemon.is_up(60); print(time.perf_counter() - start)\n"
+            "start = time.perf_counter(); os.kill(pid, signal.SIGTERM)\n"
+            "while os.path.exists('/run/dnsmasq/dnsmasq.pid'): time.sleep(0.001)\n"
+            "os.spawnlp(os.P_WAIT, 'dnsmasq', 'dnsmasq', '--conf-file=/etc/inline.conf')\n"
+            "assert daemon.wait(60); print(time.perf_counter() - start)\n"
+        )
+        hup, restart = map(float, host.run(sys.executable, "-c", program).stdout.split())
+        return hup, restart
+
+
+def main() -> None:
+    if shutil.which("dnsperf") is None:
+        sys.exit("dnsperf is missing; apt-get install dnsperf")
+    blocked = names()
+    print(f"{len(blocked):,} domains; uncached queries a second\n")
+    print("| layout | free names | blocked names | lost during ten `update --reload` |")
+    print("| --- | ---: | ---: | ---: |")
+    for layout in ("paired", "split"):
+        with FreshHost() as host:
+            prepare(host, layout, blocked)
+            free, tunnelled = rate(host, "free", blocked), rate(host, "blocked", blocked)
+            missing, sent = lost(host, blocked)
+        print(f"| {layout} | {free:,.0f} | {tunnelled:,.0f} | {missing:,} of {sent:,} |", flush=True)
+    print("\nSeconds without an answer, by the number of entries\n")
+    print("| entries | SIGHUP with servers-file | restart with conf-file |")
+    print("| ---: | ---: | ---: |")
+    for count in (4_300, 8_000, 12_000, 20_000, 40_000):
+        hup, restart = reload_time(count)
+        print(f"| {count:,} | {hup:.2f} | {restart:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    start = time.monotonic()
+    main()
+    print(f"\n{time.monotonic() - start:.0f} s")

@@ -1,0 +1,87 @@
+"""Which files a policy has, by layout and backend: path -> content. Pure; the paths are only named."""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+
+from gfwtools.config import Config, Network, PolicyConfig
+from gfwtools.decode import Decoded
+from gfwtools.policy import Entry
+from gfwtools.render import dnsmasq, ipset, nftables, plain
+
+__all__ = ["SERVERS_FILE_LIMIT", "Role", "files_of", "role_of", "without_claimed"]
+
+#: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
+#: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.2 s at 12,000,
+#: 0.7 s at 20,000, 2.9 s at 40,000 and 35 s at 110,775 (make bench-dns); a restart takes 0.1 to 0.3 s.
+SERVERS_FILE_LIMIT = 12_000
+
+
+class Role(Enum):
+    """What has to happen when a file changes."""
+
+    NONE = "none"  #: nobody reads it while running
+    MAIN = "main"  #: the main dnsmasq reads it at start
+    SERVERS = "servers"  #: the main dnsmasq reads it on SIGHUP
+    SECOND = "second"  #: the policy's second dnsmasq reads it at start
+    SEED = "seed"  #: it is loaded into the kernel
+
+
+def files_of(
+    config: Config,
+    policy: PolicyConfig,
+    cover: Sequence[Entry],
+    seeds: Iterable[Network],
+    decoded: Decoded,
+    backend: str,
+) -> dict[Path, bytes]:
+    """Every file of a policy, in the order in which they go into place.
+
+    The list that explains the others comes first, and what dnsmasq starts from comes last.
+    """
+    paths, name, date = config.paths, policy.name, decoded.last_modified
+    files: dict[Path, str | bytes] = {paths.list(name): decoded.data, paths.domains(name): plain.domains(cover)}
+    if backend == "nftables":
+        files[paths.nft(name)] = nftables.seed(policy, seeds, list_date=date)
+    else:
+        files[paths.ipset(name)] = ipset.seed(policy, seeds, list_date=date)
+    main = config.dnsmasq_conf(policy)
+    if config.dns.layout == "paired":
+        files[main] = dnsmasq.paired(cover, policy, backend=backend, list_date=date)
+    else:
+        port = config.second_port(policy)
+        pid_file = on_host(config, paths.second_pid(name))
+        files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, backend=backend)
+        if len(cover) > SERVERS_FILE_LIMIT:
+            files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date)
+        else:
+            files[paths.servers(name)] = dnsmasq.servers(cover, policy, port, list_date=date)
+            files[main] = dnsmasq.split_main(policy, on_host(config, paths.servers(name)))
+    return {path: text if isinstance(text, bytes) else text.encode() for path, text in files.items()}
+
+
+def role_of(config: Config, policy: PolicyConfig, path: Path) -> Role:
+    """What has to happen when the file at ``path`` changes."""
+    paths, name = config.paths, policy.name
+    return {
+        config.dnsmasq_conf(policy): Role.MAIN,
+        paths.servers(name): Role.SERVERS,
+        paths.second(name): Role.SECOND,
+        paths.ipset(name): Role.SEED,
+        paths.nft(name): Role.SEED,
+    }.get(path, Role.NONE)
+
+
+def without_claimed(cover: Sequence[Entry], claimed: set[str]) -> tuple[list[Entry], list[str]]:
+    """A cover without what an earlier policy's cover has already, and the domains that this policy loses by it.
+
+    The longer domain wins by dnsmasq's own matching; only of the very same one there may not be two.
+    """
+    kept = [entry for entry in cover if entry.pattern not in claimed]
+    lost = [entry.domain for entry in cover if entry.pattern in claimed and entry.tunnel]
+    return kept, lost
+
+
+def on_host(config: Config, path: Path) -> str:
+    """The path without the root."""
+    return f"/{path.relative_to(config.root)}"

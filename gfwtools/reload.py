@@ -1,0 +1,339 @@
+"""``update --reload``: check, install, reload, ask the running daemon; when a step fails, the old files come back.
+
+What is due is the difference between what the files say and what the daemons were seen to have read, both in
+``state.json``: so that a run that was killed in between is finished by the next one, and a run with nothing new does
+nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfwtools import store
+from gfwtools.backend import backend_of
+from gfwtools.config import Config, PolicyConfig
+from gfwtools.errors import GfwtoolsError, ResolverError
+from gfwtools.host.run import Command, Runner, System
+from gfwtools.layout import Role, role_of
+from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
+from gfwtools.store import State
+
+if TYPE_CHECKING:
+    from gfwtools.update import PolicyUpdate, Update
+
+__all__ = ["install"]
+
+#: Seconds until a reloaded dnsmasq must ask the clean resolver for a blocked name, and have its address in the set.
+SETTLE = 2.0
+#: How many blocked names are tried before their answers count as wrong: somebody may have an address= line for one.
+SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What has to be read anew, and by whom."""
+
+    main: bool
+    """The main dnsmasq, by a restart."""
+    servers: bool
+    """The main dnsmasq, by SIGHUP."""
+    second: tuple[PolicyConfig, ...]
+    gone: tuple[str, ...]
+    """Policies whose second dnsmasq has no configuration any more."""
+    seeds: tuple[PolicyConfig, ...]
+
+    @property
+    def daemons(self) -> bool:
+        return self.main or self.servers or bool(self.second)
+
+    def __bool__(self) -> bool:
+        return self.daemons or bool(self.gone) or bool(self.seeds)
+
+
+def install(config: Config, update: "Update", runner: Runner | None = None) -> list[str]:
+    """Put the files of ``update`` in place and have them read; the lock is held.
+
+    :returns: what was done, in words; empty where nothing was due.
+    :raises GfwtoolsError: a step failed, and the old files are back.
+    """
+    runner = runner or System()
+    files = update.files(config)
+    due = _due(config, update)
+    if not files and not due:
+        return []
+    manager = manager_of(config, runner)
+    if manager is None:
+        store.write_all(files)
+        store.remove(update.obsolete)
+        return ['nothing was reloaded (dns.manager = "none")']
+    if not due:
+        store.write_all(files)
+        store.remove(update.obsolete)
+        return ["nothing to reload: only comments have changed"]
+    if due.daemons:
+        with _step("check"):
+            check_configuration(config, _all_files(config, update), runner)
+    daemon = daemon_of(config)
+    was_up = daemon.is_up() if due.daemons else True
+    before = store.snapshot([*files, *update.obsolete])
+    notes: list[str] = []
+    try:
+        with _step("install"):
+            store.write_all(files)
+            store.remove(update.obsolete)
+        _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
+    except BaseException as error:
+        _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
+        raise
+    _remember(config, update)
+    return notes
+
+
+def _all_files(config: Config, update: "Update") -> dict[Path, bytes]:
+    """The new content of every file that a dnsmasq reads, be it new or not."""
+    files = {}
+    for policy in update.policies:
+        for name in policy.state.effective:
+            path = config.paths.at(name)
+            data = policy.files.get(path) or store.read(path)
+            if data is not None:
+                files[path] = data
+    return files
+
+
+def _due(config: Config, update: "Update") -> Due:
+    main = servers = False
+    second, gone, seeds = [], [], []
+    for policy_update in update.policies:
+        policy, state = policy_update.policy, policy_update.state
+        differs = {path for path, digest in state.effective.items() if state.loaded.get(path) != digest}
+        changed = differs | (state.loaded.keys() - state.effective.keys())
+        roles = {role_of(config, policy, config.paths.at(path)): path for path in changed}
+        main = main or Role.MAIN in roles
+        servers = servers or (Role.SERVERS in roles and roles[Role.SERVERS] in state.effective)
+        if Role.SECOND in roles:
+            if roles[Role.SECOND] in state.effective:
+                second.append(policy)
+            else:
+                gone.append(policy.name)
+        if any(role_of(config, policy, config.paths.at(path)) is Role.SEED for path in differs):
+            seeds.append(policy)
+    if main or servers or second:
+        # The sets must be there before the first answer; loading a seed over a full set changes nothing.
+        seeds = list(config.policies)
+    return Due(main, servers, tuple(second), tuple(gone), tuple(seeds))
+
+
+# ---------------------------------------------------------------- forwards
+
+
+def _take(
+    config: Config,
+    update: "Update",
+    due: Due,
+    manager: Manager,
+    daemon: Daemon,
+    runner: Runner,
+    before: dict[Path, bytes | None],
+    notes: list[str],
+    *,
+    was_up: bool,
+) -> None:
+    """Have everything read what is due, and see that it did."""
+    for policy in due.seeds:
+        with _step("load the seed"):
+            _load_seed(config, policy, runner, before)
+        notes.append(f"loaded the seed of {policy.set}")
+    notes += _reload(config, due, manager, was_up=was_up)
+    if due.daemons:
+        with _step("ask dnsmasq"):
+            if not daemon.wait():
+                raise ResolverError(f"it does not answer at {daemon}")
+            for policy_update in update.policies:
+                notes += _verify(config, policy_update, daemon, runner)
+    for name in due.gone:
+        with _step("stop the second dnsmasq"):
+            manager.stop_second(name)
+
+
+def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list[str]:
+    """Restart or signal what is due; in words."""
+    notes = []
+    restarts: list[tuple[str, Callable[[], None]]] = []
+    for policy in due.second:
+        restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
+    pid_file = config.paths.at(config.dns.pid_file)
+    if not due.main and due.servers and was_up and hang_up(pid_file):
+        signalled = True
+    else:
+        signalled = False
+        if due.main or due.servers:
+            restarts.append(("dnsmasq", manager.restart_main))
+    if manager.name == "command":
+        restarts = restarts[-1:]  # one command for all of them
+    for what, restart in restarts:
+        with _step(f"restart {what}"):
+            restart()
+        notes.append(f"restarted {what}")
+    if signalled:
+        notes.append("dnsmasq has read its list again (SIGHUP)")
+    return notes
+
+
+def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dict[Path, bytes | None]) -> None:
+    """Load the seed into the kernel, and take out what was in the last one and is not in this one.
+
+    :raises CommandError: with the tool's own message.
+    """
+    paths = config.paths
+    if backend_of(config) == "nftables":
+        runner.change(Command(("nft", "-f", str(paths.nft(policy.name)))))
+        return
+    path = paths.ipset(policy.name)
+    new = (store.read(path) or b"").decode()
+    old = (before.get(path) or b"").decode("utf-8", "replace")
+    kept = set(new.splitlines())
+    gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
+    text = new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
+    runner.change(Command(("ipset", "restore"), text))
+
+
+# ---------------------------------------------------------------- is it so?
+
+
+def _verify(config: Config, update: "PolicyUpdate", daemon: Daemon, runner: Runner) -> list[str]:
+    """Ask for blocked names: the clean resolver's side must be asked, and an address must land in the set.
+
+    Where the clean resolver does not answer (the tunnel is down), that is told and is no failure of the update.
+
+    :raises ResolverError: dnsmasq asks somebody else, or fills no set.
+    """
+    policy = update.policy
+    if config.dns.layout == "split":
+        upstreams = {f"127.0.0.1#{config.second_port(policy)}"}
+    else:
+        upstreams = {str(upstream) for upstream in policy.upstream}
+    problem = ""
+    silent = False
+    for name in _samples(config, update):
+        addresses = _asked_there(daemon, name, upstreams)
+        if addresses is None:
+            problem = f"{name} is not asked of {', '.join(sorted(upstreams))}"
+        elif not addresses:
+            silent = True
+        elif _lands(config, policy, addresses, runner):
+            return []
+        else:
+            problem = f"{name} has {addresses[0]}, which did not get into set {policy.set}; run: gfwtools check host"
+    if problem and not silent:
+        raise ResolverError(problem)
+    if silent:
+        return [f"note: the resolver of policy {policy.name} did not answer; is the tunnel up?"]
+    return []
+
+
+def _samples(config: Config, update: "PolicyUpdate") -> list[str]:
+    """Blocked names to ask for: those that are new first, then some that everybody knows, then whatever there is."""
+    data = store.read(config.paths.domains(update.policy.name)) or b""
+    domains = data.decode().split()
+    known = set(domains)
+    # A top-level domain has no address of its own.
+    usual = [name for name in ("google.com", "wikipedia.org", "youtube.com") if name in known]
+    some = [name for name in domains[:: max(1, len(domains) // 3)] if "." in name]
+    return list(dict.fromkeys([*update.added[:1], *usual[:1], *some]))[:SAMPLES]
+
+
+def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | None:
+    """The addresses of ``name``, or None where another resolver was asked for it."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        before = daemon.queries()
+        addresses = daemon.ask(name)
+        after = daemon.queries()
+        if not after:  # no-ident is set: it tells nothing of itself
+            return addresses or []
+        if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
+            return addresses or []
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.05)
+
+
+def _lands(config: Config, policy: PolicyConfig, addresses: list[str], runner: Runner) -> bool:
+    """Whether one of the addresses gets into the policy's set in time."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        for address in addresses:
+            if backend_of(config) == "nftables":
+                argv: tuple[str, ...] = (
+                    "nft",
+                    "get",
+                    "element",
+                    "inet",
+                    "gfwtools",
+                    f"{policy.set}4",
+                    f"{{ {address} }}",
+                )
+            else:
+                argv = ("ipset", "test", policy.set, address)
+            if runner.ask(*argv) is not None:
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------- backwards
+
+
+def _go_back(
+    config: Config,
+    due: Due,
+    manager: Manager,
+    daemon: Daemon,
+    runner: Runner,
+    before: dict[Path, bytes | None],
+    *,
+    was_up: bool,
+    cause: BaseException,
+) -> None:
+    """Put the old files back and have them read.
+
+    :raises ResolverError: with the ``cause``; says whether the old state answers again.
+    """
+    told = str(cause) if isinstance(cause, GfwtoolsError) else "interrupted"
+    try:
+        store.restore(before)
+        for policy in due.seeds:
+            if before.get(config.paths.ipset(policy.name)) and backend_of(config) == "iptables":
+                _load_seed(config, policy, runner, {})
+        if due.daemons:
+            had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
+            _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
+            if was_up and not daemon.wait():
+                raise ResolverError(f"dnsmasq does not answer at {daemon}")
+    except GfwtoolsError as error:
+        raise ResolverError(f"{told}; the old files are back, but: {error}") from cause
+    if isinstance(cause, GfwtoolsError):
+        raise ResolverError(f"{told}; the old files are back and in use") from None
+
+
+def _remember(config: Config, update: "Update") -> None:
+    """Write down that everything has been read."""
+    policies = dict(update.state.policies)
+    for policy in update.policies:
+        policies[policy.policy.name] = replace(policy.state, loaded=policy.state.effective)
+    store.write_state(config.paths.state, State(policies))
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Names the step in whatever fails within it."""
+    try:
+        yield
+    except GfwtoolsError as error:
+        raise ResolverError(f"{name}: {error}") from None

@@ -1,0 +1,149 @@
+"""A host of its own for a test: a network namespace with mounts of its own, so that the tool's real paths can be used.
+
+``/etc``, ``/var`` and ``/run`` are its own (an overlay, an overlay, a tmpfs): nothing that runs in it touches the machine.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+HERE = Path(__file__).parent
+_numbers = itertools.count()
+
+_MOUNTS = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs {side}
+for folder in etc var; do
+    mkdir -p {side}/$folder/upper {side}/$folder/work
+    mount -t overlay overlay -o lowerdir=/$folder,upperdir={side}/$folder/upper,workdir={side}/$folder/work /$folder
+done
+mount -t tmpfs tmpfs /run
+mkdir -p /run/dnsmasq /run/gfwtools
+rm -rf /etc/gfwtools /etc/dnsmasq.d /etc/dnsmasq.conf /var/lib/gfwtools
+mkdir /etc/dnsmasq.d
+ip link set lo up
+echo ready
+exec sleep 3600
+"""
+
+#: Restart every dnsmasq of the host, as a service manager would.
+RESTART = """#!/bin/sh
+# Restart every dnsmasq of the host, as a service manager would.
+for pid in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
+    [ -e "$pid" ] || continue
+    kill "$(cat "$pid")" 2>/dev/null
+    while kill -0 "$(cat "$pid")" 2>/dev/null; do sleep 0.01; done
+    rm -f "$pid"
+done
+for conf in /etc/gfwtools/dns/*.conf; do
+    [ -e "$conf" ] || continue
+    dnsmasq --conf-file="$conf" --user=root || exit 1
+done
+dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid || exit 1
+echo restart >>/run/restarts
+"""
+MAIN = """user=root
+no-resolv
+no-hosts
+listen-address=127.0.0.1
+bind-interfaces
+server=127.0.0.1#5302
+conf-dir=/etc/dnsmasq.d/,*.conf
+"""
+
+
+class FreshHost:
+    """Use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.name = f"gfw-{os.getpid()}-{next(_numbers)}"
+        self._side = Path(tempfile.mkdtemp(prefix="gfw-host-"))
+        self._children: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> "FreshHost":
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        try:
+            script = _MOUNTS.format(side=self._side)
+            self._init = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", script],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert self._init.stdout
+            assert self._init.stdout.readline() == "ready\n"
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for child in [*reversed(self._children), self._init]:
+            child.kill()
+            child.wait()
+            if child.stdout:
+                child.stdout.close()
+        # What daemons have forked is in no list of ours, but in the namespace.
+        pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
+        for pid in pids.split():
+            os.kill(int(pid), signal.SIGKILL)
+        subprocess.run(["ip", "netns", "del", self.name], check=False)
+        shutil.rmtree(self._side, ignore_errors=True)
+
+    def inside(self, argv: Sequence[str | Path]) -> list[str]:
+        """``argv`` as a command that runs in this host."""
+        return ["nsenter", "-t", str(self._init.pid), "-m", "-n", *map(str, argv)]
+
+    def run(
+        self, *argv: str | Path, code: int | None = 0, stdin: str = "", timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.inside(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert code is None or done.returncode == code, f"{argv} gave {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done
+
+    def start(self, *argv: str | Path, ready: bool = False) -> subprocess.Popen[str]:
+        """A process that ends with the host at the latest; with ``ready``, once it has said so."""
+        child = subprocess.Popen(
+            self.inside(argv),
+            stdout=subprocess.PIPE if ready else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._children.append(child)
+        if ready and child.stdout:
+            assert child.stdout.readline() == "ready\n"
+        return child
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        self.run(
+            "sh", "-c", 'mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"', "sh", path, f"{mode:o}", stdin=text
+        )
+
+    def read(self, path: str) -> str:
+        return self.run("cat", path).stdout
+
+    def gfwtools(self, *args: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "gfwtools", *args, code=code)
+
+    def stub_resolver(self, port: int, net: str) -> None:
+        self.start(sys.executable, HERE / "stub_resolver.py", "127.0.0.1", str(port), net, ready=True)
+
+    def wait_for_dns(self, port: int = 53) -> None:
+        deadline = time.monotonic() + 10
+        question = (
+            "import sys; from gfwtools.resolver import Daemon; sys.exit(not Daemon(port=int(sys.argv[1])).is_up(0.3))"
+        )
+        while self.run(sys.executable, "-c", question, str(port), code=None).returncode:
+            assert time.monotonic() < deadline, "dnsmasq does not answer"
