@@ -1,0 +1,824 @@
+"""Fetching, against servers that misbehave; times are a tenth or less of the defaults."""
+
+import gzip
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faults import (
+    Authority,
+    Behaviour,
+    Exchange,
+    HttpProxy,
+    Mute,
+    Server,
+    SocksProxy,
+    bomb,
+    close_in_body,
+    continue_for_ever,
+    drip,
+    drip_headers,
+    endless,
+    good,
+    hang_after_headers,
+    hang_before_headers,
+    hang_until_hung_up,
+    hang_within_headers,
+    html,
+    raw,
+    redirect,
+    redirect_chain,
+    refused,
+    routes,
+    sequence,
+    status,
+    unreachable,
+    zipped,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfwtools._version import __version__
+from gfwtools.config import Fetch
+from gfwtools.errors import FetchError, ListError
+from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
+
+LIST = b"||example.org\n"
+OTHER = b"||example.net\n"
+QUICK = Fetch(timeout=1.0, connect_timeout=0.4, hedge=0.15, max_bytes=1024 * 1024)
+#: For the tests in which nothing may be late: only a failure moves on, and none is because the machine was busy.
+PATIENT = Fetch(timeout=20.0, connect_timeout=10.0, hedge=15.0, max_bytes=1024 * 1024)
+#: What a busy machine may add to a limit (seconds).
+SLACK = 0.8
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No proxy of the machine's is used, and every mirror's thread ends, whatever became of the mirror."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    yield
+    deadline = time.monotonic() + 3
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch ")]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers that end with the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(Server(*arguments))
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def trusted(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """An authority that the machine trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path / "authority.pem")))
+    return authority
+
+
+Serve = Callable[..., Server]
+
+
+def nothing_to_say(data: bytes) -> None:
+    """Accept whatever it is."""
+
+
+def answer(source: str, options: Fetch = PATIENT, accept: Callable[[bytes], None] = nothing_to_say) -> str:
+    """What a source that fails is said to have answered."""
+    with pytest.raises(FetchError) as caught:
+        fetch([source], options, accept=accept)
+    message = str(caught.value)
+    assert message.isprintable()
+    prefix = f"no source gave a list: {source}: "
+    assert message.startswith(prefix)
+    return message.removeprefix(prefix)
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def equal(got: str, wanted: str) -> None:
+    assert got == wanted
+
+
+# ---------------------------------------------------------------- order and hedging
+
+
+def test_the_first_mirror_that_answers_wins_and_no_other_is_asked(serve: Serve) -> None:
+    first, second = serve(good(LIST)), serve(good(OTHER))
+    assert fetch([first.url, second.url], PATIENT) == Fetched(LIST, first.url, Validators())
+    assert not second.requests
+
+
+def test_a_request_says_who_asks_and_takes_gzip_only(serve: Serve) -> None:
+    server = serve(good(LIST))
+    fetch([server.url], PATIENT)
+    headers = server.requests[0].headers
+    assert headers["user-agent"] == f"gfwtools/{__version__}"
+    assert headers["accept-encoding"] == "gzip"
+    assert "if-none-match" not in headers
+    assert "if-modified-since" not in headers
+
+
+@pytest.mark.parametrize("silence", [hang_before_headers(), hang_within_headers(), drip_headers(0.05)])
+def test_beside_a_mirror_without_headers_the_next_is_asked_after_the_hedge(serve: Serve, silence: Behaviour) -> None:
+    first, second = serve(silence), serve(good(OTHER))
+    assert fetch([first.url, second.url], QUICK).source == second.url
+    assert second.requests[0].at - first.requests[0].at >= QUICK.hedge - 0.1
+
+
+def test_a_failure_moves_on_at_once(serve: Serve) -> None:
+    first, second = serve(status("404 Not Found")), serve(good(LIST))
+    assert fetch([first.url, second.url], PATIENT).source == second.url
+    assert second.requests[0].at - first.requests[0].at < PATIENT.hedge / 3
+
+
+def test_a_mirror_that_has_sent_headers_is_waited_for(serve: Serve) -> None:
+    first, second = serve(drip(LIST, every=0.03)), serve(good(OTHER))
+    assert fetch([first.url, second.url], replace(QUICK, timeout=10)).data == LIST
+    assert not second.requests
+
+
+def test_a_late_answer_still_wins_where_the_others_have_none(serve: Serve) -> None:
+    first, second = serve(good(LIST, delay=0.5)), serve(hang_before_headers())
+    assert fetch([first.url, second.url], replace(QUICK, timeout=10)).source == first.url
+    assert len(second.requests) == 1
+
+
+def test_the_failure_of_a_hedged_mirror_asks_no_third_while_the_second_answers(serve: Serve) -> None:
+    slow, third = serve(drip(OTHER, every=0.05)), serve(good(LIST))
+    with unreachable() as first:
+        assert fetch([first, slow.url, third.url], replace(QUICK, timeout=10)).source == slow.url
+    assert not third.requests
+
+
+def test_with_hedge_zero_all_mirrors_are_asked_at_once(serve: Serve) -> None:
+    servers = [serve(hang_before_headers()) for _ in range(3)]
+    last = serve(good(LIST))
+    options = replace(PATIENT, hedge=0)
+    assert timed(lambda: fetch([*(server.url for server in servers), last.url], options)) < 5
+
+
+def test_a_mirror_that_lost_is_hung_up(serve: Serve) -> None:
+    silent, mirror = serve(hang_until_hung_up()), serve(good(LIST))
+    fetch([silent.url, mirror.url], replace(PATIENT, hedge=0.1))
+    assert silent.broken.wait(3)
+
+
+def test_a_mirror_that_lost_while_its_body_came_is_hung_up(serve: Serve) -> None:
+    def late_and_endless(exchange: Exchange) -> None:
+        if not exchange.hang(0.3):
+            endless()(exchange)
+
+    lost, mirror = serve(late_and_endless), serve(good(LIST, delay=0.4))
+    assert fetch([lost.url, mirror.url], replace(PATIENT, hedge=0.1, max_bytes=2**40)).source == mirror.url
+    assert lost.broken.wait(3)
+
+
+def test_of_mirrors_under_way_together_the_first_complete_one_wins(serve: Serve) -> None:
+    def late_and_slow(exchange: Exchange) -> None:
+        if not exchange.hang(0.2):
+            drip(LIST, every=0.3)(exchange)
+
+    slow, quick = serve(late_and_slow), serve(good(OTHER, delay=0.4))
+    assert fetch([slow.url, quick.url], replace(PATIENT, hedge=0.1)).source == quick.url
+
+
+def test_a_mirror_that_failed_once_is_good_the_next_time(serve: Serve) -> None:
+    server = serve(sequence(status("503 Service Unavailable"), good(LIST)))
+    assert answer(server.url) == "503 Service Unavailable"
+    assert fetch([server.url], PATIENT).data == LIST
+
+
+# ---------------------------------------------------------------- what is accepted
+
+
+def test_a_mirror_whose_body_is_no_list_has_failed_and_the_next_wins(serve: Serve) -> None:
+    def accept(data: bytes) -> None:
+        if data.startswith(b"<"):
+            raise ListError("this is a web page")
+
+    portal, mirror = serve(html()), serve(good(LIST))
+    assert fetch([portal.url, mirror.url], PATIENT, accept=accept).source == mirror.url
+    assert answer(portal.url, accept=accept) == "this is a web page"
+
+
+def test_accept_gets_the_very_object_that_is_returned_in_the_callers_thread(serve: Serve) -> None:
+    seen: list[tuple[bytes, threading.Thread]] = []
+    fetched = fetch(
+        [serve(good(LIST)).url], PATIENT, accept=lambda data: seen.append((data, threading.current_thread()))
+    )
+    assert seen[0][0] is fetched.data
+    assert seen[0][1] is threading.current_thread()
+
+
+def test_a_mistake_in_accept_is_not_taken_for_the_mirrors(serve: Serve) -> None:
+    def accept(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    first, second = serve(good(LIST)), serve(good(LIST))
+    with pytest.raises(ZeroDivisionError):
+        fetch([first.url, second.url], PATIENT, accept=accept)
+    assert not second.requests
+
+
+def test_a_list_that_came_in_time_is_taken_although_accepting_another_took_long(serve: Serve) -> None:
+    def accept(data: bytes) -> None:
+        if data == LIST:
+            time.sleep(0.7)
+            raise ListError("not this one")
+
+    first, second = serve(good(LIST, delay=0.25)), serve(good(OTHER, delay=0.25))
+    assert fetch([first.url, second.url], replace(QUICK, timeout=0.6), accept=accept).source == second.url
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_an_error_names_every_source_and_what_it_answered_in_one_line(serve: Serve) -> None:
+    missing = serve(status("404 Not Found"))
+    with refused() as closed, unreachable() as dead, pytest.raises(FetchError) as caught:
+        fetch([missing.url, closed, dead, "/no/such/file"], QUICK)
+    assert str(caught.value) == (
+        f"no source gave a list: {missing.url}: 404 Not Found; {closed}: Connection refused; "
+        f"{dead}: no connection within 0.4 s; /no/such/file: No such file or directory"
+    )
+
+
+def test_without_a_source_there_is_no_list() -> None:
+    with pytest.raises(FetchError, match="there is no source"):
+        fetch([], PATIENT)
+
+
+@pytest.mark.parametrize("line", ["204 No Content", "206 Partial Content", "302 Found", "404 Not Found", "500 Oops"])
+def test_only_a_200_is_a_list(serve: Serve, line: str) -> None:
+    said = answer(serve(status(line, b"" if line.startswith("204") else LIST)).url)
+    assert said == line.replace("Oops", "Internal Server Error")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"HTTP/1.1 404 \x1b[31mred\x07\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 299 \x1b[31mred\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: \x1b[31mred\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: ftp://\x1b[31mred/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: https://a:b@[\r\nContent-Length: 0\r\n\r\n",
+        b"\x1b[31mSSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\n\x1b[31m\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+        b"",
+    ],
+)
+def test_an_error_has_no_control_characters_of_the_network_and_an_end(serve: Serve, hostile: bytes) -> None:
+    assert 0 < len(answer(serve(raw(hostile)).url)) <= 240
+
+
+def test_the_message_of_accept_is_cleaned_as_well(serve: Serve) -> None:
+    def accept(data: bytes) -> None:
+        raise ListError("line\none\x1b[31m \u202e" + "x" * 1000)
+
+    assert answer(serve(good(LIST)).url, accept=accept).startswith("line one?[31m ?xxx")
+
+
+def test_an_error_does_not_tell_the_password_of_a_url(serve: Serve) -> None:
+    server = serve(status("401 Unauthorized"))
+    with pytest.raises(FetchError) as caught:
+        fetch([server.url.replace("//", "//me:s3cret@")], PATIENT)
+    assert server.requests[0].headers["authorization"].startswith("Basic ")
+    assert "s3cret" not in str(caught.value)
+    assert "//***@127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["http://", "http://[", "http://a b/", f"http://{'a' * 70}.example/", "https://:0/"])
+def test_a_url_that_is_none_is_the_failure_of_that_source_alone(serve: Serve, source: str) -> None:
+    server = serve(good(LIST))
+    assert fetch([source, server.url], PATIENT).source == server.url
+
+
+# ---------------------------------------------------------------- time limits
+
+
+def test_a_connection_that_hangs_is_given_up_at_the_connect_limit() -> None:
+    with unreachable() as source:
+        took = timed(lambda: answer(source, QUICK))
+        assert answer(source, QUICK) == "no connection within 0.4 s"
+    assert QUICK.connect_timeout <= took < QUICK.connect_timeout + SLACK
+
+
+def test_a_tls_handshake_that_hangs_counts_as_connecting() -> None:
+    with Mute() as mute:
+        assert answer(mute.url("https"), QUICK) == "no connection within 0.4 s"
+
+
+def test_a_resolver_that_hangs_counts_as_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang(*arguments: object, **keywords: object) -> None:
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    took = timed(lambda: answer("https://mirror.example/list", QUICK))
+    over.set()
+    assert QUICK.connect_timeout <= took < QUICK.connect_timeout + SLACK
+
+
+def test_a_name_that_does_not_resolve_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert answer("https://mirror.example/list") == "Name or service not known"
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_proxy_that_hangs_counts_as_connecting(scheme: str) -> None:
+    with Mute() as mute:
+        options = replace(QUICK, proxy=f"{scheme}://127.0.0.1:{mute.port}")
+        assert answer("https://mirror.example/list", options) == "no connection through the proxy within 0.4 s"
+
+
+def test_six_mirrors_that_drop_every_packet_take_five_hedges_and_one_connect_limit() -> None:
+    tenth = Fetch(timeout=2.0, connect_timeout=0.3, hedge=0.2)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(unreachable()) for _ in range(6)]
+
+        def nothing() -> None:
+            with pytest.raises(FetchError):
+                fetch(sources, tenth)
+
+        took = timed(nothing)
+    assert 1.3 <= took < 1.5 + SLACK  # 13 s with the defaults
+    assert 5 * Fetch().hedge + Fetch().connect_timeout < 15
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        (hang_before_headers(), "no answer within 0.6 s"),
+        (hang_within_headers(), "no answer within 0.6 s"),
+        (drip_headers(0.1), "no answer within 0.6 s"),
+        (continue_for_ever(), "no answer within 0.6 s"),
+        (hang_after_headers(), "not complete within 0.6 s"),
+        (drip(LIST * 100, every=0.1), "not complete within 0.6 s"),
+        (endless(), "not complete within 0.6 s"),
+    ],
+    ids=["before", "within", "drip-headers", "continue", "after", "drip", "endless"],
+)
+def test_whatever_hangs_is_cut_off_at_the_total_limit(serve: Serve, behaviour: Behaviour, said: str) -> None:
+    server = serve(behaviour)
+    options = replace(QUICK, timeout=0.6, max_bytes=2**40)
+    took = timed(lambda: equal(answer(server.url, options), said))
+    assert 0.6 <= took < 0.6 + SLACK
+
+
+def test_the_total_limit_counts_over_redirects(serve: Serve) -> None:
+    def late(exchange: Exchange) -> None:
+        if not exchange.hang(0.25):
+            redirect_chain(9, good(LIST))(exchange)
+
+    server = serve(late)
+    took = timed(lambda: equal(answer(server.url, replace(QUICK, timeout=0.6)), "no answer within 0.6 s"))
+    assert took < 0.6 + SLACK
+
+
+@pytest.mark.parametrize("hang", ["server", "resolver"])
+def test_a_mirror_that_hangs_does_not_hold_the_exit_of_the_process(serve: Serve, hang: str) -> None:
+    silent, mirror = serve(hang_before_headers()), serve(good(LIST))
+    script = f"""
+        import socket, sys, time
+        from gfwtools.config import Fetch
+        from gfwtools.fetch import fetch
+        real = socket.getaddrinfo
+        def resolve(host, *rest, **more):
+            if host == "hangs.example":
+                time.sleep(60)
+            return real(host, *rest, **more)
+        socket.getaddrinfo = resolve
+        first = {silent.url!r} if {hang!r} == "server" else "http://hangs.example/"
+        fetched = fetch([first, {mirror.url!r}], Fetch(timeout=50, connect_timeout=40, hedge=0.1))
+        print(fetched.source, flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=15
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, mirror.url, "")
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def test_a_body_that_is_shorter_than_promised_is_a_failure(serve: Serve) -> None:
+    assert "without sending complete message body" in answer(serve(close_in_body(LIST, 3)).url)
+
+
+def test_a_chunked_body_without_its_last_chunk_is_a_failure(serve: Serve) -> None:
+    server = serve(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n||exa\r\n"))
+    assert "without sending complete message body" in answer(server.url)
+
+
+def test_a_server_that_closes_without_a_word_is_a_failure(serve: Serve) -> None:
+    assert answer(serve(raw(b"")).url) == "Server disconnected without sending a response"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
+def test_a_compressed_body_is_unpacked(serve: Serve, coding: str) -> None:
+    body = LIST * 70_000  # several blocks
+    assert fetch([serve(zipped(body, coding=coding)).url], PATIENT).data == body
+
+
+def test_a_gzip_body_may_have_several_members(serve: Serve) -> None:
+    data = gzip.compress(LIST) + gzip.compress(b"") + gzip.compress(OTHER)
+    assert fetch([serve(status("200 OK", data, "Content-Encoding: gzip")).url], PATIENT).data == LIST + OTHER
+
+
+@pytest.mark.parametrize("cut", [1, 8, 20])
+def test_a_gzip_body_that_is_cut_short_is_a_failure(serve: Serve, cut: int) -> None:
+    assert answer(serve(zipped(LIST * 100, cut=cut)).url) == "the compressed data is cut short"
+
+
+def test_an_empty_body_that_is_called_gzip_is_a_failure(serve: Serve) -> None:
+    assert answer(serve(status("200 OK", b"", "Content-Encoding: gzip")).url) == "the compressed data is cut short"
+
+
+def test_a_body_that_is_no_gzip_and_says_so_is_a_failure(serve: Serve) -> None:
+    assert answer(serve(status("200 OK", LIST, "Content-Encoding: gzip")).url).startswith("the compressed data is brok")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
+def test_a_coding_that_was_not_asked_for_is_a_failure(serve: Serve, coding: str) -> None:
+    said = answer(serve(status("200 OK", LIST, f"Content-Encoding: {coding}")).url)
+    assert said == f"Content-Encoding '{coding}' was not asked for"
+
+
+@given(st.binary(max_size=2000), st.integers(0, 3), st.lists(st.integers(1, 300), min_size=1, max_size=9))
+def test_a_compressed_body_comes_out_whole_however_it_is_cut_into_chunks(
+    body: bytes, more: int, sizes: list[int]
+) -> None:
+    data = gzip.compress(body) + b"".join(gzip.compress(body) for _ in range(more))
+    inflated = _Body("gzip", 2**30)
+    at = turn = 0
+    while at < len(data):
+        size = sizes[turn % len(sizes)]
+        assert inflated.feed(data[at : at + size])
+        at, turn = at + size, turn + 1
+    assert inflated.complete() == body * (more + 1)
+
+
+# ---------------------------------------------------------------- sizes
+
+TOO_LARGE = "larger than fetch.max_bytes, 1048576 bytes"
+
+
+def test_a_body_of_just_the_limit_is_taken_and_one_octet_more_is_not(serve: Serve) -> None:
+    limit = QUICK.max_bytes
+    for behaviour in (good, zipped):
+        assert len(fetch([serve(behaviour(b"x" * limit)).url], PATIENT).data or b"") == limit
+        assert answer(serve(behaviour(b"x" * (limit + 1))).url) == TOO_LARGE
+
+
+def test_a_content_length_above_the_limit_is_refused_at_once(serve: Serve) -> None:
+    def promise(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n")
+        exchange.hang()
+
+    server = serve(promise)
+    assert timed(lambda: equal(answer(server.url), TOO_LARGE)) < PATIENT.timeout / 4
+
+
+def test_a_body_without_end_is_cut_off_at_the_limit(serve: Serve) -> None:
+    server = serve(endless())
+    assert answer(server.url) == TOO_LARGE
+    assert server.broken.wait(3)
+
+
+def test_a_gzip_bomb_is_refused_at_the_limit_with_bounded_memory(serve: Serve) -> None:
+    server = serve(bomb(64 * 1024 * 1024))
+    fetch([serve(good(LIST)).url], PATIENT)  # the imports are not what is measured
+    tracemalloc.start()
+    try:
+        assert answer(server.url) == TOO_LARGE
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024 * 1024
+
+
+# ---------------------------------------------------------------- validators
+
+
+def test_validators_are_kept_and_a_304_says_that_the_list_is_current(serve: Serve) -> None:
+    server = serve(good(LIST, etag='W/"a1"', last_modified="Thu, 06 Aug 2026 01:02:03 GMT"))
+    first = fetch([server.url], PATIENT)
+    assert first.validators == Validators('W/"a1"', "Thu, 06 Aug 2026 01:02:03 GMT")
+    accepted: list[bytes] = []
+    again = fetch([server.url], PATIENT, validators={server.url: first.validators}, accept=accepted.append)
+    assert again == Fetched(None, server.url, first.validators)
+    assert not accepted
+    headers = server.requests[1].headers
+    assert headers["if-none-match"] == 'W/"a1"'
+    assert headers["if-modified-since"] == "Thu, 06 Aug 2026 01:02:03 GMT"
+
+
+def test_a_date_alone_is_validator_enough(serve: Serve) -> None:
+    server = serve(good(LIST, last_modified="Thu, 06 Aug 2026 01:02:03 GMT"))
+    held = fetch([server.url], PATIENT).validators
+    assert fetch([server.url], PATIENT, validators={server.url: held}).data is None
+
+
+def test_a_list_that_changed_is_fetched_anew(serve: Serve) -> None:
+    server = serve(good(LIST, etag='"2"'))
+    fetched = fetch([server.url], PATIENT, validators={server.url: Validators('"1"')})
+    assert fetched == Fetched(LIST, server.url, Validators('"2"'))
+
+
+def test_a_validator_goes_to_its_own_mirror_only(serve: Serve) -> None:
+    first, second = serve(status("500 Oops")), serve(good(LIST, etag='"1"'))
+    fetched = fetch([first.url, second.url], PATIENT, validators={first.url: Validators('"1"')})
+    assert fetched.data == LIST
+    assert first.requests[0].headers["if-none-match"] == '"1"'
+    assert "if-none-match" not in second.requests[0].headers
+
+
+def test_a_304_that_was_not_asked_for_is_a_failure(serve: Serve) -> None:
+    server = serve(raw(b"HTTP/1.1 304 Not Modified\r\n\r\n"))
+    assert answer(server.url) == "304 Not Modified to a request without condition"
+
+
+@pytest.mark.parametrize("bad", ['"' + "x" * MAX_VALIDATOR + '"', '"\x1b[31m"', '"\xe9"'])
+def test_a_validator_that_cannot_be_kept_is_left_out(serve: Serve, bad: str) -> None:
+    server = serve(status("200 OK", LIST, f"ETag: {bad}", f"Last-Modified: {bad}"))
+    assert fetch([server.url], PATIENT).validators == Validators()
+
+
+def test_a_validator_with_a_newline_is_not_sent(serve: Serve) -> None:
+    server = serve(good(LIST))
+    assert fetch([server.url], PATIENT, validators={server.url: Validators('"1"\r\nX-Evil: 1')}).data == LIST
+    assert "x-evil" not in server.requests[0].headers
+
+
+# ---------------------------------------------------------------- redirects
+
+
+def test_redirects_are_followed_and_the_source_keeps_its_name(serve: Serve) -> None:
+    server = serve(redirect_chain(MAX_REDIRECTS, good(LIST, etag='"1"')))
+    assert fetch([server.url], PATIENT) == Fetched(LIST, server.url, Validators('"1"'))
+
+
+def test_a_redirect_may_lead_to_another_server(serve: Serve) -> None:
+    other = serve(good(LIST))
+    assert fetch([serve(redirect(other.url, "308 Permanent Redirect")).url], PATIENT).data == LIST
+
+
+def test_more_redirects_than_five_are_a_failure(serve: Serve) -> None:
+    server = serve(redirect_chain(MAX_REDIRECTS + 1, good(LIST)))
+    assert answer(server.url) == "more than 5 redirects"
+    assert len(server.requests) == MAX_REDIRECTS + 1
+
+
+def test_a_redirect_loop_is_said_to_be_one(serve: Serve) -> None:
+    server = serve(routes(list=redirect("/a"), a=redirect("/b"), b=redirect("/list#again")))
+    assert answer(server.url) == f"redirected in a loop, again to {server.url}"
+    assert len(server.requests) == 3
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(serve: Serve, trusted: Authority) -> None:
+    plain = serve(good(LIST))
+    secure = serve(redirect(plain.url), trusted.good())
+    said = answer(secure.url)
+    assert said == f"redirected from https to {plain.url}; a redirect to http is not followed"
+    assert not plain.requests
+
+
+def test_a_redirect_from_http_to_https_is_followed(serve: Serve, trusted: Authority) -> None:
+    secure = serve(good(LIST), trusted.good())
+    assert fetch([serve(redirect(secure.url)).url], PATIENT).data == LIST
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
+def test_a_redirect_leads_to_http_only(serve: Serve, target: str) -> None:
+    assert "no http(s) URL" in answer(serve(redirect(target)).url)
+
+
+def test_a_redirect_to_a_server_that_hangs_is_given_up_at_the_connect_limit(serve: Serve) -> None:
+    with unreachable() as dead:
+        assert answer(serve(redirect(dead)).url, replace(QUICK, timeout=10)) == "no connection within 0.4 s"
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def test_a_certificate_of_a_trusted_authority_is_accepted(serve: Serve, trusted: Authority) -> None:
+    assert fetch([serve(good(LIST), trusted.good()).url], PATIENT).data == LIST
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("self_signed", "self-signed certificate"),
+        ("unknown", "unable to get local issuer certificate"),
+        ("expired", "certificate has expired"),
+        ("of_another_name", "IP address mismatch"),
+    ],
+)
+def test_any_other_certificate_is_not_accepted(serve: Serve, trusted: Authority, kind: str, said: str) -> None:
+    server = serve(good(LIST), getattr(trusted, kind)())
+    got = answer(server.url)
+    assert got.startswith("the certificate is not accepted: ")
+    assert said in got
+    assert not server.requests
+    assert fetch([server.url], PATIENT, verify=False).data == LIST  # what -i of the shell script asks for
+
+
+def test_plain_http_on_the_port_of_https_is_a_failure(serve: Serve) -> None:
+    server = serve(good(LIST))
+    assert answer(server.url.replace("http:", "https:"), QUICK).startswith(("TLS failed", "no connection"))
+
+
+def test_trusted_certificates_that_cannot_be_read_are_no_crash(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    (tmp_path / "list").write_bytes(LIST)
+    assert fetch([serve(good(LIST)).url, str(tmp_path / "list")], PATIENT).source == str(tmp_path / "list")
+    assert answer("https://mirror.example/").startswith("the trusted certificates cannot be read: ")
+
+
+# ---------------------------------------------------------------- proxies
+
+
+def test_an_http_proxy_is_asked_for_http(serve: Serve) -> None:
+    server = serve(good(LIST))
+    with HttpProxy() as proxy:
+        assert fetch([server.url], replace(PATIENT, proxy=proxy.url)).data == LIST
+    assert proxy.asked == [server.url.removeprefix("http://").removesuffix("/list")]
+
+
+def test_an_http_proxy_is_asked_for_a_tunnel_for_https(serve: Serve, trusted: Authority) -> None:
+    server = serve(good(LIST), trusted.good())
+    with HttpProxy() as proxy:
+        assert fetch([server.url], replace(PATIENT, proxy=proxy.url)).data == LIST
+    assert proxy.asked == [server.url.removeprefix("https://").removesuffix("/list")]
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_a_socks_proxy_resolves_the_names(serve: Serve, trusted: Authority, scheme: str) -> None:
+    server = serve(good(LIST), trusted.good())
+    with SocksProxy() as proxy:
+        url = server.url.replace("127.0.0.1", "localhost")
+        assert fetch([url], replace(PATIENT, proxy=proxy.url.replace("socks5", scheme))).data == LIST
+    assert proxy.asked == [url.removeprefix("https://").removesuffix("/list")]
+
+
+def test_a_proxy_that_refuses_is_named_as_such() -> None:
+    with HttpProxy(refuse="403 Forbidden") as proxy:
+        said = answer("https://mirror.example/list", replace(PATIENT, proxy=proxy.url))
+    assert said == "the proxy refused: 403 Forbidden"
+
+
+def test_the_proxies_of_the_environment_count(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(good(LIST))
+    with HttpProxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        fetch([server.url], PATIENT)
+        assert len(proxy.asked) == 1
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        fetch([server.url], PATIENT)
+        assert len(proxy.asked) == 1
+
+
+def test_the_configured_proxy_goes_before_that_of_the_environment(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(good(LIST))
+    with HttpProxy() as ours, HttpProxy() as theirs:
+        monkeypatch.setenv("http_proxy", theirs.url)
+        fetch([server.url], replace(PATIENT, proxy=ours.url))
+    assert (len(ours.asked), len(theirs.asked)) == (1, 0)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("form", ["{}", "file:{}", "file://{}", "file://localhost{}", "FILE://LOCALHOST{}"])
+def test_a_file_is_a_source(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(LIST)
+    source = form.format(path)
+    assert fetch([source], QUICK) == Fetched(LIST, source, Validators())
+
+
+def test_a_file_url_is_percent_decoded_and_a_path_is_not(tmp_path: Path) -> None:
+    for name, form in (("a b\u00fc?#", "file://{}/a%20b%C3%BC%3F%23"), ("a%20b", "{}/a%20b")):
+        (tmp_path / name).write_bytes(LIST)
+        assert fetch([form.format(tmp_path)], QUICK).data == LIST
+
+
+def test_mirrors_and_files_are_one_order(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(OTHER)
+    missing = serve(status("404 Not Found"))
+    assert fetch([str(tmp_path / "none"), missing.url, str(tmp_path / "list")], PATIENT).data == OTHER
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("/no/such/file", "No such file or directory"),
+        ("file:///no/such/file", "No such file or directory"),
+        ("/etc", "a directory, not a file"),
+        ("/dev/zero", "not a regular file"),
+        ("file://server/share/list", "a file on the host 'server' cannot be read; give file:///PATH"),
+        ("file:list", "the path is not absolute; give file:///PATH"),
+        ("file:///a%00b", "a path has no NUL in it"),
+        ("ftp://a/list", "neither http(s) nor file:; give an http(s) URL, a file: URL or a path"),
+    ],
+)
+def test_a_source_that_is_no_file_says_why(source: str, said: str) -> None:
+    assert answer(source, QUICK) == said
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: socket.socket(socket.AF_UNIX).bind(path)])
+def test_a_fifo_or_a_socket_is_refused_and_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("it")
+    assert timed(lambda: equal(answer(str(tmp_path / "it")), "not a regular file")) < PATIENT.timeout / 4
+
+
+def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "list").open("wb") as file:
+        file.truncate(QUICK.max_bytes + 1)
+    assert answer(str(tmp_path / "list")) == TOO_LARGE
+
+
+def test_a_file_whose_size_is_not_told_is_measured_as_it_is_read() -> None:
+    assert fetch(["/proc/self/status"], PATIENT).data
+    assert answer("/proc/self/status", replace(PATIENT, max_bytes=100)) == "larger than fetch.max_bytes, 100 bytes"
+
+
+def test_a_newline_in_a_path_is_none_in_the_error() -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch(["/no\nsuch\x1bfile"], QUICK)
+    assert str(caught.value) == "no source gave a list: /no such?file: No such file or directory"
+
+
+def test_a_file_is_read_without_httpx(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(LIST)
+    script = f"""
+        import sys
+        from gfwtools.config import Fetch
+        from gfwtools.fetch import fetch
+        assert fetch([{str(tmp_path / "list")!r}, "https://mirror.example/"], Fetch()).data
+        print(sorted({{"httpx", "httpcore", "ssl", "anyio", "asyncio"}} & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_is_told_in_octets_as_they_travel(serve: Serve, tmp_path: Path) -> None:
+    body = os.urandom(300_000)
+    told: list[tuple[str, int, int | None]] = []
+    (tmp_path / "list").write_bytes(body)
+    server, packed = serve(good(body)), serve(zipped(b"x" * 100_000))
+    for source in (server.url, packed.url, str(tmp_path / "list")):
+        told.clear()
+        fetch([source], PATIENT, progress=lambda *now: told.append(now))
+        assert {name for name, _, _ in told} == {source}
+        assert [received for _, received, _ in told] == sorted(received for _, received, _ in told)
+        _, received, total = told[-1]
+        assert received == total
+        assert (total == len(body)) == (source != packed.url)
+
+
+def test_progress_without_a_content_length_has_no_total(serve: Serve) -> None:
+    told: list[int | None] = []
+    server = serve(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n||a.b\r\n0\r\n\r\n"))
+    fetch([server.url], PATIENT, progress=lambda source, received, total: told.append(total))
+    assert told == [None]
