@@ -27,7 +27,7 @@ class Reason(Enum):
     SUFFIX = ("suffix", "a wildcard that would take in a whole public suffix")
     TLD = ("tld", "a whole top-level domain; only your own deny list may block one")
     NAME = ("name", "no valid host name")
-    ADDRESS = ("address", "an address that is not on the Internet")
+    ADDRESS = ("address", "an address that can be no site's")
     NARROW = ("narrow-exception", "an exception for a part of a host, which DNS cannot tell apart")
 
     def __init__(self, slug: str, sentence: str) -> None:
@@ -142,8 +142,15 @@ class Locator:
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
         address = network.network_address
-        if not self._trusted and (not address.is_global or address.is_multicast):
-            return Target(reason=Reason.ADDRESS, detail=f"{text} is a private or reserved address")
+        # A private address may be a site of somebody's; what cannot be anybody's site is refused.
+        if not self._trusted and (
+            address.is_loopback
+            or address.is_unspecified
+            or address.is_multicast
+            or address.is_link_local
+            or int(address) == 0xFFFFFFFF
+        ):
+            return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
         return Target(network=network)
 
     # ------------------------------------------------------------ wildcards

@@ -162,8 +162,10 @@ def test_an_ip_rule_is_an_address_for_the_seed(line: str, network: str) -> None:
     assert not found.domains
 
 
-@pytest.mark.parametrize("line", ["||127.0.0.1", "|http://192.168.1.1/", "||0.0.0.0", "||224.0.0.1", "|http://[::1]/"])
-def test_an_address_that_is_not_on_the_internet_is_refused(line: str) -> None:
+@pytest.mark.parametrize(
+    "line", ["||127.0.0.1", "||0.0.0.0", "||255.255.255.255", "||169.254.1.1", "||224.0.0.1", "|http://[::1]/"]
+)
+def test_an_address_that_can_be_no_sites_is_refused(line: str) -> None:
     assert locate(line).reason is Reason.ADDRESS
 
 

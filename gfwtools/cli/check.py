@@ -16,6 +16,7 @@ __all__ = ["check", "domain"]
 
 COMMANDS = {
     "domain": ("gfwtools.cli.check:domain", "Tunnel or direct? By which rule, resolver and set?"),
+    "host": ("gfwtools.cli.check_host:host", "Is every piece of the plumbing there, and does it work?"),
 }
 
 #: More rules than these are counted, not shown.

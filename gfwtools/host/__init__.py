@@ -6,6 +6,7 @@ Read in this order::
     wanted    (configuration, facts) -> what must be there, as data, with the reason of each piece
     iptables, nftables, routing, sysctl, rt_tables
               one part each: what is there (observe), and the steps from one state to another (steps)
+    survey    all of these parts, as they are and as they shall be
     plan      a step: what, why, the commands, and those that take it back; the plan as a shell script
     apply     run the steps; when one fails, take back those that were done
     plumbing  up and down: the whole of it, in one function each

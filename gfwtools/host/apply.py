@@ -1,0 +1,43 @@
+"""Run the steps; when one fails, take back those that were done."""
+
+from collections.abc import Sequence
+
+from gfwtools.errors import HostError
+from gfwtools.host.plan import Step
+from gfwtools.host.run import CommandError, Runner
+
+__all__ = ["apply"]
+
+
+def apply(steps: Sequence[Step], runner: Runner) -> None:
+    """Run ``steps`` in order.
+
+    :raises HostError: a step failed: which one, the command and its message. All before it has been taken back, or the
+        message says what could not be.
+    """
+    for number, step in enumerate(steps):
+        try:
+            for command in step.do:
+                runner.change(command)
+        except CommandError as error:
+            if step.divisible:
+                _take_back(step, runner)
+            left = [problem for done in reversed(steps[:number]) for problem in _take_back(done, runner)]
+            after = f"; could not be taken back: {'; '.join(left)}" if left else "; the host is as it was before"
+            raise HostError(f"{step.what}: {error}{after}") from None
+        except BaseException:
+            # Ctrl-C and the like must not leave half of a plumbing either.
+            for done in reversed(steps[: number + 1]):
+                _take_back(done, runner)
+            raise
+
+
+def _take_back(step: Step, runner: Runner) -> list[str]:
+    """Run a step's inverse as far as it goes; what failed, in words."""
+    problems = []
+    for command in step.undo:
+        try:
+            runner.change(command)
+        except CommandError as error:
+            problems.append(str(error))
+    return problems

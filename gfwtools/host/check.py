@@ -1,0 +1,190 @@
+"""Is the plumbing as it should be? Every piece as OK, MISSING or MISMATCH, with what mends it.
+
+Nothing is changed. What cannot be seen in a listing is asked: dnsmasq for a name, the tunnel for an answer.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfwtools import store
+from gfwtools.config import Config, PolicyConfig
+from gfwtools.host import record
+from gfwtools.host.facts import Facts
+from gfwtools.host.plan import State
+from gfwtools.host.plumbing import look
+from gfwtools.host.run import Runner
+from gfwtools.resolver import Daemon, daemon_of
+
+__all__ = ["Finding", "check"]
+
+#: WireGuard makes a new handshake after 120 s of use and gives a session up after 180 s (its paper, section 6.1).
+HANDSHAKE_AGE = 180
+UP = "gfwtools up"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One piece of the host, and how it is."""
+
+    name: str
+    state: State
+    detail: str = ""
+    remedy: str = ""
+    """The command that mends it; empty where it is OK."""
+
+
+def check(config: Config, runner: Runner) -> list[Finding]:
+    """Every piece of the wanted state, and whether it works.
+
+    :raises HostError: a tool is missing.
+    """
+    seen = look(config, runner)
+    assert seen.facts is not None
+    findings = [
+        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else UP) for piece in seen.pieces
+    ]
+    for policy in config.policies:
+        findings += _tunnel(policy, seen.facts, runner)
+    findings += _dnsmasq(config, runner)
+    return findings
+
+
+# ---------------------------------------------------------------- the tunnel
+
+
+def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Finding]:
+    name = policy.interface
+    tunnel = facts.interfaces.get(name)
+    if tunnel is None:
+        yield Finding(
+            f"interface {name}", State.MISSING, "no such interface", f"bring up the tunnel: wg-quick up {name}"
+        )
+        return
+    if not tunnel.up:
+        yield Finding(f"interface {name}", State.MISMATCH, "it is down", f"ip link set {name} up")
+        return
+    yield Finding(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up")
+    yield from _way(policy, runner)
+    for endpoint in tunnel.endpoints:
+        device = _device(runner, str(endpoint))
+        if device == name:
+            yield Finding(
+                f"endpoint {endpoint}", State.MISMATCH, f"routed into {name} itself", f"ip route get {endpoint}"
+            )
+        elif _own_mark(name, runner) == policy.mark:
+            # wg-quick's usual FwMark is 51820, the default mark of a policy: the tunnel would be sent into itself.
+            detail = f"{name} marks its own packets with {policy.mark:#x}, the policy's mark"
+            yield Finding(f"endpoint {endpoint}", State.MISMATCH, detail, f"wg set {name} fwmark 0")
+        else:
+            yield Finding(f"endpoint {endpoint}", State.OK, f"reached by {device or 'nothing yet'}, not through {name}")
+    if tunnel.endpoints:
+        yield _handshake(policy, runner)
+
+
+def _own_mark(interface: str, runner: Runner) -> int:
+    """The mark that WireGuard sets on what it sends (wg(8), fwmark); 0 for none."""
+    text = (runner.ask("wg", "show", interface, "fwmark") or "off").strip()
+    return 0 if text == "off" else int(text, 0)
+
+
+def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
+    """Where a marked packet goes: rules of somebody else's may come before ours."""
+    resolver = policy.upstream[0].address
+    device = _device(runner, str(resolver), policy.mark)
+    name = f"way of packets with mark {policy.mark:#x}"
+    if device == policy.interface:
+        yield Finding(name, State.OK, f"by {device}")
+    else:
+        yield Finding(name, State.MISMATCH, f"by {device or 'none'}, should be {policy.interface}", "ip rule show")
+
+
+def _device(runner: Runner, address: str, mark: int = 0) -> str | None:
+    words = ["ip", "-j", "route", "get", address, *(["mark", f"{mark:#x}"] if mark else [])]
+    try:
+        routes = json.loads(runner.ask(*words) or "[]")
+        return str(routes[0]["dev"])
+    except (ValueError, LookupError):
+        return None
+
+
+def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
+    """An idle tunnel has an old handshake and is well: it is given something to do before it is judged."""
+    name = f"handshake of {policy.interface}"
+    age = _age(policy.interface, runner)
+    if age is None or age > HANDSHAKE_AGE:
+        upstream = policy.upstream[0]
+        Daemon(str(upstream.address), upstream.port).ask("example.com", timeout=2)
+        age = _age(policy.interface, runner)
+    if age is None:
+        return Finding(name, State.MISSING, "there was none yet", f"wg show {policy.interface}")
+    if age > HANDSHAKE_AGE:
+        return Finding(name, State.MISMATCH, f"{age:,} s ago; the peer does not answer", f"wg show {policy.interface}")
+    return Finding(name, State.OK, f"{age} s ago")
+
+
+def _age(interface: str, runner: Runner) -> int | None:
+    """Seconds since the newest handshake with a peer (wg(8), latest-handshakes)."""
+    text = runner.ask("wg", "show", interface, "latest-handshakes") or ""
+    newest = max(map(int, re.findall(r"\t(\d+)$", text, re.MULTILINE)), default=0)
+    return max(0, int(time.time()) - newest) if newest else None
+
+
+# ---------------------------------------------------------------- dnsmasq
+
+
+def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
+    daemon = daemon_of(config)
+    restart = "systemctl restart dnsmasq" if config.dns.manager in ("auto", "systemd") else "restart dnsmasq"
+    if not daemon.is_up():
+        yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
+        return
+    yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
+    yield _is_resolver(config, daemon)
+    before = _sets_before_dnsmasq(config, runner)
+    if before is not None:
+        detail = (
+            "the sets were there first" if before else "the sets are younger than its answers: its cache fills no set"
+        )
+        yield Finding(
+            "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
+        )
+    for policy in config.policies:
+        if not config.dnsmasq_conf(policy).is_file():
+            missing = f"{config.dnsmasq_conf(policy)} is not there"
+            yield Finding(f"list of policy {policy.name}", State.MISSING, missing, "gfwtools update --reload")
+        if config.dns.layout == "split":
+            second = Daemon("127.0.0.1", config.second_port(policy))
+            state = State.OK if second.is_up(1) else State.MISSING
+            detail = f"answers at {second}" if state is State.OK else f"nobody answers at {second}"
+            mend = "" if state is State.OK else f"systemctl restart gfwtools-dns@{policy.name}"
+            yield Finding(f"second dnsmasq of {policy.name}", state, detail, mend)
+
+
+def _is_resolver(config: Config, daemon: Daemon) -> Finding:
+    path = config.paths.at("/etc/resolv.conf")
+    text = (store.read(path) or b"").decode("utf-8", "replace")
+    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
+    if servers and servers[0] == daemon.address:
+        return Finding("this host's resolver", State.OK, f"{servers[0]} ({path})")
+    found = servers[0] if servers else "none"
+    return Finding(
+        "this host's resolver", State.MISMATCH, f"{found}, should be {daemon.address} ({path})", "gfwtools bootstrap"
+    )
+
+
+def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:
+    """Whether dnsmasq started, or cleared its cache, after the sets were made; None where that is not known."""
+    known = record.load(config.paths, record.boot_id(runner))
+    if known.cache_cleared or not known.sets_made:
+        return True if known.cache_cleared else None
+    try:
+        pid = int(config.paths.at(config.dns.pid_file).read_text())
+        # Field 22, behind the name in parentheses, which may hold blanks itself (proc(5)).
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    return ticks / 100 + 1 >= known.sets_made  # USER_HZ is 100 everywhere; one second of grace for a common start

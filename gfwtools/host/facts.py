@@ -1,0 +1,218 @@
+"""What the host has that the wanted state depends on. It is read, never changed."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any, Literal
+
+from gfwtools import store
+from gfwtools.config import Address, Config, Network, Paths, PolicyConfig
+from gfwtools.errors import HostError
+from gfwtools.host.run import Runner
+from gfwtools.render.ipset import seed_networks
+
+__all__ = ["BackendName", "Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
+
+Family = Literal[4, 6]
+BackendName = Literal["iptables", "nftables"]
+
+#: Tools that every backend needs, and the package that has them.
+_TOOLS = {"ip": "iproute2", "sysctl": "procps"}
+_IPTABLES_TOOLS = ("ipset", "iptables-save", "iptables-restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface: ``up`` as its administrator set it, ``mtu`` in bytes."""
+
+    name: str
+    up: bool
+    mtu: int
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    """Those of global scope: a link-local address carries no traffic of the Internet."""
+    endpoints: tuple[Address, ...] = ()
+    """The outer addresses of its WireGuard peers; none for another kind of tunnel."""
+
+    def carries(self, family: int) -> bool:
+        """Has it an address of this family? One without any address is taken for a plain IPv4 link."""
+        if not self.addresses:
+            return family == 4
+        return any(address.version == family for address in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What :func:`~gfwtools.host.wanted.wanted` needs to know of the host."""
+
+    backend: BackendName
+    families: tuple[Family, ...] = (4, 6)
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    """Name -> interface, for those of the policies that are there."""
+    seeds: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    """Policy -> what is in its sets before any answer."""
+    learned: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    """Policy -> addresses that dnsmasq had learned when the plumbing was taken down."""
+    advertised: tuple[str, ...] = ()
+    """Interfaces with an IPv6 default route from a router advertisement."""
+
+
+def read_facts(config: Config, runner: Runner) -> Facts:
+    """Look at the host.
+
+    :raises HostError: a tool is missing, or the backend that is configured cannot work here.
+    """
+    for tool, package in _TOOLS.items():
+        if not runner.has(tool):
+            raise HostError(f"{tool}: no such program; install {package}")
+    backend = choose_backend(config, runner)
+    families = families_of(runner)
+    interfaces = {}
+    for name in dict.fromkeys(policy.interface for policy in config.policies):
+        interface = _interface(name, runner)
+        if interface:
+            interfaces[name] = interface
+    return Facts(
+        backend=backend,
+        families=families,
+        interfaces=interfaces,
+        seeds={policy.name: seeds_of(config.paths, policy, backend) for policy in config.policies},
+        advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
+    )
+
+
+def families_of(runner: Runner) -> tuple[Family, ...]:
+    """Without the module, or with ipv6.disable=1, there is no IPv6 and nothing to leak by."""
+    return (4, 6) if runner.ask("ip", "-6", "-j", "rule") is not None else (4,)
+
+
+# ---------------------------------------------------------------- backend
+
+
+def choose_backend(config: Config, runner: Runner) -> BackendName:
+    """The backend that is configured; with ``auto`` the one that the kernel, the tools and dnsmasq agree on.
+
+    Where both can work it is iptables with ipset: other people's iptables rules and ours are then seen in one listing.
+
+    :raises HostError: none can work, or not the one that is configured.
+    """
+    lacks: dict[BackendName, str] = {"iptables": _iptables_lacks(runner), "nftables": _nftables_lacks(runner)}
+    if config.host.backend != "auto":
+        if lacks[config.host.backend]:
+            raise HostError(f"host.backend = {config.host.backend}: {lacks[config.host.backend]}")
+        return config.host.backend
+    fills = dnsmasq_fills(runner)
+    for backend, reason in lacks.items():
+        if not reason and backend in fills:
+            return backend
+    raise HostError(
+        f"no backend can work here: iptables: {lacks['iptables'] or 'dnsmasq was built without ipset'}; "
+        f"nftables: {lacks['nftables'] or 'dnsmasq was built without nftset'}"
+    )
+
+
+def dnsmasq_fills(runner: Runner) -> frozenset[BackendName]:
+    """The backends whose sets this dnsmasq can fill (``dnsmasq --version``); both where it is not installed yet."""
+    text = runner.ask("dnsmasq", "--version")
+    if text is None:
+        return frozenset({"iptables", "nftables"})
+    # "ipset" or "no-ipset"; versions before 2.87 do not know nftset at all.
+    options = text.split()
+    names: dict[str, BackendName] = {"ipset": "iptables", "nftset": "nftables"}
+    return frozenset(backend for option, backend in names.items() if option in options)
+
+
+def _iptables_lacks(runner: Runner) -> str:
+    for tool in _IPTABLES_TOOLS:
+        if not runner.has(tool):
+            package = "ipset" if tool == "ipset" else "iptables"
+            return f"{tool}: no such program; install {package}, or use the other backend"
+    if runner.ask("ipset", "list", "-n") is None:
+        return "the kernel has no ipset, or this is not root; load ip_set, or use the other backend"
+    return ""
+
+
+def _nftables_lacks(runner: Runner) -> str:
+    if not runner.has("nft"):
+        return "nft: no such program; install nftables, or use the other backend"
+    if runner.ask("nft", "list", "tables") is None:
+        return "the kernel has no nf_tables, or this is not root; load nf_tables, or use the other backend"
+    return ""
+
+
+# ---------------------------------------------------------------- interfaces
+
+
+def _interface(name: str, runner: Runner) -> Interface | None:
+    """The interface, or None where there is none of that name."""
+    text = runner.ask("ip", "-j", "address", "show", "dev", name)
+    if text is None:
+        return None
+    links: list[dict[str, Any]] = [link for link in json.loads(text) if link.get("ifname") == name]
+    if not links:
+        return None
+    return Interface(
+        name=name,
+        up="UP" in links[0]["flags"],
+        mtu=int(links[0]["mtu"]),
+        addresses=tuple(
+            ip_interface(f"{address['local']}/{address['prefixlen']}")
+            for address in links[0].get("addr_info", ())
+            if address.get("scope") == "global"
+        ),
+        endpoints=parse_endpoints(runner.ask("wg", "show", name, "endpoints") or ""),
+    )
+
+
+def parse_endpoints(text: str) -> tuple[Address, ...]:
+    """The output of ``wg show IFACE endpoints`` (wg(8)), where host names are resolved already: the addresses.
+
+    A line is a key, a tab, and ``203.0.113.1:51820``, ``[2001:db8::1]:51820`` or ``(none)``.
+    """
+    hosts = re.findall(r"\t\[?([0-9a-fA-F.:]+?)(?:%[^\]]*)?\]?:\d+$", text, re.MULTILINE)
+    return tuple(sorted({ip_address(host) for host in hosts}, key=lambda address: (address.version, int(address))))
+
+
+def _advertised(runner: Runner) -> tuple[str, ...]:
+    routes = json.loads(runner.ask("ip", "-6", "-j", "route", "show", "default", "proto", "ra") or "[]")
+    # A route over several routers has its interfaces in "nexthops".
+    hops = [hop for route in routes for hop in (route, *route.get("nexthops", ()))]
+    return tuple(dict.fromkeys(hop["dev"] for hop in hops if "dev" in hop))
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def seeds_of(paths: Paths, policy: PolicyConfig, backend: BackendName) -> tuple[Network, ...]:
+    """What ``update`` wrote for this backend or the other one, and what the configuration says itself."""
+    files = [paths.ipset(policy.name), paths.nft(policy.name)]
+    for path in files if backend == "iptables" else reversed(files):
+        data = store.read(path)
+        if data is not None:
+            return tuple(seed_networks(policy, parse_seed(data.decode("utf-8", "replace"), path)))
+    return tuple(seed_networks(policy, ()))
+
+
+_SEED_LINE = re.compile(r"add (?:element inet \S+ \S+ \{(?P<many>[^}]*)\}|\S+ (?P<one>[^\s{]+)(?: -exist)?)")
+
+
+def parse_seed(text: str, path: Path) -> list[Network]:
+    """The networks in a seed file, be it for ``ipset restore`` or for ``nft -f``.
+
+    :raises HostError: one of them is no network; the message says where.
+    """
+    networks = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _SEED_LINE.fullmatch(line)
+        if not match:
+            continue
+        for word in (match["many"] or match["one"]).split(","):
+            try:
+                networks.append(ip_network(word.strip()))
+            except ValueError:
+                raise HostError(
+                    f"{path}: line {number}: {word.strip()!r} is no network; run: gfwtools update --force"
+                ) from None
+    return networks

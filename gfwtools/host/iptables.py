@@ -1,0 +1,452 @@
+"""The backend of iptables and ipset: ``ipset restore``, and one ``iptables-restore`` for each table that differs.
+
+Ours are the sets that bear a policy's names, the chain GFWLIST, and the rules whose comment begins with ``gfwtools``.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from itertools import product
+from socket import AF_INET6, inet_ntop
+from typing import NamedTuple
+
+from gfwtools.config import Address, Network, PolicyConfig
+from gfwtools.errors import HostError
+from gfwtools.host.facts import Family
+from gfwtools.host.plan import Piece, State, Step, compare
+from gfwtools.host.record import Record
+from gfwtools.host.run import Command, Runner
+from gfwtools.host.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.render import ipset
+
+__all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical", "observe", "set_names"]
+
+_TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
+_NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
+_TABLES = ("mangle", "nat")
+_WHY = {"mangle": "mark packets to the sets, before they are routed", "nat": "translate the source of marked packets"}
+# nf_tables frees the matches of deleted rules in a worker, after the commit; until then their sets are in use.
+_SET_BUSY = "in use by a kernel component"
+
+
+class Chain(NamedTuple):
+    """Where a rule is."""
+
+    family: Family
+    table: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_TOOL[self.family]} {self.table} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class IpsetState:
+    """A set: what stands behind its name in the ``create`` line, and its elements as ipset writes them."""
+
+    create: str
+    elements: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """What of ``create`` was asked for: the hash grows, and bucketsize and initval are the kernel's own."""
+        kind, *words = self.create.split()
+        options = dict(zip(words[::2], words[1::2], strict=False))
+        return " ".join([kind, *(f"{key} {options[key]}" for key in ("family", "maxelem") if key in options)])
+
+
+@dataclass(frozen=True, slots=True)
+class IptablesState:
+    """Our sets, and our rules by chain, first to last, in the words of ``iptables-save``."""
+
+    sets: Mapping[str, IpsetState] = field(default_factory=dict)
+    rules: Mapping[Chain, tuple[str, ...]] = field(default_factory=dict)
+    base: frozenset[tuple[str, str, str]] | None = frozenset()
+    """Base chains of nf_tables (family, table, chain) and tables (chain ``""``) that are there. They are not ours, but
+    iptables-nft makes those that it lacks. None where iptables works without nf_tables: those tables are modules."""
+    in_use: frozenset[tuple[str, str, str]] = frozenset()
+    """Those of ``base`` that somebody else uses."""
+
+    @classmethod
+    def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
+        """``wanted`` in the backend's own words, on a host that has the base chains of ``there``."""
+        rules: dict[Chain, tuple[str, ...]] = {}
+        for family in families:
+            rules.update(_rules(wanted, family))
+        sets = {name: state for address_sets in wanted.sets for name, state in _sets(address_sets).items()}
+        base = there.base
+        if base is not None:
+            needed = {
+                (_NFT_FAMILY[chain.family], chain.table, name)
+                for chain in rules
+                for name in ("", chain.name)
+                if chain.name != CHAIN
+            }
+            base = base.union(needed)
+        return cls(sets, rules, base)
+
+    def nothing(self, record: Record) -> "IptablesState":
+        """What is left when ours has gone: with it go the base chains that we had made, where nobody else uses them."""
+        if self.base is None:
+            return IptablesState(base=None)
+        ours = self.base & set(record.chains) - self.in_use
+        return IptablesState(base=self.base - ours)
+
+
+class Iptables:
+    """The part of the plumbing that marks and translates, in the words of iptables and ipset."""
+
+    def pieces(self, there: IptablesState, wanted: IptablesState) -> list[Piece]:
+        pieces = []
+        for name, state in wanted.sets.items():
+            found = there.sets.get(name)
+            pieces.append(_set_piece(name, state, found))
+            if state.elements and found:
+                absent = len(state.elements - found.elements)
+                detail = f"{absent} of {len(state.elements)} missing" if absent else f"{len(state.elements)}"
+                pieces.append(Piece(f"seeds of {name}", State.MISSING if absent else State.OK, detail))
+        gone = [name for name in there.sets if name not in wanted.sets]
+        pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted") for name in gone]
+        for chain in _chains(there.rules, wanted.rules):
+            pieces += compare(str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical)
+        return pieces
+
+    def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
+        """Sets before the rules that name them; rules away before their sets.
+
+        ``ipset restore`` stops in the middle of its input when it fails, ``iptables-restore`` at the end of a table.
+
+        :raises HostError: a set of another kind has one of our names.
+        """
+        for name, state in wanted.sets.items():
+            found = there.sets.get(name)
+            if found and found.kind != state.kind:
+                # It holds somebody's addresses and may be named by his rules: not ours to destroy.
+                raise HostError(
+                    f"set {name} is {found.kind} and should be {state.kind}; remove it (ipset destroy {name}), "
+                    "or give the policy another set"
+                )
+        new = {name: state for name, state in wanted.sets.items() if name not in there.sets}
+        gone = {name: state for name, state in there.sets.items() if name not in wanted.sets}
+        # What is in a set and not wanted there stays: dnsmasq has learned it.
+        added = {
+            name: state.elements - (there.sets[name].elements if name in there.sets else frozenset())
+            for name, state in wanted.sets.items()
+        }
+        steps = []
+        if new:
+            steps.append(
+                Step(f"sets {', '.join(new)}", "dnsmasq and the rules name them", (_create(new),), _destroy(new), True)
+            )
+        if any(added.values()):
+            count = sum(map(len, added.values()))
+            steps.append(
+                Step(
+                    f"addresses in the sets ({count})",
+                    "they are tunnelled before any DNS answer, the clean resolver first of all",
+                    (_restore(added, "add"),),
+                    (_restore(added, "del"),),
+                    divisible=True,
+                )
+            )
+        steps += self._rule_steps(there, wanted)
+        if gone:
+            contents = {name: state.elements for name, state in gone.items()}
+            steps.append(
+                Step(
+                    f"sets {', '.join(gone)}",
+                    "not wanted any more",
+                    _destroy(gone),
+                    (_create(gone), _restore(contents, "add")),
+                    divisible=True,
+                )
+            )
+        return steps
+
+    def _rule_steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
+        steps = []
+        for family, table in product(_TOOL, _TABLES):
+            tool = _TOOL[family]
+            do = _transaction(family, table, there.rules, wanted.rules)
+            if do:
+                back = _transaction(family, table, wanted.rules, there.rules)
+                undo = [_iptables_restore(tool, back), *_remove_base(family, table, wanted.base, there.base)]
+                why = _WHY[table] if wanted.rules else "not wanted any more"
+                steps.append(Step(f"{tool}, table {table}", why, (_iptables_restore(tool, do),), tuple(undo)))
+            made = _remove_base(family, table, there.base, wanted.base)
+            if made:
+                # iptables makes them again when it needs them: there is nothing to take back.
+                why = "they were made for our rules, and nobody else uses them"
+                steps.append(Step(f"empty chains of {tool}, table {table}", why, tuple(made), ()))
+        return steps
+
+    def learned(self, there: IptablesState, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+        """The addresses that dnsmasq has put into the sets of ``policy``."""
+        names = [name for name in (policy.set, policy.set6) if name in there.sets]
+        found = frozenset[str]().union(*(there.sets[name].elements for name in names))
+        return tuple(map(ip_address, sorted(e for e in found.difference(map(_element, seeds)) if "/" not in e)))
+
+
+# ---------------------------------------------------------------- sets
+
+
+def _sets(wanted: AddressSets) -> dict[str, IpsetState]:
+    policy = wanted.policy
+    elements: dict[str, set[str]] = {policy.set: set(), policy.set6: set()}
+    for item in (*wanted.seeds, *wanted.learned):
+        elements[policy.set if item.version == 4 else policy.set6].add(_element(item))
+    return {
+        name: IpsetState(create, frozenset(elements.get(name, ())))
+        for name, create in map(_create_words, ipset.creates(policy))
+    }
+
+
+def _element(item: Network | Address) -> str:
+    """As ipset writes it: an address alone without its length, IPv6 by inet_ntop(3)."""
+    text = str(item)
+    if item.version == 6:
+        address, slash, length = text.partition("/")
+        text = inet_ntop(AF_INET6, ip_address(address).packed) + slash + length
+    return text.removesuffix("/32" if item.version == 4 else "/128")
+
+
+def _create_words(line: str) -> tuple[str, str]:
+    """The name in a ``create`` line, and what stands behind it."""
+    _, name, words = line.removesuffix(" -exist").split(" ", 2)
+    return name, words
+
+
+def _set_piece(name: str, wanted: IpsetState, found: IpsetState | None) -> Piece:
+    if found is None:
+        return Piece(f"set {name}", State.MISSING, wanted.kind)
+    if found.kind != wanted.kind:
+        return Piece(f"set {name}", State.MISMATCH, f"{found.kind}, should be {wanted.kind}")
+    return Piece(f"set {name}", State.OK, wanted.kind)
+
+
+def _create(sets: Mapping[str, IpsetState]) -> Command:
+    return _ipset(f"create {name} {state.create}" for name, state in sets.items())
+
+
+def _destroy(sets: Mapping[str, IpsetState]) -> tuple[Command, ...]:
+    return tuple(Command(("ipset", "destroy", name), busy=_SET_BUSY) for name in sets)
+
+
+def _restore(elements: Mapping[str, Iterable[str]], verb: str) -> Command:
+    return _ipset(f"{verb} {name} {element}" for name, found in elements.items() for element in sorted(found))
+
+
+def _ipset(lines: Iterable[str]) -> Command:
+    # -exist: between the look and the change dnsmasq may have added one of them.
+    return Command(("ipset", "restore", "-exist"), "".join(f"{line}\n" for line in lines))
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
+    """Our rules of one family, without the ``-A CHAIN`` before them."""
+    rules: dict[Chain, tuple[str, ...]] = {}
+
+    def put(table: str, name: str, lines: Sequence[str]) -> None:
+        if lines:
+            rules[Chain(family, table, name)] = tuple(lines)
+
+    put("mangle", CHAIN, [_entry(entry, family) for entry in wanted.entries if entry.family in (None, family)])
+    for hook in ("PREROUTING", "OUTPUT"):
+        put("mangle", hook, [_jump(jump) for jump in wanted.jumps if jump.hook == hook])
+    put("mangle", "FORWARD", [_clamp(clamp) for clamp in wanted.clamps if clamp.family == family])
+    put("nat", "POSTROUTING", [_nat(nat) for nat in wanted.nats if nat.family == family])
+    return rules
+
+
+def _entry(entry: Entry, family: Family) -> str:
+    words = []
+    if entry.arrives_on:
+        words.append(f"-i {entry.arrives_on}")
+    if entry.to:
+        words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
+    if entry.answers:
+        words.append("-m conntrack --ctdir REPLY")
+    if entry.to_set_of:
+        name = entry.to_set_of.set if family == 4 else entry.to_set_of.set6
+        words.append(f"-m set --match-set {name} dst")
+    if entry.marked is not None:
+        words.append(f"-m mark --mark {entry.marked:#x}")
+    words.append(_comment(entry.why))
+    words.append("-j RETURN" if entry.mark is None else f"-j MARK --set-xmark {entry.mark:#x}/0xffffffff")
+    return " ".join(words)
+
+
+def _jump(jump: Jump) -> str:
+    return f"{_comment(jump.why)} -j {CHAIN}"
+
+
+def _clamp(clamp: Clamp) -> str:
+    side = "-o" if clamp.leaving else "-i"
+    target = "--clamp-mss-to-pmtu" if clamp.mss is None else f"--set-mss {clamp.mss}"
+    syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
+    return f"{side} {clamp.interface} {syn} {_comment(clamp.why)} -j TCPMSS {target}"
+
+
+def _nat(nat: Nat) -> str:
+    target = "MASQUERADE" if nat.to is None else f"SNAT --to-source {nat.to}"
+    return f"-o {nat.interface} -m mark --mark {nat.mark:#x} {_comment(nat.why)} -j {target}"
+
+
+def _comment(why: str) -> str:
+    return f'-m comment --comment "{TAG}: {why}"'
+
+
+def canonical(rule: str) -> frozenset[tuple[str, ...]]:
+    """The options of a rule whatever their order: versions of iptables-save put the comment first or last.
+
+    ``-m NAME`` says only where the next options come from, and ``/32`` is the length of any single address.
+    """
+    groups: list[list[str]] = []
+    for word in shlex.split(rule):
+        if word == "!" or (word.startswith("-") and not (groups and groups[-1] == ["!"])):
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word.removesuffix("/32").removesuffix("/128"))
+    return frozenset(tuple(group) for group in groups if group[0] not in ("-m", "--match"))
+
+
+def _chains(*rules: Mapping[Chain, object]) -> list[Chain]:
+    """The chains of all, GFWLIST first: the others jump to it."""
+    return sorted({chain for some in rules for chain in some}, key=lambda chain: (chain.name != CHAIN, chain))
+
+
+def _same(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return [canonical(rule) for rule in one] == [canonical(rule) for rule in other]
+
+
+def _transaction(
+    family: Family, table: str, old: Mapping[Chain, Sequence[str]], new: Mapping[Chain, Sequence[str]]
+) -> str:
+    """Input for ``iptables-restore --noflush`` that takes our rules from ``old`` to ``new``; empty if they are equal.
+
+    In the chains that are not ours only our rules are touched. They go first: a foreign SNAT rule that takes every
+    packet would leave ours nothing.
+    """
+    declare, remove, add, drop = [], [], [], []
+    for chain in _chains(old, new):
+        if (chain.family, chain.table) != (family, table) or _same(old.get(chain), new.get(chain)):
+            continue
+        if chain.name == CHAIN and chain in new:
+            declare.append(f":{CHAIN} - [0:0]")  # which also empties it
+            add += [f"-A {CHAIN} {rule}" for rule in new[chain]]
+        elif chain.name == CHAIN:
+            drop += [f"-F {CHAIN}", f"-X {CHAIN}"]
+        else:
+            remove += [f"-D {chain.name} {rule}" for rule in old.get(chain, ())]
+            add += [f"-I {chain.name} {place} {rule}" for place, rule in enumerate(new.get(chain, ()), 1)]
+    lines = [*declare, *remove, *add, *drop]
+    return "".join(f"{line}\n" for line in (f"*{table}", *lines, "COMMIT")) if lines else ""
+
+
+def _iptables_restore(tool: str, text: str) -> Command:
+    return Command((f"{tool}-restore", "--noflush", "-w"), text)
+
+
+def _remove_base(
+    family: Family,
+    table: str,
+    old: frozenset[tuple[str, str, str]] | None,
+    new: frozenset[tuple[str, str, str]] | None,
+) -> list[Command]:
+    """The command that removes the base chains of ``old`` that ``new`` has not, and then the table."""
+    gone = sorted(
+        (chain for chain in (old or frozenset()) - (new or frozenset()) if chain[:2] == (_NFT_FAMILY[family], table)),
+        key=lambda chain: (chain[2] == "", chain),
+    )
+    lines = [f"delete chain {nft} {table} {name}" if name else f"delete table {nft} {table}" for nft, _, name in gone]
+    return [Command(("nft", "-f", "-"), "".join(f"{line}\n" for line in lines))] if lines else []
+
+
+# ---------------------------------------------------------------- observe
+
+
+def set_names(policies: Iterable[PolicyConfig]) -> list[str]:
+    """The sets of the policies."""
+    return [_create_words(line)[0] for policy in policies for line in ipset.creates(policy)]
+
+
+def observe(runner: Runner, names: Iterable[str]) -> IptablesState:
+    """Look at the sets called ``names``, and at our rules of both families.
+
+    iptables-save without ``-t`` looks at the tables that are there, and makes none.
+    """
+    present = (runner.ask("ipset", "list", "-n") or "").split()
+    sets = {name: _parse_set(runner.read("ipset", "save", name)) for name in dict.fromkeys(names) if name in present}
+    rules: dict[Chain, tuple[str, ...]] = {}
+    foreign: set[tuple[str, str, str]] = set()
+    for family, tool in _TOOL.items():
+        _parse_rules(family, runner.ask(f"{tool}-save") or "", rules, foreign)
+    base = _base_chains(runner)
+    return IptablesState(sets, rules, base, _in_use(base or frozenset(), foreign))
+
+
+def _parse_set(text: str) -> IpsetState:
+    create, *adds = text.splitlines()
+    return IpsetState(_create_words(create.strip())[1], frozenset(line.split()[2] for line in adds))
+
+
+def _parse_rules(
+    family: Family, text: str, rules: dict[Chain, tuple[str, ...]], foreign: set[tuple[str, str, str]]
+) -> None:
+    """The output of ``iptables-save``: our rules into ``rules``, the chains that others use into ``foreign``."""
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(":"):
+            name, policy = line[1:].split()[:2]
+            if name == CHAIN and table == "mangle":
+                rules[Chain(family, table, name)] = ()
+            elif policy != "ACCEPT":  # a chain of somebody's, or a base chain that is closed
+                foreign.add((_NFT_FAMILY[family], table, name))
+        elif line.startswith("-A "):
+            _, name, rule = line.split(" ", 2)
+            chain = Chain(family, table, name)
+            if (name == CHAIN and table == "mangle") or _is_ours(rule):
+                rules[chain] = (*rules.get(chain, ()), rule)
+            else:
+                foreign.add((_NFT_FAMILY[family], table, name))
+
+
+def _is_ours(rule: str) -> bool:
+    words = shlex.split(rule)
+    comments = [words[index + 1] for index, word in enumerate(words[:-1]) if word == "--comment"]
+    return any(comment == TAG or comment.startswith(f"{TAG}:") for comment in comments)
+
+
+def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:
+    """The chains and tables of nf_tables that iptables-nft works in; None where it is another iptables."""
+    if "nf_tables" not in (runner.ask("iptables", "-V") or ""):
+        return None
+    found = set()
+    for what in ("tables", "chains"):
+        text = runner.ask("nft", "-j", "list", what)
+        if text is None:  # iptables-nft without nft: nothing can be seen, and nothing removed
+            return None
+        for entry in json.loads(text)["nftables"]:
+            chain, table = entry.get("chain"), entry.get("table")
+            if table and table["name"] in _TABLES and table["family"] in _NFT_FAMILY.values():
+                found.add((table["family"], table["name"], ""))
+            elif chain and chain["table"] in _TABLES and chain["family"] in _NFT_FAMILY.values():
+                found.add((chain["family"], chain["table"], chain["name"]))
+    found -= {(family, "mangle", CHAIN) for family in _NFT_FAMILY.values()}
+    return frozenset(found)
+
+
+def _in_use(
+    base: frozenset[tuple[str, str, str]], foreign: Iterable[tuple[str, str, str]]
+) -> frozenset[tuple[str, str, str]]:
+    """Chains with foreign rules, and tables of which a chain stays."""
+    used = set(foreign)
+    return frozenset(used | {(family, table, "") for family, table, _ in used})

@@ -1,0 +1,342 @@
+"""The backend of nftables: one table, ``inet gfwtools``, that ``nft -f`` takes from one state to another at once.
+
+The table and everything in it is ours; nothing outside of it is looked at. Chains are made anew, sets are not: what
+dnsmasq has learned stays in them.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
+from typing import Any
+
+from gfwtools.config import Address, Network, PolicyConfig
+from gfwtools.host.plan import Piece, State, Step, compare
+from gfwtools.host.run import Command, Runner
+from gfwtools.host.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
+from gfwtools.render import nftables as render
+
+__all__ = ["NftChain", "NftSet", "Nftables", "NftablesState", "observe"]
+
+TABLE = render.TABLE
+#: Family, first and last address as numbers: what an interval set knows of its elements.
+Span = tuple[int, int, int]
+
+# `route` has the packet routed again when its mark has changed; a filter chain in output would mark it and do no more.
+_OUTPUT = "type route hook output priority mangle; policy accept;"
+_PREROUTING = "type filter hook prerouting priority mangle; policy accept;"
+_FORWARD = "type filter hook forward priority mangle; policy accept;"
+# Before other people's chains: the first one that translates a connection has the say.
+_POSTROUTING = "type nat hook postrouting priority srcnat - 1; policy accept;"
+_HOOKS = {"OUTPUT": ("output", _OUTPUT), "PREROUTING": ("prerouting", _PREROUTING)}
+
+
+@dataclass(frozen=True, slots=True)
+class NftChain:
+    """A chain: its hook as nft prints it (empty for one that is only jumped to) and its rules, first to last."""
+
+    hook: str
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NftSet:
+    """A set: its properties as nft prints them, one a line, and its elements, merged where they touch."""
+
+    properties: tuple[str, ...]
+    elements: tuple[Span, ...] = ()
+
+    @property
+    def is_seed(self) -> bool:
+        """Interval sets hold the seed and nothing else; the others are dnsmasq's."""
+        return "flags interval" in self.properties
+
+
+@dataclass(frozen=True, slots=True)
+class NftablesState:
+    """Table ``inet gfwtools``."""
+
+    sets: Mapping[str, NftSet] = field(default_factory=dict)
+    chains: Mapping[str, NftChain] = field(default_factory=dict)
+    exists: bool = False
+
+    @classmethod
+    def of(cls, wanted: Wanted) -> "NftablesState":
+        """``wanted`` in the backend's own words."""
+        return cls(_sets(wanted), _chains(wanted), exists=bool(wanted.sets))
+
+
+class Nftables:
+    """The part of the plumbing that marks and translates, in the words of nft."""
+
+    def pieces(self, there: NftablesState, wanted: NftablesState) -> list[Piece]:
+        pieces = []
+        for name, want in wanted.sets.items():
+            found = there.sets.get(name)
+            properties = "; ".join(want.properties)
+            if found is None:
+                pieces.append(Piece(f"set {TABLE} {name}", State.MISSING, properties))
+                continue
+            fits = found.properties == want.properties
+            detail = properties if fits else f"{'; '.join(found.properties)}, should be {properties}"
+            pieces.append(Piece(f"set {TABLE} {name}", State.OK if fits else State.MISMATCH, detail))
+            if want.elements or _lacks(found, want):
+                state = State.MISMATCH if _lacks(found, want) else State.OK
+                pieces.append(Piece(f"seeds of {name}", state, f"{len(want.elements)}"))
+        gone = [name for name in there.sets if name not in wanted.sets]
+        pieces += [Piece(f"set {TABLE} {name}", State.MISMATCH, "not wanted") for name in gone]
+        for name in dict.fromkeys((*wanted.chains, *there.chains)):
+            chain = wanted.chains.get(name, NftChain(""))
+            found_chain = there.chains.get(name)
+            rules = found_chain.rules if found_chain else None
+            pieces += compare(f"nft {TABLE} {name}", chain.rules, rules, canonical)
+            if found_chain and found_chain.hook != chain.hook:
+                detail = f"{found_chain.hook or 'no hook'}, should be {chain.hook or 'no chain'}"
+                pieces.append(Piece(f"nft {TABLE} {name}", State.MISMATCH, detail))
+        return pieces
+
+    def steps(self, there: NftablesState, wanted: NftablesState) -> list[Step]:
+        do = transaction(there, wanted)
+        if not do:
+            return []
+        why = "mark packets to the sets, translate their source" if wanted.exists else "not wanted any more"
+        undo = transaction(wanted, there)
+        return [Step(f"table {TABLE}", why, (_nft(do),), (_nft(undo),) if undo else ())]
+
+    def learned(self, there: NftablesState, policy: PolicyConfig) -> tuple[Address, ...]:
+        """The addresses that dnsmasq has put into the sets of ``policy``."""
+        return tuple(
+            address
+            for family in (4, 6)
+            for span in there.sets.get(f"{policy.set}{family}", NftSet(())).elements
+            for network in _networks(span)
+            for address in network
+        )
+
+
+# ---------------------------------------------------------------- wanted, in the words of nft
+
+
+_DECLARATION = re.compile(rf"add set {TABLE} (?P<name>\S+) \{{ (?P<properties>.*) \}}")
+
+
+def _sets(wanted: Wanted) -> dict[str, NftSet]:
+    sets = {}
+    for address_sets in wanted.sets:
+        policy = address_sets.policy
+        elements: dict[str, Iterable[Network | Address]] = {}
+        for family in (4, 6):
+            elements[f"{policy.set}_seed{family}"] = [n for n in address_sets.seeds if n.version == family]
+            elements[f"{policy.set}{family}"] = [a for a in address_sets.learned if a.version == family]
+        for line in render.declarations(policy):
+            match = _DECLARATION.fullmatch(line)
+            if match:
+                properties = tuple(part.strip() for part in match["properties"].split(";") if part.strip())
+                sets[match["name"]] = NftSet(properties, _merge(map(_span, elements.get(match["name"], ()))))
+    return sets
+
+
+def _chains(wanted: Wanted) -> dict[str, NftChain]:
+    """The chains in the order in which they can be made: GFWLIST before those that jump to it."""
+    if not wanted.entries:
+        return {}
+    chains = {CHAIN: NftChain("", tuple(rule for entry in wanted.entries for rule in _entries(entry)))}
+    for jump in wanted.jumps:
+        name, hook = _HOOKS[jump.hook]
+        chains[name] = NftChain(hook, (f"jump {CHAIN} {_comment(jump.why)}",))
+    if wanted.clamps:
+        chains["forward"] = NftChain(_FORWARD, tuple(map(_clamp, wanted.clamps)))
+    if wanted.nats:
+        chains["postrouting"] = NftChain(_POSTROUTING, tuple(map(_nat, wanted.nats)))
+    return chains
+
+
+def _entry(entry: Entry) -> str:
+    ip = "ip" if entry.family == 4 else "ip6"
+    words = []
+    if entry.answers:
+        words.append("ct direction reply")
+    if entry.arrives_on:
+        words.append(f'iifname "{entry.arrives_on}"')
+    if entry.to:
+        words.append(f"{ip} daddr {entry.to}")
+    if entry.marked is not None:
+        words.append(f"meta mark {entry.marked:#x}")
+    verdict = "return" if entry.mark is None else f"meta mark set {entry.mark:#x}"
+    return " ".join([*words, verdict, _comment(entry.why)])
+
+
+def _entries(entry: Entry) -> tuple[str, ...]:
+    """The rules of an entry: one, or one a set where the policy has two, the learned addresses and the seed."""
+    if not entry.to_set_of:
+        return (_entry(entry),)
+    ip = "ip" if entry.family == 4 else "ip6"
+    names = (f"{entry.to_set_of.set}{entry.family}", f"{entry.to_set_of.set}_seed{entry.family}")
+    return tuple(f"{ip} daddr @{name} {_entry(entry)}" for name in names)
+
+
+def _clamp(clamp: Clamp) -> str:
+    side = "oifname" if clamp.leaving else "iifname"
+    size = "rt mtu" if clamp.mss is None else str(clamp.mss)
+    match = f'meta nfproto ipv{clamp.family} {side} "{clamp.interface}" tcp flags syn'
+    return f"{match} tcp option maxseg size set {size} {_comment(clamp.why)}"
+
+
+def _nat(nat: Nat) -> str:
+    target = "masquerade" if nat.to is None else f"snat {'ip' if nat.family == 4 else 'ip6'} to {nat.to}"
+    match = f'meta nfproto ipv{nat.family} oifname "{nat.interface}" meta mark {nat.mark:#x}'
+    return f"{match} {target} {_comment(nat.why)}"
+
+
+def _comment(why: str) -> str:
+    return f'comment "{TAG}: {why}"'
+
+
+def canonical(rule: str) -> str:
+    """nft prints a mark with eight digits, and counters where somebody has added them."""
+    return re.sub(r"\b0x0+(?=[0-9a-f])", "0x", re.sub(r" ?counter packets \d+ bytes \d+", "", rule))
+
+
+# ---------------------------------------------------------------- from one state to another
+
+
+def transaction(old: NftablesState, new: NftablesState) -> str:
+    """Input for ``nft -f`` that takes the table from ``old`` to ``new``; empty where they are equal."""
+    if not new.exists:
+        return f"delete table {TABLE}\n" if old.exists else ""
+    gone = [name for name in old.sets if name not in new.sets]
+    # A set of another kind under our name cannot be changed; it is made anew, and so is every rule that names it.
+    remade = [name for name, s in new.sets.items() if name in old.sets and old.sets[name].properties != s.properties]
+    made = [name for name in new.sets if name not in old.sets or name in remade]
+    chains: list[str] = []
+    if gone or remade or _rules(old.chains) != _rules(new.chains):
+        chains = [f"flush chain {TABLE} {name}" for name in old.chains]
+        chains += [
+            f"delete chain {TABLE} {name}"
+            for name, chain in old.chains.items()
+            if name not in new.chains or new.chains[name].hook != chain.hook
+        ]
+    lines = [*chains, *(f"delete set {TABLE} {name}" for name in (*gone, *remade))]
+    lines += [f"add set {TABLE} {name} {{ {'; '.join(new.sets[name].properties)}; }}" for name in made]
+    if chains or _rules(old.chains) != _rules(new.chains):
+        for name, chain in new.chains.items():
+            if name not in old.chains or old.chains[name].hook != chain.hook:
+                lines.append(f"add chain {TABLE} {name}" + (f" {{ {chain.hook} }}" if chain.hook else ""))
+        lines += [f"add rule {TABLE} {name} {rule}" for name, chain in new.chains.items() for rule in chain.rules]
+    for name, want in new.sets.items():
+        lines += _fill(name, NftSet(()) if name in made else old.sets[name], want)
+    if not lines and old.exists:
+        return ""
+    return "".join(f"{line}\n" for line in ([] if old.exists else [f"add table {TABLE}"]) + lines)
+
+
+def _rules(chains: Mapping[str, NftChain]) -> dict[str, tuple[str, list[str]]]:
+    return {name: (chain.hook, [canonical(rule) for rule in chain.rules]) for name, chain in chains.items()}
+
+
+def _lacks(found: NftSet, wanted: NftSet) -> bool:
+    """A seed set must hold its seed and nothing else; in dnsmasq's there may be more."""
+    if wanted.is_seed:
+        return found.elements != wanted.elements
+    return not set(wanted.elements) <= set(found.elements)
+
+
+def _fill(name: str, found: NftSet, wanted: NftSet) -> list[str]:
+    if not _lacks(found, wanted):
+        return []
+    lines = [f"flush set {TABLE} {name}"] if wanted.is_seed and found.elements else []
+    new = wanted.elements if wanted.is_seed else sorted(set(wanted.elements) - set(found.elements))
+    elements = ", ".join(
+        str(network).removesuffix("/32").removesuffix("/128") for span in new for network in _networks(span)
+    )
+    if elements:
+        lines.append(f"add element {TABLE} {name} {{ {elements} }}")
+    return lines
+
+
+def _nft(text: str) -> Command:
+    return Command(("nft", "-f", "-"), text)
+
+
+# ---------------------------------------------------------------- spans
+
+
+def _span(item: Network | Address) -> Span:
+    if isinstance(item, IPv4Address | IPv6Address):
+        return item.version, int(item), int(item)
+    return item.version, int(item.network_address), int(item.broadcast_address)
+
+
+def _merge(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """In order, and those that touch as one: what ``auto-merge`` does (nft(8))."""
+    merged: list[Span] = []
+    for family, first, last in sorted(spans):
+        if merged and merged[-1][0] == family and first <= merged[-1][2] + 1:
+            merged[-1] = (family, merged[-1][1], max(last, merged[-1][2]))
+        else:
+            merged.append((family, first, last))
+    return tuple(merged)
+
+
+def _networks(span: Span) -> list[Network]:
+    family, first, last = span
+    if family == 4:
+        return list(summarize_address_range(IPv4Address(first), IPv4Address(last)))
+    return list(summarize_address_range(IPv6Address(first), IPv6Address(last)))
+
+
+# ---------------------------------------------------------------- observe
+
+
+def observe(runner: Runner) -> NftablesState:
+    """Look at the table: its text without the elements (``-t``), and the elements as JSON."""
+    family, table = TABLE.split()
+    text = runner.ask("nft", "-t", "list", "table", family, table)
+    if text is None:
+        return NftablesState()
+    listing = json.loads(runner.read("nft", "-j", "list", "table", family, table))["nftables"]
+    elements = {entry["set"]["name"]: entry["set"].get("elem", ()) for entry in listing if "set" in entry}
+    sets: dict[str, NftSet] = {}
+    chains: dict[str, NftChain] = {}
+    for kind, name, lines in _blocks(text):
+        if kind == "set":
+            spans = map(_element_span, elements.get(name, ()))
+            properties = tuple(line for line in lines if not line.startswith("elements"))
+            is_seed = "flags interval" in properties
+            sets[name] = NftSet(properties, _merge(spans) if is_seed else tuple(sorted(spans)))
+        elif kind == "chain":
+            hook = lines[0] if lines and lines[0].startswith("type ") else ""
+            chains[name] = NftChain(hook, tuple(lines[1:] if hook else lines))
+    ordered = sorted(chains, key=lambda name: name != CHAIN)
+    return NftablesState(sets, {name: chains[name] for name in ordered}, exists=True)
+
+
+def _blocks(text: str) -> Iterable[tuple[str, str, Sequence[str]]]:
+    """``kind NAME { lines }`` for each block in the listing of a table."""
+    kind, name = "", ""
+    lines: list[str] = []
+    for line in map(str.strip, text.splitlines()[1:-1]):
+        head = re.fullmatch(r"(\w+) (\S+) \{", line)
+        if head and not kind:
+            kind, name, lines = head[1], head[2], []
+        elif line == "}" and kind:
+            yield kind, name, lines
+            kind = ""
+        elif line and kind:
+            lines.append(line)
+
+
+def _element_span(element: Any) -> Span:
+    """An element in the JSON of nft (libnftables-json(5)): an address, a prefix, a range, or one with a timeout."""
+    if isinstance(element, str):
+        address = ip_address(element)
+        return address.version, int(address), int(address)
+    if "elem" in element:
+        return _element_span(element["elem"]["val"])
+    if "prefix" in element:
+        address = ip_address(element["prefix"]["addr"])
+        size = 1 << (address.max_prefixlen - element["prefix"]["len"])
+        return address.version, int(address), int(address) + size - 1
+    first, last = map(ip_address, element["range"])
+    return first.version, int(first), int(last)

@@ -1,0 +1,116 @@
+"""Steps from the state that is to the state that we want, and the plan as a script that can be run by hand.
+
+A :class:`Part` of the plumbing says what is there, and how to get from one state to another. ``up`` goes from what is
+there to what is wanted, ``down`` from what is there to nothing, and the inverse of a step is the same way back: one
+function a part serves all three.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from gfwtools.host.run import Command
+
+__all__ = ["Comparison", "Part", "Piece", "State", "Step", "compare", "script"]
+
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class State(StrEnum):
+    """How a piece of the host compares with what is wanted."""
+
+    OK = "OK"
+    MISSING = "MISSING"
+    MISMATCH = "MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing that is wanted, and how it is: ``name`` is where to look, ``detail`` the thing itself."""
+
+    name: str
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: what and why, the commands that make it, and those that take it back."""
+
+    what: str
+    why: str
+    do: tuple[Command, ...]
+    undo: tuple[Command, ...]
+    divisible: bool = False
+    """It may be half done when it fails. Its inverse then has to be one that can be run at any point of it."""
+
+
+class Part(Protocol[S_contra]):
+    """One part of the plumbing. Both functions are pure, and ``steps`` is empty exactly where all pieces are OK."""
+
+    def pieces(self, there: S_contra, wanted: S_contra) -> list[Piece]:
+        """Every piece of ``wanted``, and whatever of ours is there that should not be."""
+
+    def steps(self, there: S_contra, wanted: S_contra) -> list[Step]:
+        """The steps from ``there`` to ``wanted``, in an order in which no packet goes astray."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Generic[S]):
+    """A part, as it is and as it shall be."""
+
+    part: Part[S]
+    there: S
+    wanted: S
+
+    def pieces(self) -> list[Piece]:
+        return self.part.pieces(self.there, self.wanted)
+
+    def steps(self) -> list[Step]:
+        return self.part.steps(self.there, self.wanted)
+
+
+def compare(
+    name: str, wanted: Sequence[str], there: Sequence[str] | None, same: Callable[[str], object]
+) -> list[Piece]:
+    """The pieces of a chain: each rule that is wanted, each of ours that is not, and the order they are in.
+
+    :param there: None where the chain is missing.
+    :param same: rule -> a value that is equal for two spellings of one rule.
+    """
+    have = [same(rule) for rule in there or ()]
+    want = [same(rule) for rule in wanted]
+    pieces = [
+        Piece(name, State.OK if key in have else State.MISSING, rule) for key, rule in zip(want, wanted, strict=True)
+    ]
+    if not wanted and there is None:
+        pieces.append(Piece(name, State.MISSING))
+    pieces += [
+        Piece(name, State.MISMATCH, f"not wanted: {rule}")
+        for key, rule in zip(have, there or (), strict=True)
+        if key not in want
+    ]
+    if have != want and all(piece.state is State.OK for piece in pieces):
+        pieces.append(Piece(name, State.MISMATCH, "rules twice or in another order"))
+    return pieces
+
+
+def script(steps: Iterable[Step]) -> str:
+    """The plan as a shell script; it stops at the first command that fails."""
+    lines = ["#!/bin/sh", "set -e"]
+    for step in steps:
+        lines += ["", f"# {step.what}: {step.why}", *map(_shell, step.do)]
+    return "\n".join(lines) + "\n"
+
+
+def _shell(command: Command) -> str:
+    if not command.stdin:
+        return str(command)
+    end = "EOF"
+    while end in command.stdin.splitlines():
+        end += "_"
+    # tee is there for the file; what it repeats is of no use.
+    quiet = " >/dev/null" if command.argv[0] == "tee" else ""
+    return f"{command}{quiet} <<'{end}'\n{command.stdin}{end}"

@@ -1,0 +1,88 @@
+"""``up`` and ``down``: look, compare, and run the difference. This is what the boot script runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gfwtools import store
+from gfwtools.config import Config
+from gfwtools.host import learned, record
+from gfwtools.host.apply import apply
+from gfwtools.host.plan import Step
+from gfwtools.host.record import Record
+from gfwtools.host.run import Runner
+from gfwtools.host.survey import Survey, look, look_for_down
+
+__all__ = ["clear_caches", "down", "look", "look_for_down", "up"]
+
+
+def up(config: Config, runner: Runner, *, clear_cache: Callable[[], bool] | None = None) -> list[Step]:
+    """Bring the plumbing from whatever it is to what the configuration wants; where it is so already, change nothing.
+
+    The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
+    an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` tells).
+
+    :param clear_cache: has dnsmasq clear its cache, and says whether one did; by default :func:`clear_caches`.
+    :returns: the steps that were run.
+    :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with store.lock(config.paths.state_dir / "host.lock"):
+        survey = look(config, runner)
+        after = survey.next_record()
+        _run(config, survey, runner, after)
+        if survey.makes_sets:
+            cleared = clear_cache() if clear_cache else clear_caches(config)
+            record.save(config.paths, replace(after, cache_cleared=cleared))
+        learned.forget(config)
+        return survey.steps
+
+
+def down(config: Config, runner: Runner) -> list[Step]:
+    """Remove what is ours and put back what was there before it; what dnsmasq has learned is saved for :func:`up`.
+
+    It needs neither the interface nor the tools of a backend, and a second time it finds nothing to do.
+
+    :returns: the steps that were run.
+    :raises HostError: a step failed, and the plumbing is as it was before.
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with store.lock(config.paths.state_dir / "host.lock"):
+        survey = look_for_down(config, runner)
+        learned.save(config, survey.learned)
+        _run(config, survey, runner, Record())
+        record.forget(config.paths)
+        return survey.steps
+
+
+def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:
+    """Run the steps. Until they are done the record holds both ends: the power may go half-way."""
+    if not survey.steps:
+        return
+    before = survey.record
+    both = replace(
+        after,
+        boot=before.boot,
+        sysctls={**before.sysctls, **after.sysctls},
+        chains=tuple(sorted({*before.chains, *after.chains})),
+        sets=tuple(sorted({*before.sets, *after.sets})),
+        folders=after.folders or before.folders,
+    )
+    record.save(config.paths, both)
+    try:
+        apply(survey.steps, runner)
+    except BaseException:
+        record.save(config.paths, before)
+        raise
+    record.save(config.paths, after)
+
+
+def clear_caches(config: Config) -> bool:
+    """Have every running dnsmasq clear its cache: an answer from it adds nothing to a set that was just made.
+
+    :returns: whether the host's main dnsmasq has.
+    """
+    from gfwtools.resolver import hang_up
+
+    for policy in config.policies:
+        hang_up(config.paths.second_pid(policy.name))
+    return hang_up(config.paths.at(config.dns.pid_file))

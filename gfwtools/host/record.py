@@ -1,0 +1,79 @@
+"""What the host was like before, so that ``down`` can put it back (``host.json``).
+
+Most of the plumbing needs no record: what is ours is known by its name, its comment or its protocol. A kernel parameter
+and a base chain that iptables has made on the way look the same whoever made them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from gfwtools import store
+from gfwtools.config import Paths
+from gfwtools.host.run import Runner
+
+__all__ = ["Record", "boot_id", "forget", "load", "save"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What ``up`` has changed since the host was booted."""
+
+    boot: str = ""
+    sysctls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Key -> the value before, and the value that was set."""
+    chains: tuple[tuple[str, str, str], ...] = ()
+    """Family of nft (ip, ip6), table, and base chain that iptables-restore made; "" for the table itself."""
+    sets: tuple[str, ...] = ()
+    """Sets of ipset that were made: those of a policy that is no longer in the configuration are still ours."""
+    folders: tuple[str, ...] = ()
+    """Folders that were made for the file with the names of tables."""
+    sets_made: float = 0.0
+    """When the sets were made, in seconds since boot; 0 where they never were."""
+    cache_cleared: bool = False
+    """dnsmasq has cleared its cache since."""
+
+
+def boot_id(runner: Runner) -> str:
+    """What the kernel calls this boot (random(4))."""
+    return (runner.ask("sysctl", "-n", "kernel/random/boot_id") or "").strip()
+
+
+def _path(paths: Paths) -> Path:
+    return paths.state_dir / "host.json"
+
+
+def load(paths: Paths, boot: str) -> Record:
+    """The record of this boot; an empty one where there is none, where it is damaged, or from before a reboot.
+
+    :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
+    """
+    data = store.read(_path(paths))
+    try:
+        document = json.loads(data or b"{}")
+        record = Record(
+            boot=str(document.get("boot", "")),
+            sysctls={str(key): (str(old), str(new)) for key, (old, new) in document.get("sysctls", {}).items()},
+            chains=tuple((str(a), str(b), str(c)) for a, b, c in document.get("chains", ())),
+            sets=tuple(map(str, document.get("sets", ()))),
+            folders=tuple(map(str, document.get("folders", ()))),
+            sets_made=float(document.get("sets_made", 0.0)),
+            cache_cleared=bool(document.get("cache_cleared", False)),
+        )
+    except (ValueError, TypeError, AttributeError):
+        return Record(boot=boot)
+    return record if record.boot == boot else Record(boot=boot, folders=record.folders)
+
+
+def save(paths: Paths, record: Record) -> None:
+    """:raises StoreError: it could not be written."""
+    store.write_all({_path(paths): (json.dumps(asdict(record), indent=1) + "\n").encode()})
+
+
+def forget(paths: Paths) -> None:
+    """Remove the record: nothing of ours is left.
+
+    :raises StoreError: it cannot be removed.
+    """
+    store.remove([_path(paths)])

@@ -1,0 +1,297 @@
+"""The wanted state as data: what a configuration wants of a host."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from gfwtools.config import Config, Host, PolicyConfig, Upstream, loads
+from gfwtools.errors import HostError
+from gfwtools.host.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
+from gfwtools.host.iptables import Chain, IptablesState, canonical
+from gfwtools.host.nftables import NftablesState
+from gfwtools.host.run import Recorder
+from gfwtools.host.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
+from gfwtools.render import ipset, nftables
+
+ENDPOINT = ip_address("203.0.113.9")
+WG0 = Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),), (ENDPOINT,))
+WG1 = Interface("wg1", True, 1400, (ip_interface("10.1.0.2/24"), ip_interface("fd00:1::2/64")))
+ONE = Config()
+TWO = Config(
+    host=Host(gateway=True),
+    policies=(PolicyConfig(), PolicyConfig(name="work", set="work", mark=0xBEEF, table=51900, interface="wg1")),
+)
+
+
+def facts(*interfaces: Interface, **more: object) -> Facts:
+    return replace(Facts("iptables", interfaces={item.name: item for item in interfaces}), **more)
+
+
+def marks(state: Wanted) -> list[tuple[str, int | None, int | None]]:
+    return [(entry.to_set_of.set, entry.family, entry.mark) for entry in state.entries if entry.to_set_of]
+
+
+def test_a_policy_has_two_rules_a_family() -> None:
+    assert wanted(ONE, facts(WG0)).rules == (
+        Rule(4, 5180, MAIN, suppress_prefixlength=0),
+        Rule(4, 5181, 51820, fwmark=0xCA6C),
+        Rule(6, 5180, MAIN, suppress_prefixlength=0),
+        Rule(6, 5181, 51820, fwmark=0xCA6C),
+    )
+
+
+def test_the_second_policy_has_the_next_two_preferences() -> None:
+    rules = wanted(TWO, facts(WG0, WG1)).rules
+    assert sorted({rule.preference for rule in rules}) == [5180, 5181, 5182, 5183]
+    assert Rule(4, 5183, 51900, fwmark=0xBEEF) in rules
+
+
+def test_the_base_of_the_preferences_can_be_chosen() -> None:
+    config = replace(ONE, host=Host(preference=100))
+    assert {rule.preference for rule in wanted(config, facts(WG0)).rules} == {100, 101}
+
+
+def test_a_tunnel_without_ipv6_has_only_the_kill_switch_there() -> None:
+    routes = wanted(ONE, facts(WG0)).routes
+    assert [route for route in routes if route.family == 6] == [Route(6, 51820, None, None, KILL_SWITCH_METRIC)]
+    assert Route(4, 51820, None, "wg0", 0) in routes
+
+
+@pytest.mark.parametrize("interfaces", [(), (replace(WG0, up=False),)])
+def test_without_the_tunnel_there_is_only_the_kill_switch(interfaces: tuple[Interface, ...]) -> None:
+    routes = wanted(ONE, facts(*interfaces)).routes
+    assert {(route.family, route.interface) for route in routes} == {(4, None), (6, None)}
+
+
+def test_addresses_of_both_families_are_marked_even_where_the_tunnel_has_one() -> None:
+    assert marks(wanted(ONE, facts(WG0))) == [("gfwlist", 4, 0xCA6C), ("gfwlist", 6, 0xCA6C)]
+
+
+def test_the_endpoint_is_let_go_before_anything_is_marked() -> None:
+    entries = wanted(ONE, facts(WG0)).entries
+    guard = next(index for index, entry in enumerate(entries) if entry.to == ENDPOINT)
+    assert entries[guard].mark is None
+    assert guard < next(index for index, entry in enumerate(entries) if entry.mark)
+
+
+def test_an_address_of_two_policies_is_the_first_ones() -> None:
+    entries = wanted(TWO, facts(WG0, WG1)).entries
+    stop = next(index for index, entry in enumerate(entries) if entry.marked == 0xCA6C)
+    assert [entry.mark for entry in entries[:stop] if entry.mark] == [0xCA6C, 0xCA6C]
+    assert [entry.mark for entry in entries[stop:] if entry.mark] == [0xBEEF, 0xBEEF]
+
+
+def test_what_comes_out_of_a_tunnel_is_not_sent_into_one_again() -> None:
+    arriving = [entry.arrives_on for entry in wanted(TWO, facts(WG0, WG1)).entries if entry.arrives_on]
+    assert arriving == ["wg0", "wg1"]
+
+
+def test_answers_are_never_marked() -> None:
+    assert wanted(ONE, facts(WG0)).entries[0] == Entry("an answer leaves by where the question came in", answers=True)
+
+
+def test_only_a_gateway_looks_at_what_it_forwards() -> None:
+    assert [jump.hook for jump in wanted(ONE, facts(WG0)).jumps] == ["OUTPUT"]
+    assert wanted(ONE, facts(WG0)).clamps == ()
+    assert [jump.hook for jump in wanted(TWO, facts(WG0, WG1)).jumps] == ["OUTPUT", "PREROUTING"]
+
+
+def test_segments_are_clamped_to_the_path_one_way_and_to_the_mtu_the_other() -> None:
+    clamps = {(c.interface, c.family, c.leaving): c.mss for c in wanted(TWO, facts(WG0, WG1)).clamps}
+    assert clamps["wg0", 4, True] is None
+    assert clamps["wg0", 4, False] == 1380
+    assert clamps["wg1", 6, False] == 1340
+
+
+def test_each_tunnel_has_a_loose_reverse_path_filter_and_only_a_gateway_forwards() -> None:
+    one = {sysctl.key: sysctl.value for sysctl in wanted(ONE, facts(WG0)).sysctls}
+    assert one == {"net/ipv4/conf/wg0/rp_filter": "2"}
+    two = [sysctl.key for sysctl in wanted(TWO, facts(WG0, WG1, advertised=("eth0",))).sysctls]
+    assert two[-3:] == ["net/ipv4/ip_forward", "net/ipv6/conf/eth0/accept_ra", "net/ipv6/conf/all/forwarding"]
+
+
+def test_ipv6_is_not_forwarded_where_no_tunnel_carries_it() -> None:
+    config = replace(ONE, host=Host(gateway=True))
+    assert [s.key for s in wanted(config, facts(WG0)).sysctls] == ["net/ipv4/conf/wg0/rp_filter", "net/ipv4/ip_forward"]
+
+
+def test_a_host_without_ipv6_has_no_rule_of_it() -> None:
+    state = wanted(TWO, facts(WG0, WG1, families=(4,)))
+    assert {item.family for item in (*state.rules, *state.routes, *state.nats, *state.clamps)} == {4}
+
+
+@pytest.mark.parametrize(
+    ("nat", "expected"),
+    [
+        ("masquerade", [(4, None), (6, None)]),
+        ("snat:10.1.0.2", [(4, "10.1.0.2"), (6, None)]),
+        ("snat:fd00:1::2", [(4, None), (6, "fd00:1::2")]),
+        ("none", []),
+    ],
+)
+def test_an_address_to_translate_to_is_for_its_own_family(nat: str, expected: list[tuple[int, str | None]]) -> None:
+    config = Config(policies=(PolicyConfig(interface="wg1", nat=nat),))
+    nats = wanted(config, facts(WG1)).nats
+    assert [(item.family, str(item.to) if item.to else None) for item in nats] == expected
+    assert all(item.mark == 0xCA6C for item in nats)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nat": "snat:fd00::9"}, r"policy.gfwlist.nat: snat:fd00::9 is IPv6 and wg0 has no such address; give"),
+        ({"routes": (ip_network("fd00:2::/64"),)}, r"policy.gfwlist.routes: fd00:2::/64 is IPv6 and wg0 has no such"),
+        ({"upstream": (Upstream(ip_address("2001:db8::53")),)}, r"policy.gfwlist.upstream: 2001:db8::53 is IPv6 and"),
+    ],
+)
+def test_an_address_of_a_family_that_the_tunnel_lacks_is_an_error(change: dict[str, object], message: str) -> None:
+    config = Config(policies=(replace(PolicyConfig(), **change),))
+    with pytest.raises(HostError, match=message):
+        wanted(config, facts(WG0))
+
+
+def test_networks_behind_the_tunnel_are_in_the_main_table() -> None:
+    policy = PolicyConfig(routes=(ip_network("192.168.58.0/24"),))
+    routes = wanted(Config(policies=(policy,)), facts(WG0)).routes
+    assert Route(4, MAIN, ip_network("192.168.58.0/24"), "wg0", 0) in routes
+
+
+def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
+    state = wanted(TWO, facts(replace(WG0, name="wg0"), WG1))
+    pieces = (*state.entries, *state.jumps, *state.clamps, *state.nats)
+    for piece in pieces:
+        # nftables takes 128 octets, iptables 255.
+        assert len(f"gfwtools: {piece.why}") < 128
+        assert not set(piece.why) & set("\"'\\\n")
+
+
+# ---------------------------------------------------------------- in the words of a backend
+
+
+def test_iptables_says_it_in_the_words_of_iptables_save() -> None:
+    state = IptablesState.of(wanted(ONE, facts(WG0)), (4, 6), IptablesState())
+    assert state.rules[Chain(4, "mangle", "GFWLIST")][1:] == (
+        '-d 203.0.113.9/32 -m comment --comment "gfwtools: the peer of wg0 is reached without it" -j RETURN',
+        '-m set --match-set gfwlist dst -m comment --comment "gfwtools: policy gfwlist"'
+        " -j MARK --set-xmark 0xca6c/0xffffffff",
+    )
+    assert sorted(state.sets) == ["gfwlist", "gfwlist6", "gfwlist_direct"]
+
+
+def test_nftables_marks_in_a_route_chain_with_the_seed_apart_from_what_is_learned() -> None:
+    seeds = {"gfwlist": (ip_network("8.8.8.8/32"), ip_network("91.108.4.0/22"))}
+    state = NftablesState.of(wanted(ONE, facts(WG0, seeds=seeds)))
+    assert state.chains["output"].hook == "type route hook output priority mangle; policy accept;"
+    assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:4]] == [
+        "ip daddr @gfwlist4 meta mark set 0xca6c",
+        "ip daddr @gfwlist_seed4 meta mark set 0xca6c",
+    ]
+    assert state.sets["gfwlist_seed4"].is_seed
+    assert not state.sets["gfwlist4"].is_seed
+    assert len(state.sets["gfwlist_seed4"].elements) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("-d 1.2.3.4 -j RETURN", "-d 1.2.3.4/32 -j RETURN"),
+        ("-p tcp --tcp-flags SYN,RST SYN -j X", "-p tcp -m tcp --tcp-flags SYN,RST SYN -j X"),
+        (
+            '-m comment --comment "a b" -m set --match-set s dst -j X',
+            '-m set --match-set s dst -m comment --comment "a b" -j X',
+        ),
+    ],
+)
+def test_two_spellings_of_a_rule_are_one(one: str, other: str) -> None:
+    assert canonical(one) == canonical(other)
+
+
+def test_a_rule_and_its_opposite_are_two() -> None:
+    assert canonical("! -i wg0 -j X") != canonical("-i wg0 -j X")
+    assert canonical("-m set --match-set a dst -j X") != canonical("-m set --match-set b dst -j X")
+
+
+# ---------------------------------------------------------------- facts
+
+
+def test_endpoints_of_both_families_are_read_and_none_is_none() -> None:
+    text = "key1=\t203.0.113.1:51820\nkey2=\t[2001:db8::1]:51820\nkey3=\t(none)\nkey4=\t[fe80::1%eth0]:51820\n"
+    assert [str(address) for address in parse_endpoints(text)] == ["203.0.113.1", "2001:db8::1", "fe80::1"]
+
+
+def test_a_seed_file_reads_back_as_what_was_written(tmp_path: Path) -> None:
+    networks = [ip_network("1.0.0.0/24"), ip_network("2001:db8::/32"), IPv4Network("85.17.73.31")]
+    expected = ipset.seed_networks(PolicyConfig(), networks)
+    for text in (ipset.seed(PolicyConfig(), networks), nftables.seed(PolicyConfig(), networks)):
+        assert sorted(map(str, parse_seed(text, tmp_path))) == sorted(map(str, expected))
+
+
+def test_a_damaged_seed_file_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"gfwlist.ipset: line 2: '1.2.3.4.5' is no network; run"):
+        parse_seed("create x\nadd gfwlist 1.2.3.4.5 -exist\n", tmp_path / "gfwlist.ipset")
+
+
+BOTH = frozenset({"ip", "sysctl", "ipset", "iptables-save", "iptables-restore", "nft", "dnsmasq"})
+WORKS = {("ipset", "list", "-n"): "", ("nft", "list", "tables"): ""}
+VERSION = ("dnsmasq", "--version")
+
+
+@pytest.mark.parametrize(
+    ("options", "tools", "expected"),
+    [
+        ("ipset nftset", BOTH, "iptables"),
+        ("no-ipset nftset", BOTH, "nftables"),
+        ("ipset no-nftset", BOTH, "iptables"),
+        ("ipset", BOTH, "iptables"),
+        ("ipset nftset", BOTH - {"ipset"}, "nftables"),
+    ],
+)
+def test_the_backend_is_the_one_that_tools_and_dnsmasq_agree_on(
+    options: str, tools: frozenset[str], expected: str
+) -> None:
+    runner = Recorder({**WORKS, VERSION: f"Dnsmasq version 2.90\nCompile time options: IPv6 {options} auth\n"}, tools)
+    assert choose_backend(ONE, runner) == expected
+
+
+def test_a_kernel_without_ipset_has_nftables() -> None:
+    assert choose_backend(ONE, Recorder({("nft", "list", "tables"): ""}, BOTH)) == "nftables"
+
+
+def test_where_no_backend_can_work_each_reason_is_told() -> None:
+    runner = Recorder({**WORKS, VERSION: "Compile time options: no-ipset"}, BOTH - {"nft"})
+    with pytest.raises(
+        HostError, match="dnsmasq was built without ipset; nftables: nft: no such program; install nftables"
+    ):
+        choose_backend(ONE, runner)
+
+
+def test_a_backend_that_was_asked_for_and_cannot_work_is_an_error_with_a_remedy() -> None:
+    config = replace(ONE, host=Host(backend="nftables"))
+    with pytest.raises(HostError, match=r"host.backend = nftables: nft: no such program; install nftables"):
+        choose_backend(config, Recorder(WORKS, BOTH - {"nft"}))
+
+
+def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> None:
+    link = (
+        '[{"ifname":"wg0","flags":["UP"],"mtu":1420,"addr_info":['
+        '{"family":"inet","local":"10.0.0.2","prefixlen":24,"scope":"global"},'
+        '{"family":"inet6","local":"fe80::1","prefixlen":64,"scope":"link"}]}]'
+    )
+    answers = {**WORKS, ("ip", "-j", "address", "show", "dev", "wg0"): link}
+    found = read_facts(replace(ONE, root=tmp_path), Recorder(answers, BOTH))
+    assert found.interfaces == {"wg0": Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),))}
+    assert found.families == (4,)
+    assert found.seeds == {"gfwlist": (ip_network("8.8.8.8/32"),)}
+
+
+def test_policies_of_a_configuration_file_stand_side_by_side() -> None:
+    config = loads('[policy.gfwlist]\n[policy.work]\ninterface = "wg1"\n')
+    state = wanted(config, facts(WG0, WG1))
+    assert {(rule.table, rule.fwmark) for rule in state.rules if rule.fwmark} == {(51820, 0xCA6C), (51821, 0xCA6D)}
+    assert {(route.table, route.interface) for route in state.routes if route.interface} == {
+        (51820, "wg0"),
+        (51821, "wg1"),
+    }
+    assert Jump("OUTPUT", "what this host sends") in state.jumps
