@@ -24,7 +24,7 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
 
 test: packages check ## Run all tests (as root they include the network namespaces).
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(DEV) ## ruff and mypy --strict.
 	$(BIN)/ruff check .

@@ -332,12 +332,10 @@ class _Mirror:
         with open(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
             _require_regular(status)
-            if status.st_size > self._options.max_bytes:
-                raise self._too_large()
             body = BytesIO()
             while block := file.read(BLOCK):
                 body.write(block)
-                if body.tell() > self._options.max_bytes:  # /proc says 0, and a file can grow
+                if body.tell() > self._options.max_bytes:  # counted, for st_size is 0 in /proc and a file can grow
                     raise self._too_large()
                 self._received(body.tell(), status.st_size or None)
         return Fetched(body.getvalue(), self.source, Validators())
@@ -459,9 +457,9 @@ class _Body:
         if self._inflater is None:
             self._plain.write(data)
             return self._plain.tell() <= self._limit
-        if self._inflater.eof and data:
-            self._inflater = _inflater()  # RFC 1952 section 2.2: a gzip file is a series of members
-        while True:
+        while data:
+            if self._inflater.eof:
+                self._inflater = _inflater()  # RFC 1952 section 2.2: a gzip file is a series of members
             try:
                 block = self._inflater.decompress(data, BLOCK)
             except zlib.error as error:
@@ -469,16 +467,8 @@ class _Body:
             self._plain.write(block)
             if self._plain.tell() > self._limit:
                 return False
-            if self._inflater.eof:
-                data = self._inflater.unused_data
-                if not data:
-                    return True
-                self._inflater = _inflater()
-                continue
-            data = self._inflater.unconsumed_tail
-            # A full block may have more behind it even when all of the input is used up.
-            if not data and len(block) < BLOCK:
-                return True
+            data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+        return True
 
     def complete(self) -> bytes:
         """All of it.

@@ -101,9 +101,9 @@ class Listener:
 
     def spawn(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
-        with self._lock:
-            self._threads.append(thread)
         thread.start()
+        # Only now, or __exit__ could join a thread that has not begun. It joins the one that runs this after this.
+        self._threads.append(thread)
 
     def __enter__(self) -> Self:
         self.spawn(self._accept)

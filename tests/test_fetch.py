@@ -12,7 +12,10 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from faults import (
@@ -173,6 +176,14 @@ def test_the_failure_of_a_hedged_mirror_asks_no_third_while_the_second_answers(s
     assert not third.requests
 
 
+def test_a_failure_moves_on_at_once_beside_a_silent_mirror_as_well(serve: Serve) -> None:
+    silent, missing, third = serve(hang_before_headers()), serve(status("404 Not Found")), serve(good(LIST))
+    sources = [silent.url, missing.url, third.url]
+    took = timed(lambda: fetch(sources, replace(PATIENT, hedge=0.5)))
+    assert third.requests[0].at - missing.requests[0].at < 0.4
+    assert took < PATIENT.timeout / 4
+
+
 def test_with_hedge_zero_all_mirrors_are_asked_at_once(serve: Serve) -> None:
     servers = [serve(hang_before_headers()) for _ in range(3)]
     last = serve(good(LIST))
@@ -184,6 +195,28 @@ def test_a_mirror_that_lost_is_hung_up(serve: Serve) -> None:
     silent, mirror = serve(hang_until_hung_up()), serve(good(LIST))
     fetch([silent.url, mirror.url], replace(PATIENT, hedge=0.1))
     assert silent.broken.wait(3)
+
+
+def test_a_mirror_that_lost_before_it_was_connected_is_asked_nothing(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, mirror = serve(hang_before_headers()), serve(good(LIST))
+    over = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hang(host: object, *arguments: Any, **keywords: Any) -> Any:
+        if host == "slow.example":
+            over.wait(30)
+        return resolve("127.0.0.1", *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    slow = silent.url.replace("127.0.0.1", "slow.example")
+    try:
+        assert fetch([slow, mirror.url], replace(PATIENT, hedge=0.1)).source == mirror.url
+    finally:
+        over.set()  # it connects now, and its thread must end all the same (_no_thread_stays)
+    time.sleep(0.1)
+    assert not silent.requests
 
 
 def test_a_mirror_that_lost_while_its_body_came_is_hung_up(serve: Serve) -> None:
@@ -251,6 +284,17 @@ def test_a_list_that_came_in_time_is_taken_although_accepting_another_took_long(
 
     first, second = serve(good(LIST, delay=0.25)), serve(good(OTHER, delay=0.25))
     assert fetch([first.url, second.url], replace(QUICK, timeout=0.6), accept=accept).source == second.url
+
+
+def test_a_list_that_came_too_late_is_not_taken_because_accepting_another_took_long(serve: Serve) -> None:
+    def accept(data: bytes) -> None:
+        if data == LIST:
+            time.sleep(1.2)
+            raise ListError("not this one")
+
+    first, second = serve(good(LIST, delay=0.25)), serve(drip(OTHER, every=0.06))
+    with pytest.raises(FetchError, match=r"not this one; .*: not complete within 0\.6 s"):
+        fetch([first.url, second.url], replace(QUICK, timeout=0.6), accept=accept)
 
 
 # ---------------------------------------------------------------- errors
@@ -474,18 +518,25 @@ def test_a_coding_that_was_not_asked_for_is_a_failure(serve: Serve, coding: str)
     assert said == f"Content-Encoding '{coding}' was not asked for"
 
 
-@given(st.binary(max_size=2000), st.integers(0, 3), st.lists(st.integers(1, 300), min_size=1, max_size=9))
-def test_a_compressed_body_comes_out_whole_however_it_is_cut_into_chunks(
-    body: bytes, more: int, sizes: list[int]
+@given(
+    body=st.binary(max_size=2000),
+    members=st.integers(1, 4),
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=9),
+    block=st.integers(1, 600),
+)
+def test_a_compressed_body_comes_out_whole_however_it_is_cut(
+    body: bytes, members: int, sizes: list[int], block: int
 ) -> None:
-    data = gzip.compress(body) + b"".join(gzip.compress(body) for _ in range(more))
-    inflated = _Body("gzip", 2**30)
-    at = turn = 0
-    while at < len(data):
-        size = sizes[turn % len(sizes)]
-        assert inflated.feed(data[at : at + size])
-        at, turn = at + size, turn + 1
-    assert inflated.complete() == body * (more + 1)
+    data = gzip.compress(body) * members
+    inflated = _Body("gzip", len(body) * members)
+    chunk_sizes = cycle(sizes)
+    at = 0
+    with patch("gfwtools.fetch.BLOCK", block):
+        while at < len(data):
+            size = next(chunk_sizes)
+            assert inflated.feed(data[at : at + size])
+            at += size
+    assert inflated.complete() == body * members
 
 
 # ---------------------------------------------------------------- sizes
@@ -515,6 +566,12 @@ def test_a_body_without_end_is_cut_off_at_the_limit(serve: Serve) -> None:
     assert server.broken.wait(3)
 
 
+def test_the_limit_counts_before_content_decoding_as_well(serve: Serve) -> None:
+    empty = gzip.compress(b"") * 60_000  # more than the limit as it travels, and nothing once unpacked
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n{len(empty):x}\r\n"
+    assert answer(serve(raw(head.encode() + empty + b"\r\n0\r\n\r\n")).url) == TOO_LARGE
+
+
 def test_a_gzip_bomb_is_refused_at_the_limit_with_bounded_memory(serve: Serve) -> None:
     server = serve(bomb(64 * 1024 * 1024))
     fetch([serve(good(LIST)).url], PATIENT)  # the imports are not what is measured
@@ -541,6 +598,13 @@ def test_validators_are_kept_and_a_304_says_that_the_list_is_current(serve: Serv
     headers = server.requests[1].headers
     assert headers["if-none-match"] == 'W/"a1"'
     assert headers["if-modified-since"] == "Thu, 06 Aug 2026 01:02:03 GMT"
+
+
+def test_a_304_may_bring_a_newer_validator_and_leave_one_out(serve: Serve) -> None:
+    server = serve(raw(b'HTTP/1.1 304 Not Modified\r\nETag: "2"\r\n\r\n'))
+    held = Validators('"1"', "Thu, 06 Aug 2026 01:02:03 GMT")
+    fetched = fetch([server.url], PATIENT, validators={server.url: held})
+    assert fetched == Fetched(None, server.url, replace(held, etag='"2"'))
 
 
 def test_a_date_alone_is_validator_enough(serve: Serve) -> None:
@@ -623,9 +687,23 @@ def test_a_redirect_leads_to_http_only(serve: Serve, target: str) -> None:
     assert "no http(s) URL" in answer(serve(redirect(target)).url)
 
 
-def test_a_redirect_to_a_server_that_hangs_is_given_up_at_the_connect_limit(serve: Serve) -> None:
+def test_the_connect_limit_holds_again_after_a_redirect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(QUICK, timeout=10)
     with unreachable() as dead:
-        assert answer(serve(redirect(dead)).url, replace(QUICK, timeout=10)) == "no connection within 0.4 s"
+        assert answer(serve(redirect(dead)).url, options) == "no connection within 0.4 s"
+    over = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hang(host: object, *arguments: Any, **keywords: Any) -> Any:
+        if host == "hangs.example":
+            over.wait(30)
+        return resolve("127.0.0.1", *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        assert answer(serve(redirect("http://hangs.example:9/")).url, options) == "no connection within 0.4 s"
+    finally:
+        over.set()
 
 
 # ---------------------------------------------------------------- TLS
@@ -769,6 +847,19 @@ def test_a_fifo_or_a_socket_is_refused_and_does_not_block(
     assert timed(lambda: equal(answer(str(tmp_path / "it")), "not a regular file")) < PATIENT.timeout / 4
 
 
+def test_a_file_that_becomes_a_fifo_between_the_look_and_the_opening_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "it")
+    look = os.stat
+
+    def look_before_the_change(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+        return look(__file__ if path == str(tmp_path / "it") else path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", look_before_the_change)
+    assert answer(str(tmp_path / "it")) == "not a regular file"
+
+
 def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "list").open("wb") as file:
         file.truncate(QUICK.max_bytes + 1)
@@ -822,3 +913,25 @@ def test_progress_without_a_content_length_has_no_total(serve: Serve) -> None:
     server = serve(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n||a.b\r\n0\r\n\r\n"))
     fetch([server.url], PATIENT, progress=lambda source, received, total: told.append(total))
     assert told == [None]
+
+
+def test_a_mirror_that_lost_tells_no_more_progress(serve: Serve) -> None:
+    """Its socket still holds octets that came before it was hung up."""
+    told: list[str] = []
+    over = threading.Event()
+
+    def progress(source: str, received: int, total: int | None) -> None:
+        told.append(source)
+        if source == lost.url:
+            over.wait(10)
+
+    def late_and_endless(exchange: Exchange) -> None:
+        if not exchange.hang(0.3):
+            endless()(exchange)
+
+    lost, mirror = serve(late_and_endless), serve(good(LIST, delay=0.6))
+    fetch([lost.url, mirror.url], replace(PATIENT, hedge=0.1, max_bytes=2**40), progress=progress)
+    before = told.count(lost.url)
+    over.set()
+    assert lost.broken.wait(3)
+    assert (before, told.count(lost.url)) == (1, 1)

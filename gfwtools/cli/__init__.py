@@ -22,6 +22,10 @@ __all__ = ["Context", "LazyGroup", "main"]
 COMMANDS = {
     "update": ("gfwtools.cli.update:update", "Fetch the list and write the files for dnsmasq and the sets."),
     "check": ("gfwtools.cli.check:check", "Say what happens to a name, and why."),
+    "bootstrap": ("gfwtools.cli.bootstrap:bootstrap", "Set a fresh host up: list, plumbing, dnsmasq, boot."),
+    "teardown": ("gfwtools.cli.bootstrap:teardown", "Undo bootstrap."),
+    "up": ("gfwtools.cli.plumbing:up", "Set up sets, marks, rules, routes and NAT (the boot script)."),
+    "down": ("gfwtools.cli.plumbing:down", "Take the plumbing down; what is not ours is left alone."),
     "export": ("gfwtools.cli.export:export", "Print the policy in another format."),
     "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
 }
@@ -42,6 +46,13 @@ class Context:
     @property
     def verbose(self) -> int:
         return max(self.verbosity, 0)
+
+    @property
+    def config_path(self) -> Path:
+        """Where the configuration is, or will be."""
+        from gfwtools.config import Paths
+
+        return self._config or Paths(self.root).config
 
     @cached_property
     def config(self) -> "Config":

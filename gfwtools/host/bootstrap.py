@@ -1,0 +1,427 @@
+"""``bootstrap`` and ``teardown``: the order in which a host is set up, and the way back.
+
+    configuration -> list -> plumbing -> dnsmasq's files and the host's resolver -> boot -> reload -> check
+
+Each stage is a module of its own that says what differs; nothing here knows a command. A stage that fails has the
+stages before it taken back, the last one first.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gfwtools import store
+from gfwtools.config import Config, Paths, loads
+from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
+from gfwtools.host import boot, files, plumbing, preflight, resolver_setup
+from gfwtools.host.apply import apply
+from gfwtools.host.boot import Init
+from gfwtools.host.check import Finding, check
+from gfwtools.host.facts import choose_backend
+from gfwtools.host.files import FileEdit
+from gfwtools.host.plan import State, Step, script
+from gfwtools.host.run import Runner
+from gfwtools.resolver import MAIN_CONF
+from gfwtools.update import current_list, update
+
+__all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
+
+TEMPLATE = Path(__file__).parent.parent / "data" / "config.toml"
+#: Where the program is after `make install`; a virtual environment has it beside its Python.
+PROGRAM = "gfwtools"
+USER_LISTS = {
+    "allow": "# Domains that always go directly, one a line; then: gfwtools update --offline --reload\n",
+    "deny": "# Domains that always go through the tunnel, one a line; then: gfwtools update --offline --reload\n",
+}
+
+#: What belongs to the host and not to us: its owner is asked before it is changed.
+HOSTS_OWN = (
+    "/etc/resolv.conf",
+    "/etc/dnsmasq.conf",
+    "/etc/dhcpcd.conf",
+    "/etc/resolvconf.conf",
+    "/etc/resolvconf/resolv.conf.d/head",
+)
+
+Say = Callable[[str], None]
+
+
+class Refused(Exception):
+    """Something is in the way; each of ``problems`` is a line with its remedy. Nothing was changed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the command line says; None for what it does not."""
+
+    interface: str | None = None
+    gateway: bool | None = None
+    backend: str | None = None
+    layout: str | None = None
+
+    def keys(self) -> dict[str, dict[str, object]]:
+        """The same as keys of the configuration."""
+        said: dict[str, dict[str, object]] = {
+            "host": {"gateway": self.gateway, "backend": self.backend},
+            "dns": {"layout": self.layout},
+            "policy": {"interface": self.interface},
+        }
+        return {table: {key: value for key, value in keys.items() if value is not None} for table, keys in said.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything that bootstrap is going to do, as far as it can be said before."""
+
+    config: Config
+    config_path: Path
+    config_text: str | None
+    """The configuration to be written; None where the user's stays as it is."""
+    init: Init
+    edits: list[FileEdit]
+    resolver_steps: list[Step]
+    boot_steps: list[Step]
+    plumbing_steps: list[Step]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def asks(self) -> list[str]:
+        """What the host's owner should agree to, in words; empty where the host's own resolver set-up stays."""
+        return [
+            f"{edit.path}: {edit.why}"
+            for edit in files.differing(self.edits, self.config.paths)
+            if edit.path in HOSTS_OWN
+        ]
+
+    def script(self) -> str:
+        """What would be written and run, as a script to be read."""
+        lines = ["#!/bin/sh", "# What gfwtools bootstrap does here, in this order.", ""]
+        if self.config_text is not None:
+            lines.append(f"# write {self.config_path}")
+        lines.append("gfwtools update")
+        lines += script(self.plumbing_steps).splitlines()[2:]
+        for edit in files.differing(self.edits, self.config.paths):
+            lines += ["", f"# write {edit.path}: {edit.why}"]
+            lines += [f"#   {line}" for line in edit.data.decode("utf-8", "replace").splitlines()]
+        lines += script([*self.resolver_steps, *self.boot_steps]).splitlines()[2:]
+        lines += ["", "gfwtools update --offline --reload", "gfwtools check host"]
+        return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- look
+
+
+def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Runner) -> Planned:
+    """Look at the host, and find out what is to be done.
+
+    :raises Refused: something is in the way; all of it at once.
+    :raises ConfigError: the configuration, with the choices in it, cannot be meant.
+    """
+    text, is_new = _configuration(config_path, choices)
+    config = loads(text, str(config_path), root)
+    problems = preflight.preflight(config, runner)
+    if problems:
+        raise Refused([str(problem) for problem in problems])
+    if is_new and config.host.backend == "auto":
+        # Written down, so that what update renders and what up sets up can never be two things.
+        text = _with_value(text, "backend", choose_backend(config, runner))
+        config = loads(text, str(config_path), root)
+    chosen: Init = boot.detect_init(root) if init == "auto" else init  # type: ignore[assignment]
+    facts = resolver_setup.observe(config, runner)
+    has_cron = config.paths.at(boot.CRON_D).is_dir()
+    edits = [*resolver_setup.edits(config, facts), *boot.boot_files(config, chosen, _program(), cron=has_cron)]
+    there = boot.observe(config, chosen, runner)
+    seen = plumbing.look(config, runner)
+    return Planned(
+        config=config,
+        config_path=config_path,
+        config_text=text if not config_path.exists() or config_path.read_text("utf-8") != text else None,
+        init=chosen,
+        edits=edits,
+        resolver_steps=resolver_setup.steps(facts),
+        boot_steps=boot.boot_steps(config, chosen, there),
+        plumbing_steps=seen.steps,
+        notes=seen.interfaces_down(config),
+    )
+
+
+def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
+    """The text of the configuration with the choices in it, and whether it is a new one.
+
+    A key that the user has written is never changed, and one that he has not is added with everything else as it is.
+
+    :raises ConfigError: the choices are at odds with what the user has written.
+    """
+    said = choices.keys()
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        text = TEMPLATE.read_text("utf-8")
+        for keys in said.values():
+            for key, value in keys.items():
+                text = _with_value(text, key, value)
+        return text, True
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    loads(text, str(path))
+    return _amended(text, said, path), False
+
+
+def _amended(text: str, said: dict[str, dict[str, object]], path: Path) -> str:
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    changed = False
+    for table, keys in said.items():
+        for key, value in keys.items():
+            where, name = (document, table)
+            if table == "policy":
+                policies = document.setdefault("policy", tomlkit.table(is_super_table=True))
+                where, name = policies, next(iter(policies), "gfwlist")
+            if name not in where:
+                where[name] = tomlkit.table()
+            shown = f"{'policy.' if table == 'policy' else ''}{name}.{key}"
+            if key in where[name]:
+                if where[name][key] != value:
+                    raise ConfigError(
+                        f"{path}: {shown} is {where[name][key]!r} there, and bootstrap changes nothing that you have "
+                        f"written; edit it, or leave the option out"
+                    )
+            else:
+                where[name][key] = value
+                changed = True
+    return tomlkit.dumps(document) if changed else text
+
+
+def _with_value(template: str, key: str, value: object) -> str:
+    """The template with another value for ``key``, which it has once."""
+    shown = str(value).lower() if isinstance(value, bool) else f'"{value}"'
+    lines = [f"{key} = {shown}" if line.startswith(f"{key} = ") else line for line in template.split("\n")]
+    return "\n".join(lines)
+
+
+def _program() -> str:
+    """The program as boot scripts call it: beside this Python, or where the search path has it."""
+    beside = Path(sys.executable).parent / PROGRAM
+    found = str(beside) if beside.exists() else shutil.which(PROGRAM)
+    if not found:
+        raise HostError("the program gfwtools is not in the search path; install it with: make install")
+    link = Path("/usr/local/bin") / PROGRAM
+    # `make install` links it there, and a later one may move what the link points to.
+    return str(link) if link.exists() and link.resolve() == Path(found).resolve() else found
+
+
+# ---------------------------------------------------------------- do
+
+
+def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Finding]:
+    """Do it, stage by stage, and look whether it works.
+
+    :returns: the findings of ``check host``.
+    :raises GfwtoolsError: a stage failed, and those before it have been taken back.
+    """
+    config, paths = planned.config, planned.config.paths
+    with _way_back(warn) as back:
+        _write_configuration(planned, say, back)
+        had_list = all(current_list(config, policy) is not None for policy in config.policies)
+        _first_list(config, had_list, say, warn, back)
+        seen = plumbing.look(config, runner)
+        steps = seen.steps
+        if steps:
+            # What was up before, by an earlier run, is not taken down.
+            if not any(piece.state is State.OK and piece.name.startswith("set ") for piece in seen.pieces):
+                back.append(("plumbing", lambda: plumbing.down(config, runner)))
+            plumbing.up(config, runner)
+            say(f"plumbing: {len(steps)} steps")
+        # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
+        due = [edit.path for edit in files.differing(planned.edits, paths)]
+        back.append(("services", lambda: apply(resolver_setup.leave_steps(due, runner, paths), runner)))
+        _put(planned.edits, paths, say, back)
+        _apply([replace(step, undo=()) for step in planned.resolver_steps], runner, say, back)
+        boot_steps = boot.boot_steps(config, planned.init, boot.observe(config, planned.init, runner))
+        _apply(boot_steps, runner, say, back)
+        _reload(config, say, warn)
+    if any(_is_starter(config, policy.name) for policy in config.policies):
+        _real_list(config, say, warn)
+    return check(config, runner)
+
+
+def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
+    paths, config = planned.config.paths, planned.config
+    wanted: dict[Path, bytes] = {}
+    if planned.config_text is not None:
+        wanted[planned.config_path] = planned.config_text.encode()
+    for policy in config.policies:
+        for kind, listed in (("allow", policy.allow), ("deny", policy.deny)):
+            for file in listed:
+                if not paths.at(file).exists():
+                    wanted[paths.at(file)] = USER_LISTS[kind].encode()
+    before = store.snapshot(wanted)
+    back.append(("configuration", lambda: store.restore(before)))
+    for path in store.write_all(wanted):
+        say(f"wrote {path}")
+
+
+def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Back") -> None:
+    """The list that dnsmasq starts from.
+
+    Mirrors are often blocked themselves: where there is no list yet and it would have to come over the network, the
+    starter list does until the tunnel is up.
+    """
+    from_network = any(
+        source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
+    )
+    states = [config.paths.state, *(config.paths.at(p) for p in _generated(config))]
+    before = store.snapshot(states)
+    back.append(("list", lambda: store.restore(before)))
+    done, _ = update(config, offline=had_list or from_network)
+    before.update({path: before.get(path) for policy in done.policies for path in policy.files})
+    for policy in done.policies:
+        if not policy.unchanged:
+            say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")
+
+
+def _generated(config: Config) -> list[str]:
+    """Every file that the state speaks of."""
+    state = store.read_state(config.paths.state)
+    return [path for policy in state.policies.values() for path in policy.files]
+
+
+def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
+    due = [edit.path for edit in files.differing(edits, paths)]
+    known = set(files.recorded(paths))
+    back.append(("files", lambda: files.put_back(paths, [path for path in due if path not in known], force=True)))
+    for path in files.put(edits, paths):
+        say(f"wrote {path}")
+    if any(path == MAIN_CONF or path.endswith(f"/{resolver_setup.SNIPPET}") for path in due):
+        # What dnsmasq has loaded, it has loaded with another set-up: a restart is due.
+        _forget_loaded(paths)
+
+
+def _forget_loaded(paths: Paths) -> None:
+    state = store.read_state(paths.state)
+    policies = {name: replace(policy, loaded={}) for name, policy in state.policies.items()}
+    if state.policies != policies:
+        store.write_state(paths.state, replace(state, policies=policies))
+
+
+def _apply(steps: list[Step], runner: Runner, say: Say, back: "_Back") -> None:
+    if not steps:
+        return
+    apply(steps, runner)
+    undo_steps = [replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo]
+    back.append((steps[0].what, lambda: apply(undo_steps, runner)))
+    for step in steps:
+        say(f"{step.what}: {step.why}")
+
+
+def _reload(config: Config, say: Say, warn: Say) -> None:
+    """Have dnsmasq read everything. Where nobody is known who could restart it, that is the owner's to do."""
+    try:
+        _, notes = update(config, offline=True, reload=True)
+    except ResolverError as error:
+        if "dns.manager" not in str(error):
+            raise
+        warn("dnsmasq was not restarted, as no service manager runs here; restart it (see dns.manager)")
+        return
+    for note in notes:
+        say(note)
+
+
+def _real_list(config: Config, say: Say, warn: Say) -> None:
+    """The list itself, now that the tunnel is up; without it the host works all the same."""
+    try:
+        done, _ = update(config, reload=config.dns.manager != "none")
+    except GfwtoolsError as error:
+        warn(f"the starter list stays for now: {error}")
+        return
+    for policy in done.policies:
+        if policy.obtained.starter:
+            warn(f"{policy.policy.name}: no mirror answers yet; the starter list stays until the next update")
+        else:
+            say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")
+
+
+def _is_starter(config: Config, policy: str) -> bool:
+    return store.read_state(config.paths.state).of(policy).starter
+
+
+_Back = list[tuple[str, Callable[[], object]]]
+
+
+@contextmanager
+def _way_back(warn: Say) -> Iterator[_Back]:
+    """A list of what has to be taken back when something fails within, the last first."""
+    back: _Back = []
+    try:
+        yield back
+    except BaseException as error:
+        left = []
+        for what, way in reversed(back):
+            try:
+                way()
+            except GfwtoolsError as problem:
+                left.append(f"{what}: {problem}")
+        if isinstance(error, GfwtoolsError):
+            after = f"could not be taken back: {'; '.join(left)}" if left else "the host is as it was before"
+            raise HostError(f"{error}; {after}") from None
+        for problem_text in left:
+            warn(f"could not be taken back: {problem_text}")
+        raise
+
+
+# ---------------------------------------------------------------- undo
+
+
+def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
+    """Undo :func:`run`.
+
+    :returns: what was left as it is, in words.
+    :raises GfwtoolsError: a step failed; what was done before it stays undone.
+    """
+    paths = config.paths
+    notes: list[str] = []
+    init = boot.detect_init(config.root)
+    there = boot.observe(config, init, runner)
+    changed = list(files.recorded(paths))
+    apply(boot.leave_steps(config, init, there), runner)
+    for step in plumbing.down(config, runner):
+        say(f"removed {step.what}")
+    notes += files.put_back(paths)
+    for path in changed:
+        say(f"put back {path}")
+    kept = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
+    generated = [paths.at(path) for path in _generated(config)]
+    store.remove(path for path in generated if str(path) not in kept and path.parent != paths.state_dir)
+    apply(boot.forget_steps(init, there), runner)
+    apply(resolver_setup.leave_steps(changed, runner, paths), runner)
+    _forget_loaded(paths)
+    notes += _restart_dnsmasq(config, runner)
+    if purge:
+        for folder in (paths.etc, paths.state_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+            say(f"removed {folder}")
+    return notes
+
+
+def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
+    """dnsmasq forgets what it has read of ours, where it runs."""
+    from gfwtools.resolver import daemon_of, manager_of
+
+    if not daemon_of(config).is_up(0.5):
+        return []
+    try:
+        manager = manager_of(config, runner)
+        if manager is None:
+            return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
+        manager.restart_main()
+    except GfwtoolsError as error:
+        return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
+    return []

@@ -1,0 +1,231 @@
+"""``bootstrap`` proven by packets: blocked through a real WireGuard tunnel, everything else directly."""
+
+import itertools
+import json
+from collections.abc import Iterator
+
+import pytest
+from lab import (
+    BLOCKED,
+    BLOCKED6,
+    ENDPOINT,
+    FREE,
+    GATEWAY_WAN,
+    GATEWAY_WAN6,
+    LIST,
+    POISON,
+    TUNNEL,
+    TUNNEL6,
+    Lab,
+)
+
+pytestmark = pytest.mark.e2e
+
+BACKENDS = ["iptables", "nftables"]
+LAYOUTS = ["paired", "split"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+def everything(lab: Lab) -> str:
+    """The kernel's state and the files that teardown must give back, byte for byte."""
+    script = """
+    # Counters, and what a look itself makes: the tables of iptables exist once somebody has listed them.
+    for t in iptables-save ip6tables-save; do $t | grep -v '^#' | sed 's/ *\\[[0-9]*:[0-9]*\\]//'; done
+    nft list ruleset | sed 's/ counter packets [0-9]* bytes [0-9]*//'
+    ip rule; ip -6 rule; ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80 | sort
+    ipset list -n
+    sysctl -a 2>/dev/null | grep -E 'rp_filter|forwarding|ip_forward|accept_ra |src_valid_mark' | sort
+    cd / && find etc -type f ! -path 'etc/gfwtools/*' ! -path etc/list.txt ! -name '*.cache' | sort | xargs sha256sum
+    cat /etc/resolv.conf
+    """
+    return lab.gateway.run("sh", "-c", script).stdout
+
+
+def test_the_lab_blocks_and_lies_before_bootstrap(lab: Lab) -> None:
+    assert lab.open(lab.gateway, "free.example") == GATEWAY_WAN
+    assert lab.resolve(lab.gateway, "blocked.example") == POISON
+    assert lab.visit(lab.gateway, BLOCKED, 1) == "error: timed out"
+    assert lab.leaked() > 0
+    assert lab.visit(lab.gateway, "2001:db8:f::80") == GATEWAY_WAN6
+
+
+@pytest.mark.parametrize(("backend", "layout"), list(itertools.product(BACKENDS, LAYOUTS)))
+def test_blocked_goes_through_the_tunnel_and_free_directly_for_the_host_and_its_lan(backend: str, layout: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend, layout)
+        lab.bootstrap()
+        for host in (lab.gateway, lab.client):
+            assert lab.open(host, "blocked.example") == TUNNEL
+            assert lab.open(host, "free.example") == GATEWAY_WAN
+            assert lab.open(host, "ok.blocked.example") == GATEWAY_WAN  # an exception
+            assert lab.visit(host, "198.18.0.99") == TUNNEL  # an IP rule
+        assert lab.leaked() == 0
+
+
+@pytest.mark.parametrize(("rp_filter", "src_valid_mark"), list(itertools.product((0, 1, 2), (0, 1))))
+def test_it_works_whatever_the_reverse_path_filter(backend: str, rp_filter: int, src_valid_mark: int) -> None:
+    with Lab(rp_filter=rp_filter, src_valid_mark=src_valid_mark) as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        for host in (lab.gateway, lab.client):
+            assert lab.open(host, "blocked.example") == TUNNEL
+            assert lab.open(host, "free.example") == GATEWAY_WAN
+
+
+def test_ipv6_is_tunnelled_where_the_tunnel_has_it(backend: str) -> None:
+    with Lab(ipv6=True) as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        assert lab.resolve(lab.gateway, "blocked.example", "AAAA") == BLOCKED6
+        for host in (lab.gateway, lab.client):
+            assert lab.open(host, "blocked.example", "AAAA") == TUNNEL6
+        assert lab.open(lab.gateway, "free.example", "AAAA") == GATEWAY_WAN6
+        assert lab.leaked() == 0
+
+
+def test_ipv6_is_refused_and_never_leaked_where_the_tunnel_has_none(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    assert lab.resolve(lab.gateway, "blocked.example", "AAAA") == BLOCKED6
+    for host in (lab.gateway, lab.client):
+        assert lab.open(host, "blocked.example", "AAAA").startswith("error: "), host
+        assert lab.open(host, "free.example", "AAAA") != "no address"
+    assert lab.leaked() == 0
+
+
+def test_with_the_tunnel_down_nothing_leaves_by_the_wan_and_up_again_it_works(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    lab.gateway.run("ip", "link", "set", "wg0", "down")
+    assert lab.visit(lab.gateway, BLOCKED, 1).startswith("error: ")
+    assert lab.visit(lab.client, BLOCKED, 1).startswith("error: ")
+    assert lab.leaked() == 0
+    lab.gateway.run("ip", "link", "set", "wg0", "up")
+    lab.gateway.gfwtools("up")
+    assert lab.visit(lab.client, BLOCKED) == TUNNEL
+    assert lab.visit(lab.gateway, BLOCKED) == TUNNEL
+
+
+def test_the_endpoint_in_the_set_does_not_kill_the_tunnel(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    assert lab.resolve(lab.gateway, "endpoint.blocked.example") == ENDPOINT
+    assert lab.open(lab.gateway, "blocked.example") == TUNNEL
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
+def test_a_second_bootstrap_runs_no_changing_command(lab: Lab, backend: str) -> None:
+    lab.configure(backend, "split")
+    lab.bootstrap()
+    before = everything(lab)
+    result = lab.gateway.gfwtools("-v", "bootstrap", "--interface", "wg0", "--init", "none", "--yes")
+    assert "+ " not in result.stderr
+    assert "wrote" not in result.stdout
+    assert everything(lab) == before
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_teardown_leaves_no_trace(lab: Lab, backend: str, layout: str) -> None:
+    lab.configure(backend, layout)
+    before = everything(lab)
+    lab.bootstrap()
+    assert everything(lab) != before
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert everything(lab) == before
+    assert lab.gateway.run("ls", "/etc/gfwtools/config.toml").returncode == 0
+    lab.gateway.gfwtools("teardown", "--yes", "--purge")
+    assert everything(lab) == before
+    assert lab.gateway.run("sh", "-c", "ls -d /etc/gfwtools /var/lib/gfwtools 2>/dev/null", code=None).stdout == ""
+
+
+def test_down_and_up_bring_the_learned_addresses_back(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    lab.gateway.gfwtools("down")
+    assert lab.visit(lab.gateway, BLOCKED, 1) == "error: timed out"
+    lab.gateway.gfwtools("up")
+    # Without asking dnsmasq again: the client has the address in a cache of its own.
+    assert lab.visit(lab.client, BLOCKED) == TUNNEL
+
+
+def test_somebody_flushes_a_rule_and_check_host_names_it_and_up_mends_it(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    lab.gateway.gfwtools("check", "host")
+    if backend == "iptables":
+        lab.gateway.run("iptables", "-t", "mangle", "-F", "OUTPUT")
+    else:
+        lab.gateway.run("nft", "flush", "chain", "inet", "gfwtools", "output")
+    lab.gateway.run("ip", "rule", "del", "pref", "5181")
+    findings = json.loads(lab.gateway.gfwtools("check", "host", "--json", code=1).stdout)
+    bad = {finding["name"] for finding in findings if finding["state"] != "OK"}
+    assert any("OUTPUT" in name or "output" in name for name in bad), bad
+    assert any("5181" in name for name in bad), bad
+    lab.gateway.gfwtools("up")
+    lab.gateway.gfwtools("check", "host")
+
+
+def test_what_is_in_the_way_is_told_all_at_once_and_nothing_is_changed(lab: Lab) -> None:
+    lab.configure()
+    before = everything(lab)
+    lab.gateway.run("ip", "rule", "add", "pref", "77", "fwmark", "0xca6c", "lookup", "main")
+    lab.gateway.run("ip", "rule", "add", "pref", "5180", "to", "192.0.2.0/24", "lookup", "main")
+    lab.gateway.run("ip", "route", "add", "192.0.2.128/25", "dev", "lan0", "table", "51820")
+    result = lab.gateway.gfwtools("bootstrap", "--interface", "wg7", "--init", "none", "--yes", code=1)
+    for message in ("no interface wg7", "0xca6c", "51820", "5180"):
+        assert message in result.stderr
+    assert "4 things to mend first" in result.stderr
+    for rule in ("77", "5180"):
+        lab.gateway.run("ip", "rule", "del", "pref", rule)
+    lab.gateway.run("ip", "route", "flush", "table", "51820")
+    assert everything(lab) == before
+
+
+def test_when_dnsmasq_does_not_come_up_the_host_is_as_it_was(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.gateway.write("/etc/restart-dns", "exit 7\n")
+    before = everything(lab)
+    result = lab.bootstrap(code=1)
+    assert "restart dnsmasq" in result.stderr
+    assert everything(lab) == before
+
+
+def test_two_policies_with_two_tunnels_work_side_by_side(lab: Lab, backend: str) -> None:
+    lab.gateway.run(
+        "sh",
+        "-ec",
+        "ip link add tun1 type veth peer name tun1p; ip address add 10.8.0.2/24 dev tun1; ip link set tun1 up; ip link set tun1p up",
+    )
+    lab.gateway.write("/etc/work.txt", "work.example\n")
+    lab.configure(
+        backend,
+        more='[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "tun1"\nseeds = ["198.51.100.128/25"]\n',
+    )
+    lab.bootstrap()
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    route = lab.gateway.run("ip", "-j", "route", "get", "198.51.100.200", "mark", str(0xCA6D)).stdout
+    assert json.loads(route)[0]["dev"] == "tun1"
+    assert lab.open(lab.client, "free.example") == GATEWAY_WAN
+
+
+def test_a_list_that_grows_is_taken_up_by_the_cron_job(lab: Lab, backend: str) -> None:
+    lab.configure(backend, "split")
+    lab.bootstrap()
+    assert lab.open(lab.client, "free.example") == GATEWAY_WAN
+    lab.gateway.write("/etc/list.txt", LIST + "||free.example\n")
+    lab.gateway.gfwtools("-q", "update", "--reload")
+    # The clean resolver is asked now; its answer is the same site, which only the ISP reaches: the way is the tunnel's.
+    assert lab.resolve(lab.gateway, "free.example") == FREE
+    assert lab.visit(lab.gateway, FREE, 1) != GATEWAY_WAN

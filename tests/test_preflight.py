@@ -1,0 +1,311 @@
+"""What is in the way of bootstrap is told at once, each thing with its remedy; what is ours is never in the way."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gfwtools.config import Config, loads
+from gfwtools.host.preflight import Problem, preflight
+from gfwtools.host.run import Recorder
+
+VERSION = "Dnsmasq version {} Copyright (c) 2000-2024 Simon Kelley\nCompile time options: IPv6 {}\n"
+LINKS = [
+    {"ifname": "lo", "flags": ["UP"], "mtu": 65536},
+    {"ifname": "eth0", "flags": ["UP"], "mtu": 1500},
+    {
+        "ifname": "wg0",
+        "flags": ["UP"],
+        "mtu": 1420,
+        "addr_info": [{"local": "10.9.9.2", "prefixlen": 24, "scope": "global"}],
+    },
+]
+RULES = [
+    {"priority": 0, "src": "all", "table": "255", "protocol": "2"},
+    {"priority": 32766, "src": "all", "table": "254", "protocol": "2"},
+]
+RULE_4 = ("ip", "-4", "-N", "-d", "-j", "rule")
+TABLE_4 = ("ip", "-4", "-N", "-d", "-j", "route", "show", "table", "51820")
+SS = ("ss", "-H", "-lntup", "sport = 53")
+TOOLS = frozenset({"ip", "sysctl", "dnsmasq", "ipset", "iptables-save", "iptables-restore", "nft"})
+Answers = dict[tuple[str, ...], str]
+
+
+def healthy() -> Answers:
+    return {
+        ("dnsmasq", "--version"): VERSION.format("2.90", "ipset nftset"),
+        ("ipset", "list", "-n"): "",
+        ("nft", "list", "tables"): "",
+        ("ip", "-j", "link"): json.dumps(LINKS),
+        ("ip", "-j", "address"): json.dumps(LINKS),
+        ("ip", "-6", "-j", "rule"): "[]",
+        RULE_4: json.dumps(RULES),
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 203.0.113.1\n")
+    return tmp_path
+
+
+def look(
+    root: Path, answers: Answers | None = None, text: str = "", tools: frozenset[str] = TOOLS, is_root: bool = True
+) -> list[Problem]:
+    config: Config = loads(text, root=root)
+    runner = Recorder({**healthy(), **(answers or {})}, tools=tools)
+    problems = preflight(config, runner, is_root=is_root)
+    assert runner.changes == []
+    assert all(problem.remedy and "\n" not in str(problem) for problem in problems)
+    return problems
+
+
+def only(problems: list[Problem], *words: str) -> None:
+    """There is one problem, and it and its remedy say all of these."""
+    assert len(problems) == 1, problems
+    assert [word for word in words if word not in str(problems[0])] == []
+
+
+def rule(**entry: object) -> Answers:
+    return {RULE_4: json.dumps([*RULES, {"src": "all", "protocol": "0", **entry}])}
+
+
+def test_nothing_is_in_the_way_on_a_healthy_host(root: Path) -> None:
+    assert look(root) == []
+
+
+def test_all_problems_are_told_at_once(root: Path) -> None:
+    answers = {
+        **rule(priority=5180, table="100"),
+        SS: 'udp UNCONN 0 0 0.0.0.0:53 0.0.0.0:* users:(("named",pid=9,fd=3))\n',
+        ("dnsmasq", "--version"): VERSION.format("2.76", "ipset"),
+    }
+    problems = look(root, answers, '[policy.gfwlist]\ninterface = "tun9"\n', is_root=False)
+    told = " ".join(map(str, problems))
+    for word in ("root", "2.76", "tun9", "5180", "named"):
+        assert word in told
+    assert len(problems) == 5
+
+
+# ---------------------------------------------------------------- programs
+
+
+def test_who_is_not_root_is_told(root: Path) -> None:
+    only(look(root, is_root=False), "not root", "sudo")
+
+
+@pytest.mark.parametrize(("tool", "package"), [("ip", "iproute2"), ("sysctl", "procps"), ("dnsmasq", "dnsmasq")])
+def test_a_missing_program_is_named_with_its_package(root: Path, tool: str, package: str) -> None:
+    only(look(root, tools=TOOLS - {tool}), tool, f"install {package}")
+
+
+@pytest.mark.parametrize(("version", "old"), [("2.79", True), ("2.80", False), ("2.90", False), ("2.9", True)])
+def test_a_dnsmasq_before_2_80_is_too_old(root: Path, version: str, old: bool) -> None:
+    problems = look(root, {("dnsmasq", "--version"): VERSION.format(version, "ipset nftset")})
+    assert [problem.what for problem in problems] == ([f"dnsmasq {version} is too old"] if old else [])
+
+
+def test_a_dnsmasq_without_the_backends_sets_is_told_with_the_other_backend(root: Path) -> None:
+    answers: Answers = {("dnsmasq", "--version"): VERSION.format("2.85", "ipset")}
+    only(look(root, answers, '[host]\nbackend = "nftables"\n'), "without nftset", "--backend iptables")
+
+
+def test_a_kernel_without_sets_is_told_with_what_to_load(root: Path) -> None:
+    config = loads('[host]\nbackend = "iptables"\n', root=root)
+    answers = {key: value for key, value in healthy().items() if key[0] != "ipset"}
+    only(preflight(config, Recorder(answers, tools=TOOLS), is_root=True), "kernel has no ipset", "load ip_set")
+
+
+# ---------------------------------------------------------------- interfaces
+
+
+def test_a_missing_interface_is_told_with_those_that_exist(root: Path) -> None:
+    problems = look(root, text='[policy.gfwlist]\ninterface = "tun9"\n')
+    only(problems, "no interface tun9", "eth0, wg0", "--interface")
+
+
+@pytest.mark.parametrize(
+    ("key", "word"), [('nat = "snat:2001:db8::1"', "nat"), ('routes = ["2001:db8::/32"]', "routes")]
+)
+def test_an_address_of_a_family_that_the_tunnel_lacks_is_told(root: Path, key: str, word: str) -> None:
+    only(look(root, text=f"[policy.gfwlist]\n{key}\n"), f"policy.gfwlist.{word}", "IPv6", "wg0 has no such address")
+
+
+# ---------------------------------------------------------------- preferences, marks, tables
+
+
+def test_a_taken_preference_is_told_with_who_has_it(root: Path) -> None:
+    only(look(root, rule(priority=5181, table="100")), "preference 5181", "lookup 100", "host.preference")
+
+
+def test_a_taken_mark_is_told_with_who_has_it(root: Path) -> None:
+    only(look(root, rule(priority=77, fwmark="0xca6c", table="100")), "mark 0xca6c", "77:", "lookup 100")
+
+
+def test_a_mask_that_lets_our_mark_through_takes_it_too(root: Path) -> None:
+    only(look(root, rule(priority=77, fwmark="0x6c", fwmask="0xff", table="100")), "mark 0xca6c")
+
+
+def test_a_table_that_other_rules_lead_to_is_taken(root: Path) -> None:
+    only(look(root, rule(priority=77, src="10.1.0.0", srclen=16, table="51820")), "table 51820", "from 10.1.0.0/16")
+
+
+def test_a_table_with_a_route_elsewhere_is_taken(root: Path) -> None:
+    route = [{"type": "1", "dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "protocol": "3"}]
+    only(look(root, {TABLE_4: json.dumps(route)}), "table 51820", "via 192.0.2.1 dev eth0", "policy.gfwlist.table")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"priority": 5180, "table": "254", "suppress_prefixlen": 0, "protocol": "202"},
+        {"priority": 5181, "fwmark": "0xca6c", "table": "51820", "protocol": "202"},
+        {"priority": 5180, "table": "254", "suppress_prefixlen": 0},
+        {"priority": 5181, "fwmark": "0xca6c", "table": "51820"},
+        {"priority": 77, "fwmark": "0xbeef", "table": "100"},
+    ],
+)
+def test_our_rules_and_equal_ones_and_others_elsewhere_are_no_problem(root: Path, entry: dict[str, object]) -> None:
+    assert look(root, rule(**entry)) == []
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"type": "1", "dst": "default", "dev": "wg0", "protocol": "202"},
+        {"type": "7", "dst": "default", "protocol": "202"},
+        {"type": "1", "dst": "default", "dev": "wg0", "protocol": "3"},
+    ],
+)
+def test_our_routes_and_equal_ones_are_no_problem(root: Path, route: dict[str, str]) -> None:
+    assert look(root, {TABLE_4: json.dumps([route])}) == []
+
+
+SAVED = "*mangle\n:OUTPUT ACCEPT [0:0]\n{}\nCOMMIT\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-A OUTPUT -m set --match-set x dst -j MARK --set-xmark 0xca6c/0xffffffff",
+        "-A OUTPUT -m mark --mark 0xca6c -j ACCEPT",
+        "-A OUTPUT -j MARK --set-mark 51820",
+    ],
+)
+def test_a_foreign_iptables_rule_with_our_mark_is_shown(root: Path, line: str) -> None:
+    only(look(root, {("iptables-save",): SAVED.format(line)}), "mark 0xca6c", "iptables -t mangle", line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '-A GFWLIST -m comment --comment "gfwtools: policy gfwlist" -j MARK --set-xmark 0xca6c/0xffffffff',
+        "-A OUTPUT -m connmark --mark 0xca6c -j ACCEPT",
+        "-A OUTPUT -m mark --mark 0xbeef -j ACCEPT",
+    ],
+)
+def test_our_iptables_rules_and_other_marks_are_no_problem(root: Path, line: str) -> None:
+    assert look(root, {("iptables-save",): SAVED.format(line)}) == []
+
+
+def test_a_foreign_nft_rule_with_our_mark_is_shown_with_its_table(root: Path) -> None:
+    text = "table inet theirs {\n\tchain c {\n\t\tmeta mark set 0x0000ca6c\n\t\tct mark 0x0000ca6c accept\n\t}\n}\n"
+    only(look(root, {("nft", "-t", "list", "ruleset"): text}), "table inet theirs", "meta mark set 0x0000ca6c")
+
+
+def test_our_nft_table_is_no_problem(root: Path) -> None:
+    text = "table inet gfwtools {\n\tchain gfwlist {\n\t\tmeta mark set 0x0000ca6c\n\t}\n}\n"
+    assert look(root, {("nft", "-t", "list", "ruleset"): text}) == []
+
+
+def test_a_tunnel_that_marks_its_own_packets_with_our_mark_is_told(root: Path) -> None:
+    only(look(root, {("wg", "show", "wg0", "fwmark"): "0xca6c\n"}), "wg0 marks its own packets", "wg set wg0 fwmark 0")
+
+
+# ---------------------------------------------------------------- wg-quick
+
+CATCH_ALL = {"priority": 32765, "not": None, "fwmark": "0xca6c", "table": "51820"}
+
+
+def wireguard(root: Path, text: str) -> None:
+    (root / "etc/wireguard").mkdir()
+    (root / "etc/wireguard/wg0.conf").write_text(text)
+
+
+def test_wg_quicks_catch_all_rule_is_told_with_table_off(root: Path) -> None:
+    route = [{"type": "1", "dst": "default", "dev": "wg0", "protocol": "3"}]
+    answers = {**rule(**CATCH_ALL), TABLE_4: json.dumps(route), ("wg", "show", "wg0", "fwmark"): "0xca6c\n"}
+    only(
+        look(root, answers), "wg0", "32765: not from all fwmark 0xca6c lookup 51820", "`Table = off`", "wg-quick up wg0"
+    )
+
+
+@pytest.mark.parametrize("networks", ["0.0.0.0/0", "10.0.0.0/8,0.0.0.0/0, ::/0", "::/0", "0.0.0.0/1, 128.0.0.0/1"])
+def test_a_file_with_all_addresses_and_no_table_off_is_told(root: Path, networks: str) -> None:
+    wireguard(root, f"[Interface]\nPrivateKey = x\n[Peer]\nAllowedIPs = {networks} # all\n")
+    only(look(root), "/etc/wireguard/wg0.conf", "AllowedIPs", "`Table = off`")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Interface]\nTable = off\n[Peer]\nAllowedIPs = 0.0.0.0/0\n",
+        "[interface]\ntable=off # we route\n[peer]\nallowedips=0.0.0.0/0,::/0\n",
+        "[Interface]\nTable = 1234\n[Peer]\nAllowedIPs = 0.0.0.0/0\n",
+        "[Interface]\n[Peer]\nAllowedIPs = 10.0.0.0/8\n",
+    ],
+)
+def test_a_file_that_takes_not_all_traffic_is_no_problem(root: Path, text: str) -> None:
+    wireguard(root, text)
+    assert look(root) == []
+
+
+def test_the_rule_and_the_file_of_one_interface_are_one_problem(root: Path) -> None:
+    wireguard(root, "[Interface]\n[Peer]\nAllowedIPs = 0.0.0.0/0\n")
+    assert len(look(root, rule(**CATCH_ALL))) == 1
+
+
+def test_a_default_route_into_the_tunnel_is_told(root: Path) -> None:
+    routes = [{"dst": "default", "dev": "eth0", "metric": 100}, {"dst": "default", "dev": "wg0"}]
+    only(
+        look(root, {("ip", "-4", "-N", "-d", "-j", "route", "show", "default"): json.dumps(routes)}),
+        "wg0",
+        "all traffic",
+    )
+
+
+# ---------------------------------------------------------------- port 53 and resolvers
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:53", "*:53", "[::]:53", "127.0.0.1:53", "127.0.0.1%lo:53"])
+def test_a_program_at_port_53_is_named(root: Path, address: str) -> None:
+    line = f'udp UNCONN 0 0 {address} 0.0.0.0:* users:(("unbound",pid=812,fd=5))\n'
+    only(
+        look(root, {SS: line + line.replace("udp", "tcp")}), "port 53", "unbound (process 812)", "disable --now unbound"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'udp UNCONN 0 0 127.0.0.1:53 0.0.0.0:* users:(("dnsmasq",pid=812,fd=5))',
+        'udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:(("systemd-resolve",pid=812,fd=5))',
+        'udp UNCONN 0 0 10.0.3.1:53 0.0.0.0:* users:(("named",pid=812,fd=5))',
+    ],
+)
+def test_dnsmasq_and_resolved_and_other_addresses_are_no_problem(root: Path, line: str) -> None:
+    assert look(root, {SS: line}) == []
+
+
+def test_a_program_at_the_lans_address_is_in_the_way_of_a_gateway(root: Path) -> None:
+    line = 'udp UNCONN 0 0 192.168.7.1:53 0.0.0.0:* users:(("named",pid=812,fd=5))'
+    text = '[host]\ngateway = true\n[dns]\nlisten = ["192.168.7.1"]\n'
+    only(look(root, {SS: line}, text), "named")
+
+
+def test_without_any_resolver_the_key_is_named(root: Path) -> None:
+    (root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+    only(look(root), "no resolver", "dns.resolvers")
+    (root / "etc/dnsmasq.conf").write_text("server=203.0.113.1\n")
+    assert look(root) == []

@@ -1,0 +1,520 @@
+"""dnsmasq as the host's resolver: what is found on a host, what is written there, and that all of it goes back."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from gfwtools.config import Config, loads
+from gfwtools.host import files, resolver_setup
+from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
+from gfwtools.host.run import Command, Recorder, System
+
+ADDRESSES = """[
+ {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},
+ {"ifname": "wan0", "addr_info": [{"local": "198.51.100.7", "prefixlen": 24, "scope": "global"},
+                                  {"local": "fe80::7", "prefixlen": 64, "scope": "link"}]},
+ {"ifname": "lan0", "addr_info": [{"local": "192.168.7.1", "prefixlen": 24, "scope": "global"}]},
+ {"ifname": "wg0", "addr_info": [{"local": "10.9.9.2", "prefixlen": 24, "scope": "global"}]}
+]"""
+HOST = Recorder(
+    {
+        ("ip", "-j", "address"): ADDRESSES,
+        (
+            "ip",
+            "-4",
+            "-j",
+            "route",
+            "show",
+            "default",
+        ): '[{"dst": "default", "gateway": "198.51.100.1", "dev": "wan0"}]',
+    }
+)
+SNIPPET = "/etc/dnsmasq.d/00-gfwtools.conf"
+Tree = dict[str, str]
+
+
+def host(root: Path, tree: Tree, text: str = "") -> Config:
+    """A host below ``root`` with these files; a content ``-> TARGET`` makes a link."""
+    for path, content in tree.items():
+        place = root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if content.startswith("-> "):
+            place.symlink_to(content[3:])
+        else:
+            place.write_text(content)
+    return loads(text, root=root)
+
+
+def written(config: Config, runner: Recorder = HOST) -> dict[str, str]:
+    return {edit.path: edit.data.decode() for edit in edits(config, observe(config, runner))}
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def snippet(config: Config, runner: Recorder = HOST) -> list[str]:
+    return lines(written(config, runner)[SNIPPET])
+
+
+def tree_of(root: Path) -> dict[str, bytes | str]:
+    found: dict[str, bytes | str] = {}
+    for folder, folders, names in os.walk(root):
+        for name in [*folders, *names]:
+            path = Path(folder) / name
+            key = str(path.relative_to(root))
+            if path.is_symlink():
+                found[key] = f"-> {os.readlink(path)}"
+            else:
+                found[key] = "folder" if path.is_dir() else path.read_bytes() + f"{path.stat().st_mode:o}".encode()
+    return found
+
+
+# ---------------------------------------------------------------- the ISP's resolvers
+
+
+def resolvers(config: Config) -> list[str]:
+    return [str(resolver.address) for resolver in observe(config, HOST).resolvers]
+
+
+def test_the_configured_resolvers_come_before_those_that_are_found(tmp_path: Path) -> None:
+    tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n"}
+    assert resolvers(host(tmp_path, tree, '[dns]\nresolvers = ["203.0.113.9"]\n')) == ["203.0.113.9"]
+
+
+def test_resolv_conf_comes_before_the_files_of_others(tmp_path: Path) -> None:
+    tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n", "run/systemd/resolve/resolv.conf": "nameserver 203.0.113.2"}
+    assert resolvers(host(tmp_path, tree)) == ["203.0.113.1"]
+
+
+@pytest.mark.parametrize(
+    "path", ["run/systemd/resolve/resolv.conf", "run/NetworkManager/no-stub-resolv.conf", "run/dnsmasq/resolv.conf"]
+)
+def test_behind_a_stub_the_real_resolvers_are_found(tmp_path: Path, path: str) -> None:
+    tree = {"etc/resolv.conf": "nameserver 127.0.0.53\n", path: "nameserver 203.0.113.2\nnameserver 203.0.113.3\n"}
+    assert resolvers(host(tmp_path, tree)) == ["203.0.113.2", "203.0.113.3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("var/lib/dhcp/dhclient.wan0.leases", "lease {\n  option domain-name-servers 203.0.113.4, 203.0.113.5;\n}\n"),
+        ("run/systemd/netif/leases/2", "ADDRESS=198.51.100.7\nDNS=203.0.113.4 203.0.113.5\n"),
+    ],
+)
+def test_a_lease_tells_the_resolvers_where_nothing_else_does(tmp_path: Path, path: str, text: str) -> None:
+    assert resolvers(host(tmp_path, {path: text})) == ["203.0.113.4", "203.0.113.5"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.1.1", "::1", "192.168.7.1", "0.0.0.0", "fe80::1%wan0", "oops"])
+def test_neither_this_host_nor_a_link_local_address_is_a_resolver(tmp_path: Path, address: str) -> None:
+    tree = {"etc/resolv.conf": f"nameserver {address}\nnameserver 203.0.113.1\n"}
+    assert resolvers(host(tmp_path, tree)) == ["203.0.113.1"]
+
+
+def test_a_link_is_followed_below_the_root(tmp_path: Path) -> None:
+    tree = {"etc/resolv.conf": "-> /run/x/resolv.conf", "run/x/resolv.conf": "nameserver 203.0.113.1\n"}
+    facts = observe(host(tmp_path, tree), HOST)
+    assert (facts.link, facts.nameservers) == ("/run/x/resolv.conf", ("203.0.113.1",))
+
+
+# ---------------------------------------------------------------- who manages resolv.conf
+
+
+@pytest.mark.parametrize(
+    ("tree", "managers"),
+    [
+        ({}, ()),
+        ({"etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf"}, ("systemd-resolved",)),
+        ({"run/systemd/resolve/resolv.conf": ""}, ()),
+        ({"etc/NetworkManager/NetworkManager.conf": ""}, ("NetworkManager",)),
+        ({"etc/NetworkManager/dispatcher.d/chrony": ""}, ()),
+        ({"etc/dhcpcd.conf": ""}, ("dhcpcd",)),
+        ({"etc/resolvconf.conf": ""}, ("openresolv",)),
+        ({"etc/resolvconf/resolv.conf.d/head": ""}, ("resolvconf",)),
+        ({"etc/resolvconf/update.d/dnsmasq": ""}, ()),
+        ({"etc/dhcp/dhclient.conf": ""}, ("dhclient",)),
+    ],
+)
+def test_a_manager_is_known_by_what_only_it_has(tmp_path: Path, tree: Tree, managers: tuple[str, ...]) -> None:
+    assert observe(host(tmp_path, tree), HOST).managers == managers
+
+
+def test_a_resolved_that_runs_without_the_link_is_known_by_the_port_it_holds(tmp_path: Path) -> None:
+    line = 'udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:(("systemd-resolve",pid=77,fd=13))\n'
+    runner = Recorder({("ss", "-H", "-lntup", "sport = 53"): line})
+    assert observe(host(tmp_path, {}), runner).managers == ("systemd-resolved",)
+
+
+@pytest.mark.parametrize(
+    ("tree", "path", "expected"),
+    [
+        (
+            {"etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf"},
+            "/etc/systemd/resolved.conf.d/90-gfwtools.conf",
+            ["[Resolve]", "DNSStubListener=no", "DNS=127.0.0.1", "Domains=~.", "Cache=no"],
+        ),
+        (
+            {"run/NetworkManager/x": ""},
+            "/etc/NetworkManager/conf.d/90-gfwtools.conf",
+            ["[main]", "dns=none"],
+        ),
+        (
+            {"etc/dhcpcd.conf": "duid\ninterface eth0\nstatic ip_address=192.0.2.1/24\n"},
+            "/etc/dhcpcd.conf",
+            ["nohook resolv.conf", "duid", "interface eth0", "static ip_address=192.0.2.1/24"],
+        ),
+        ({"etc/resolvconf.conf": "resolvconf=YES"}, "/etc/resolvconf.conf", ["resolvconf=YES", "resolvconf=NO"]),
+        (
+            {"etc/resolvconf/resolv.conf.d/head": "# head\n"},
+            "/etc/resolvconf/resolv.conf.d/head",
+            ["nameserver 127.0.0.1"],
+        ),
+        (
+            {"etc/dhcp/dhclient.conf": ""},
+            "/etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools",
+            ["make_resolv_conf() { :; }"],
+        ),
+    ],
+)
+def test_each_manager_is_told_in_its_own_way(tmp_path: Path, tree: Tree, path: str, expected: list[str]) -> None:
+    assert lines(written(host(tmp_path, tree))[path]) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("etc/dhcpcd.conf", "nohook resolv.conf\ninterface eth0\n"),
+        ("etc/dhcpcd.conf", "nohook lookup-hostname, resolv.conf\n"),
+        ("etc/resolvconf.conf", "resolvconf=NO\n"),
+    ],
+)
+def test_a_manager_that_has_been_told_already_is_left_alone(tmp_path: Path, path: str, text: str) -> None:
+    assert f"/{path}" not in written(host(tmp_path, {path: text}))
+
+
+def test_dhcpcd_told_for_one_interface_alone_is_told_again(tmp_path: Path) -> None:
+    assert "/etc/dhcpcd.conf" in written(host(tmp_path, {"etc/dhcpcd.conf": "interface eth0\nnohook resolv.conf\n"}))
+
+
+# ---------------------------------------------------------------- who reads the folder
+
+READS = [
+    {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d\n"},
+    {"etc/dnsmasq.conf": " conf-dir = /etc/dnsmasq.d/,*.conf # all\n"},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,.bak,.dpkg-old\n"},
+    {"etc/dnsmasq.conf": "conf-file=/etc/more.conf\n", "etc/more.conf": "conf-dir=/etc/dnsmasq.d\n"},
+    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
+    {"etc/default/dnsmasq": 'ENABLED=1\nCONFIG_DIR="/etc/dnsmasq.d" # all\n'},
+]
+READS_NOT = [
+    {},
+    {"etc/dnsmasq.conf": "#conf-dir=/etc/dnsmasq.d\n"},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,.conf\n"},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,*.dns\n"},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d2\n"},
+    {"etc/default/dnsmasq": "#CONFIG_DIR=/etc/dnsmasq.d\n"},
+    {"etc/default/dnsmasq": "CONFIG_DIR=\n"},
+]
+
+
+@pytest.mark.parametrize("tree", READS)
+def test_where_the_folder_is_read_dnsmasq_conf_stays(tmp_path: Path, tree: Tree) -> None:
+    assert "/etc/dnsmasq.conf" not in written(host(tmp_path, tree))
+
+
+@pytest.mark.parametrize("tree", READS_NOT)
+def test_where_nothing_reads_the_folder_a_line_is_appended(tmp_path: Path, tree: Tree) -> None:
+    text = written(host(tmp_path, tree))["/etc/dnsmasq.conf"]
+    assert text.startswith(tree.get("etc/dnsmasq.conf", ""))
+    assert lines(text)[-1] == "conf-dir=/etc/dnsmasq.d/,*.conf"
+
+
+def test_a_last_line_without_its_end_is_ended_before_ours(tmp_path: Path) -> None:
+    text = written(host(tmp_path, {"etc/dnsmasq.conf": "domain=lan"}))["/etc/dnsmasq.conf"]
+    assert lines(text) == ["domain=lan", "conf-dir=/etc/dnsmasq.d/,*.conf"]
+
+
+# ---------------------------------------------------------------- the snippet
+
+
+def test_a_host_listens_on_loopback_alone(tmp_path: Path) -> None:
+    found = snippet(host(tmp_path, {"etc/resolv.conf": "nameserver 203.0.113.1\n"}))
+    assert found == [
+        "listen-address=127.0.0.1",
+        "listen-address=::1",
+        "bind-dynamic",
+        "no-resolv",
+        "server=203.0.113.1",
+        "cache-size=4096",
+        "server=/use-application-dns.net/",
+    ]
+
+
+def listens(config: Config, runner: Recorder = HOST) -> list[str]:
+    return [line.partition("=")[2] for line in snippet(config, runner) if line.startswith("listen-address=")]
+
+
+def test_a_gateway_listens_on_the_lan_and_not_on_the_wan_or_the_tunnel(tmp_path: Path) -> None:
+    assert listens(host(tmp_path, {}, "[host]\ngateway = true\n")) == ["127.0.0.1", "::1", "192.168.7.1"]
+
+
+def test_configured_addresses_take_the_place_of_those_of_the_lan(tmp_path: Path) -> None:
+    text = '[host]\ngateway = true\n[dns]\nlisten = ["192.168.9.1"]\n'
+    assert listens(host(tmp_path, {}, text)) == ["127.0.0.1", "::1", "192.168.9.1"]
+
+
+def test_a_gateway_with_one_leg_listens_on_its_private_address(tmp_path: Path) -> None:
+    one = '[{"ifname": "eth0", "addr_info": [{"local": "192.168.1.2", "prefixlen": 24, "scope": "global"}]}]'
+    runner = Recorder(
+        {
+            ("ip", "-j", "address"): one,
+            ("ip", "-4", "-j", "route", "show", "default"): '[{"dst": "default", "dev": "eth0"}]',
+        }
+    )
+    assert listens(host(tmp_path, {}, "[host]\ngateway = true\n"), runner) == ["127.0.0.1", "::1", "192.168.1.2"]
+
+
+def test_a_dnsmasq_that_serves_a_lan_everywhere_goes_on_doing_so(tmp_path: Path) -> None:
+    assert listens(host(tmp_path, {"etc/dnsmasq.conf": "dhcp-range=192.168.7.50,192.168.7.99\n"})) == []
+
+
+def test_with_the_users_bind_interfaces_only_addresses_that_are_there_are_named(tmp_path: Path) -> None:
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": "bind-interfaces\ninterface=lan0\n"}))
+    assert "listen-address=127.0.0.1" in found
+    assert "listen-address=::1" not in found
+    assert "bind-dynamic" not in found
+
+
+@pytest.mark.parametrize(
+    ("line", "absent"),
+    [
+        ("listen-address=127.0.0.1,192.168.7.1", "listen-address=127.0.0.1"),
+        ("bind-dynamic", "bind-dynamic"),
+        ("no-resolv", "no-resolv"),
+        ("cache-size=100", "cache-size=4096"),
+        ("server=203.0.113.7", "server=203.0.113.1"),
+        ("resolv-file=/etc/resolv.isp", "no-resolv"),
+        ("local=/use-application-dns.net/", "server=/use-application-dns.net/"),
+        ("address=/use-application-dns.net/", "server=/use-application-dns.net/"),
+    ],
+)
+def test_what_the_users_configuration_says_is_not_said_again(tmp_path: Path, line: str, absent: str) -> None:
+    tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n", "etc/dnsmasq.d/user.conf": f"{line}\n"}
+    assert absent not in snippet(host(tmp_path, tree))
+
+
+def test_configured_resolvers_are_added_to_the_users_own(tmp_path: Path) -> None:
+    tree = {"etc/dnsmasq.conf": "server=203.0.113.7\n"}
+    found = snippet(host(tmp_path, tree, '[dns]\nresolvers = ["203.0.113.9#5300"]\n'))
+    assert "server=203.0.113.9#5300" in found
+
+
+def test_a_server_for_one_domain_is_no_resolver_for_all(tmp_path: Path) -> None:
+    tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n", "etc/dnsmasq.conf": "server=/corp.example/10.0.0.1\n"}
+    assert "server=203.0.113.1" in snippet(host(tmp_path, tree))
+
+
+def test_the_canary_can_be_switched_off(tmp_path: Path) -> None:
+    assert not [line for line in snippet(host(tmp_path, {}, "[dns]\ncanary = false\n")) if "application" in line]
+
+
+def test_dnssec_brings_the_roots_keys(tmp_path: Path) -> None:
+    tree = {"usr/share/dnsmasq-base/trust-anchors.conf": ""}
+    found = snippet(host(tmp_path, tree, "[dns]\ndnssec = true\n"))
+    assert {"dnssec", "conf-file=/usr/share/dnsmasq-base/trust-anchors.conf"} <= set(found)
+    assert [line.split(",")[1] for line in found if line.startswith("trust-anchor=")] == ["20326", "38696"]
+
+
+def test_further_hosts_files_are_named(tmp_path: Path) -> None:
+    found = snippet(host(tmp_path, {}, '[dns]\naddn_hosts = ["/etc/hosts.lan", "/etc/hosts.work"]\n'))
+    assert [line for line in found if "addn" in line] == ["addn-hosts=/etc/hosts.lan", "addn-hosts=/etc/hosts.work"]
+
+
+def test_a_pid_file_is_named_only_in_a_folder_that_is_there_at_boot(tmp_path: Path) -> None:
+    """dnsmasq does not start where it cannot write it."""
+    line = "pid-file=/run/dnsmasq/dnsmasq.pid"
+    config = host(tmp_path, {})
+    assert line not in snippet(config)
+    host(tmp_path, {"run/dnsmasq/x": ""})
+    assert line not in snippet(config)
+    host(tmp_path, {"usr/lib/tmpfiles.d/dnsmasq.conf": ""})
+    assert line in snippet(config)
+
+
+# ---------------------------------------------------------------- resolv.conf, twice, and back
+
+
+def test_resolv_conf_names_this_host_and_keeps_its_other_lines(tmp_path: Path) -> None:
+    text = "# by hand\nnameserver 203.0.113.1\nsearch lan example.net\noptions edns0\n"
+    found = written(host(tmp_path, {"etc/resolv.conf": text}))["/etc/resolv.conf"]
+    assert found.startswith("#")
+    assert lines(found) == ["nameserver 127.0.0.1", "search lan example.net", "options edns0"]
+
+
+FRESH: list[Tree] = [
+    {"etc/resolv.conf": "nameserver 203.0.113.1\nsearch lan", "etc/dnsmasq.conf": "domain-needed"},
+    {
+        "etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf",
+        "run/systemd/resolve/stub-resolv.conf": "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n",
+        "run/systemd/resolve/resolv.conf": "nameserver 203.0.113.1\n",
+        "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist\n",
+    },
+    {
+        "etc/resolv.conf": "-> /run/NetworkManager/resolv.conf",
+        "run/NetworkManager/resolv.conf": "nameserver 203.0.113.1\n",
+        "etc/NetworkManager/NetworkManager.conf": "[main]\nplugins=keyfile\n",
+    },
+    {
+        "etc/resolv.conf": "nameserver 203.0.113.1\n",
+        "etc/dhcpcd.conf": "hostname\ninterface eth0\n",
+        "etc/resolvconf.conf": "name_servers=127.0.0.1",
+        "etc/resolvconf/resolv.conf.d/head": "# head\n",
+        "etc/dhcp/dhclient.conf": "",
+    },
+    {},
+]
+
+
+@pytest.mark.parametrize("tree", FRESH)
+def test_a_second_run_finds_nothing_to_do(tmp_path: Path, tree: Tree) -> None:
+    config = host(tmp_path, tree)
+    first = edits(config, observe(config, HOST))
+    files.put(first, config.paths)
+    facts = observe(config, HOST)
+    assert edits(config, facts) == first
+    assert steps(facts) == []
+
+
+@pytest.mark.parametrize("tree", FRESH)
+def test_everything_goes_back_byte_for_byte(tmp_path: Path, tree: Tree) -> None:
+    config = host(tmp_path, tree)
+    config.paths.state_dir.mkdir(parents=True)
+    before = tree_of(tmp_path)
+    files.put(edits(config, observe(config, HOST)), config.paths)
+    assert tree_of(tmp_path) != before
+    assert files.put_back(config.paths) == []
+    assert tree_of(tmp_path) == before
+
+
+def test_the_resolvers_are_not_forgotten_when_their_file_has_gone(tmp_path: Path) -> None:
+    config = host(tmp_path, FRESH[2])
+    first = edits(config, observe(config, HOST))
+    files.put(first, config.paths)
+    (tmp_path / "run/NetworkManager/resolv.conf").unlink()
+    assert edits(config, observe(config, HOST)) == first
+
+
+# ---------------------------------------------------------------- reloads
+
+MANAGED = ResolverFacts(managers=("systemd-resolved", "NetworkManager", "dhcpcd", "resolvconf"), dhcpcd_pid=42)
+RESTARTS = [
+    Command(("systemctl", "try-restart", "systemd-resolved.service")),
+    Command(("systemctl", "try-reload-or-restart", "NetworkManager.service")),
+    Command(("kill", "-HUP", "42")),
+    Command(("resolvconf", "-u")),
+]
+
+
+def test_each_manager_reads_its_file_again_and_so_on_the_way_back() -> None:
+    facts = ResolverFacts(managers=MANAGED.managers, dhcpcd_pid=42, tools=frozenset({"systemctl", "resolvconf"}))
+    found = steps(facts)
+    assert [command for step in found for command in step.do] == RESTARTS
+    assert [command for step in found for command in step.undo] == RESTARTS
+
+
+def test_without_systemd_nobody_asks_it() -> None:
+    assert [step.what for step in steps(MANAGED)] == ["dhcpcd"]
+
+
+def test_below_another_root_nothing_is_reloaded(tmp_path: Path) -> None:
+    config = host(tmp_path, {"run/systemd/system/x": "", "run/dhcpcd/pid": "42\n", **FRESH[1], "etc/dhcpcd.conf": ""})
+    runner = Recorder(HOST.answers, tools=frozenset({"systemctl", "resolvconf"}))
+    assert steps(observe(config, runner)) == []
+    assert leave_steps(["/etc/dhcpcd.conf"], runner, config.paths) == []
+
+
+def test_only_managers_whose_file_was_put_back_are_reloaded() -> None:
+    assert leave_steps(["/etc/resolv.conf"], Recorder(tools=frozenset({"systemctl"}))) == []
+
+
+# ---------------------------------------------------------------- the real dnsmasq
+
+ASK = """
+import dns.message, dns.query, dns.rcode, sys, time
+for attempt in range(50):
+    try:
+        answers = [
+            dns.query.udp(dns.message.make_query(n, k), "127.0.0.1", timeout=1)
+            for n, k in [("use-application-dns.net", "A"), ("use-application-dns.net", "AAAA")]
+        ]
+        break
+    except OSError:
+        time.sleep(0.1)
+print(*(dns.rcode.to_text(answer.rcode()) for answer in answers))
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    tree = {
+        **FRESH[1],
+        "etc/dnsmasq.conf": "no-resolv\nbind-dynamic\naddn-hosts=/etc/hosts\n",
+        "etc/dnsmasq.d/user.conf": "cache-size=300\nlisten-address=127.0.0.1\ndnssec\n",
+    }
+    del tree["etc/default/dnsmasq"]
+    text = '[host]\ngateway = true\n[dns]\ndnssec = true\naddn_hosts = ["/etc/hosts"]\n'
+    return host(tmp_path, tree, text)
+
+
+def real(config: Config) -> Path:
+    """The configuration as dnsmasq sees it, with the paths below the root in place of the host's."""
+    files.put(edits(config, observe(config, HOST)), config.paths)
+    root = config.root
+    whole = root / "whole.conf"
+    whole.write_text((root / "etc/dnsmasq.conf").read_text().replace("/etc/dnsmasq.d", str(root / "etc/dnsmasq.d")))
+    return whole
+
+
+@pytest.mark.e2e
+def test_dnsmasq_takes_what_is_written_beside_the_users_own(config: Config) -> None:
+    System().read("dnsmasq", "--test", f"--conf-file={real(config)}")
+
+
+@pytest.mark.e2e
+def test_firefox_is_told_to_keep_to_this_resolver(config: Config) -> None:
+    whole = real(config)
+    script = textwrap.dedent(
+        f"""
+        ip link set lo up
+        dnsmasq --keep-in-foreground --user=root --pid-file= --conf-file={whole} &
+        python="$1"; "$python" -c "$2"; kill $!; wait
+        """
+    )
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, ASK],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split() == ["NXDOMAIN", "NXDOMAIN"], done.stderr
+
+
+@pytest.mark.e2e
+def test_dnsmasq_refuses_what_the_snippet_avoids(tmp_path: Path) -> None:
+    """The reason for looking at the user's lines first."""
+    for line in ("cache-size=1", "pid-file=/x"):
+        (tmp_path / "c").write_text(f"{line}\n{line}\n")
+        assert System().ask("dnsmasq", "--test", f"--conf-file={tmp_path / 'c'}") is None
+    for line in ("no-resolv", "bind-dynamic", "dnssec", "listen-address=127.0.0.1", "server=192.0.2.1"):
+        (tmp_path / "c").write_text(f"{line}\n{line}\n")
+        assert System().ask("dnsmasq", "--test", f"--conf-file={tmp_path / 'c'}") is not None
+
+
+def test_the_snippet_is_read_before_the_list() -> None:
+    assert resolver_setup.SNIPPET < "gfwlist.conf"
