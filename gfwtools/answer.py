@@ -1,15 +1,17 @@
 """The answer to ``check domain NAME``: the verdict, and every line of a list that it rests on."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gfwtools.compiler import Compiled
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config import PolicyConfig
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii
-from gfwtools.policy import Match
+from gfwtools.policy import Entry, Match
 from gfwtools.rules import Rule
 
 __all__ = ["Answer", "RuleRef", "answer", "name_in"]
@@ -67,10 +69,12 @@ def name_in(text: str) -> str:
         except ValueError:
             host = ""
     else:
-        host = text.partition("/")[0]
+        host = re.split(r"[/?#]", text, maxsplit=1)[0].rpartition("@")[2]
         name, colon, port = host.rpartition(":")
-        if colon and port.isdigit() and ":" not in name:
+        if colon and (port.isdigit() or not port) and ":" not in name:
             host = name
+    # As lists write it: what is under a name is decided by the name.
+    host = host.removeprefix("*.").removeprefix(".")
     if not host:
         raise InvalidNameError(f"{text[:60]!r} names no host")
     if ":" in host or host.rpartition(".")[2].isdigit():
@@ -78,33 +82,45 @@ def name_in(text: str) -> str:
     return to_ascii(host)
 
 
-def answer(name: str, compiled: list[tuple[PolicyConfig, Compiled]], config: Config) -> Answer:
+def answer(name: str, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> Answer:
     """What happens to ``name``, a name in A-labels.
 
-    Where several policies tunnel it, the longer domain decides, then the order of the tables.
+    dnsmasq reads the files of all policies as one: of everything that they say, the longest domain decides.
     """
-    best: tuple[PolicyConfig, Compiled, Match] | None = None
-    for policy, candidate in compiled:
-        match = candidate.policy.match(name)
-        if best is None or _weight(match) > _weight(best[2]):
-            best = policy, candidate, match
-    assert best is not None
-    policy, decided, match = best
-    return Answer(name, match, tuple(_rules(match, decided, config, policy)), policy)
+    policy, decided = compiled[0]
+    if len(compiled) > 1:
+        pattern, index = _longest(name, [candidate.cover for _, candidate in compiled])
+        if pattern is not None:
+            policy, decided = compiled[index]
+    match = decided.policy.match(name)
+    return Answer(name, match, tuple(_rules(match, decided)), policy)
 
 
-def _weight(match: Match) -> tuple[bool, int]:
-    return match.verdict == "tunnel", len(match.matched or "")
+def _longest(name: str, covers: Sequence[Sequence[Entry]]) -> tuple[str | None, int]:
+    """The longest pattern of all files that covers ``name``, and whose it is; of the very same one, the first's."""
+    owners: dict[str, int] = {}
+    for index, cover in enumerate(covers):
+        for entry in cover:
+            owners.setdefault(entry.pattern, index)
+    rest = name
+    while rest:
+        under = f"*.{rest}"
+        if rest != name and under in owners:
+            return under, owners[under]
+        if rest in owners:
+            return rest, owners[rest]
+        rest = rest.partition(".")[2]
+    return None, 0
 
 
-def _rules(match: Match, compiled: Compiled, config: Config, policy: PolicyConfig) -> Iterator[RuleRef]:
+def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
     """The lines that gave the matched domain."""
     if match.matched is None:
         return
     if match.reason in ("deny", "allow"):
         table = compiled.policy.deny if match.reason == "deny" else compiled.policy.allow
         ref = table[match.matched]
-        data = config.paths.root.joinpath(ref.source).read_text("utf-8", "replace").split("\n")
+        data = Path(ref.source).read_text("utf-8", "replace").split("\n")
         yield RuleRef(ref.source, ref.line, data[ref.line - 1].strip())
         return
     under = match.matched.startswith("*.")

@@ -14,8 +14,8 @@ __all__ = ["parse", "parse_line"]
 # Nine rules of ten: ||name and nothing else. Every other line takes the long way.
 _PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
-# A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator.
-_END = re.compile(r"[/?#^\\]")
+# A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
+_END = re.compile(r"[/?#^$]")
 _HEADER = re.compile(r"\[[^\]:]*\]")
 #: What may stand behind a host without narrowing it.
 _NOTHING = {"", "/", "^", "/*", "^*", "/^"}
@@ -36,6 +36,8 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
     text = line.strip().strip("\ufeff")
     if not text or text[0] == "!" or (text[0] == "[" and _HEADER.fullmatch(text)):
         return None
+    if "##" in text or "#@#" in text:  # Adblock's way to hide a part of a page: no rule about hosts
+        return Rule(number, text, False, "", Anchor.LOOSE, False)
     exception = text.startswith("@@")
     body = text[2:] if exception else text
     if len(body) > 2 and body[0] == body[-1] == "/":

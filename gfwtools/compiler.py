@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gfwtools.config import Network
 from gfwtools.domains import Locator, Reason, Target
-from gfwtools.formats import Listing
+from gfwtools.formats import FORMATS, Listing, decoded_text
 from gfwtools.policy import Entry, Policy, Ref
 from gfwtools.rules import Rule
 from gfwtools.suffixes import Suffixes, bundled
@@ -104,15 +104,13 @@ class Compiled:
             policy.under[name[2:]] for name in self._freeing if name.startswith("*.") and name[2:] in policy.under
         }
         seeds = set(policy.seeds())
-        addresses = {ref.line for network, ref in policy.networks.items() if network in seeds and self._ours(ref)}
+        addresses = {ref.line for network, ref in policy.networks.items() if network in seeds}
+        addresses |= {ref.line for network, ref in policy.freed.items() if network in policy.networks}
         widened = len(lines & self.wide)
         applied = len(lines) - widened + len(freed) + len(addresses)
         dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
         redundant = self.read - applied - widened - sum(dropped.values())
         return Counts(self.read, applied, widened, redundant, dropped)
-
-    def _ours(self, ref: Ref) -> bool:
-        return ref.source == self.listing.source
 
     def _by_list(self, name: str) -> bool:
         """Whether the list's own block decides ``name``, and not the user's entry for the same domain."""
@@ -131,12 +129,7 @@ class Compiled:
             detail = target.reason.sentence + (f" ({target.detail})" if target.detail else "")
             return Outcome(rule, Status.DROPPED, target, detail)
         if target.network:
-            first = policy.networks[target.network]
-            if first.line != rule.line or not self._ours(first):
-                return Outcome(rule, Status.REDUNDANT, target, f"the same as {_place(first, self.listing)}")
-            if target.network not in policy.seeds():
-                return Outcome(rule, Status.REDUNDANT, target, "your allow list frees it")
-            return Outcome(rule, Status.APPLIED, target, "")
+            return self._address_outcome(rule, target, target.network)
         table = policy.under if target.under else policy.exceptions if rule.exception else policy.blocks
         firsts = [name for name in target.domains if table[name] == rule.line]
         if not firsts:
@@ -150,6 +143,20 @@ class Compiled:
             return Outcome(rule, Status.WIDENED if target.wider else Status.APPLIED, target, "")
         return Outcome(rule, Status.REDUNDANT, target, self._why_redundant(firsts[0]))
 
+    def _address_outcome(self, rule: Rule, target: Target, network: Network) -> Outcome:
+        policy = self.policy
+        first = (policy.freed if rule.exception else policy.networks)[network]
+        if first.line != rule.line:
+            return Outcome(rule, Status.REDUNDANT, target, f"the same as line {first.line}")
+        if rule.exception:
+            if network in policy.networks:
+                return Outcome(rule, Status.APPLIED, target, "")
+            return Outcome(rule, Status.REDUNDANT, target, "it frees nothing that is blocked")
+        if network not in policy.seeds():
+            by = "an exception" if network in policy.freed else "your allow list"
+            return Outcome(rule, Status.REDUNDANT, target, f"{by} frees it")
+        return Outcome(rule, Status.APPLIED, target, "")
+
     def _why_redundant(self, name: str) -> str:
         policy = self.policy
         match = policy.match(name)
@@ -158,10 +165,6 @@ class Compiled:
         if match.reason == "exception":
             return f"the exception for {match.matched} frees it"
         return f"your {match.reason} list decides it ({match.matched})"
-
-
-def _place(ref: Ref, listing: Listing) -> str:
-    return f"line {ref.line}" if ref.source == listing.source else f"{ref.source} line {ref.line}"
 
 
 def compile_lists(
@@ -192,7 +195,7 @@ def compile_lists(
         if reason:
             dropped[reason] += 1
         elif network:
-            policy.networks.setdefault(network, Ref(listing.source, rule.line))
+            (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, rule.line))
         elif rule.exception:
             for name in domains:
                 (policy.under if under else policy.exceptions).setdefault(name, rule.line)
@@ -209,8 +212,8 @@ def _merge_user_lists(
 ) -> list[Problem]:
     problems: list[Problem] = []
     sides: Sequence[tuple[Iterable[Listing], dict[str, Ref], dict[Network, Ref]]] = (
-        (deny, policy.deny, policy.networks),
-        (allow, policy.allow, policy.freed),
+        (deny, policy.deny, policy.denied),
+        (allow, policy.allow, policy.allowed),
     )
     for listings, names, networks in sides:
         for listing in listings:
@@ -227,27 +230,41 @@ def _merge_user_lists(
     for name in policy.allow.keys() & policy.deny.keys():
         ref, other = policy.allow[name], policy.deny[name]
         problems.append(Problem(ref, name, f"{name} is in {other.source} line {other.line} too; deny wins"))
+    for network in policy.allowed.keys() & policy.denied.keys():
+        ref, other = policy.allowed[network], policy.denied[network]
+        problems.append(Problem(ref, str(network), f"{network} is in {other.source} line {other.line} too; deny wins"))
     return sorted(problems)
 
 
 def compile(
-    text: str,
+    text: str | bytes,
     *,
     allow: Iterable[str] = (),
     deny: Iterable[str] = (),
     granularity: str = "registrable",
     format: str = "autoproxy",
 ) -> Policy:
-    """Compile the text of a list into a :class:`Policy`.
+    """Compile a list, as published or decoded, into a :class:`Policy`.
 
     :param allow: domains that are always direct.
     :param deny: domains that are always tunnelled.
     :param granularity: ``registrable`` (example.co.uk from any host under it) or ``host``.
     :param format: one of :data:`gfwtools.formats.FORMATS`.
+    :raises ListError: the text is base64 that is broken, or its checksum is wrong.
+    :raises ValueError: no such format or granularity, or a line of ``allow`` or ``deny`` is no domain.
     """
-    return compile_lists(
-        Listing("list", text, format),
-        allow=[Listing("allow", "\n".join(allow), "domains")],
-        deny=[Listing("deny", "\n".join(deny), "domains")],
+    if granularity not in ("registrable", "host"):
+        raise ValueError(f"{granularity!r} is no granularity; give registrable or host")
+    if format not in FORMATS:
+        raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
+    users = {name: [side] if isinstance(side, str) else list(side) for name, side in (("allow", allow), ("deny", deny))}
+    compiled = compile_lists(
+        Listing("list", decoded_text(text), format),
+        allow=[Listing("allow", "\n".join(users["allow"]), "domains")],
+        deny=[Listing("deny", "\n".join(users["deny"]), "domains")],
         granularity=granularity,
-    ).policy
+    )
+    wrong = [problem for problem in compiled.problems if not problem.message.endswith("deny wins")]
+    if wrong:
+        raise ValueError("; ".join(map(str, wrong)))
+    return compiled.policy

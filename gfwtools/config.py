@@ -55,7 +55,7 @@ _FIRST = "gfwlist"
 _SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,22}")
 _POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 # IFNAMSIZ is 16 with the NUL; the kernel forbids '/' and blanks (dev_valid_name), and ':' names an alias.
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     return loads(text, str(path), root)
@@ -395,12 +395,16 @@ def _text(value: object) -> str:
     return value
 
 
+def _climbs(path: str) -> bool:
+    return ".." in path.split("/")
+
+
 def _has_control(text: str) -> bool:
     return any(ord(c) < 32 or ord(c) == 127 for c in text)
 
 
 def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or _has_control(value) or "," in value:
+    if not isinstance(value, str) or not value.startswith("/") or _has_control(value) or "," in value or _climbs(value):
         raise _Bad(f"{_show(value)} is not a path; give one that begins with /")
     return value
 
@@ -434,7 +438,8 @@ def _source(value: object) -> str:
 
 def _proxy(value: object) -> str:
     text = _text(value)
-    if text and not re.fullmatch(r"(https?|socks5h?)://[^\s/]+/?", text):
+    found = re.fullmatch(r"(https?|socks5h?)://[^\s/]+?(?::(\d{1,5}))?/?", text)
+    if text and not (found and (found[2] is None or 1 <= int(found[2]) <= 65535)):
         raise _Bad(f"{_show(value)} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
     return text
 
@@ -446,12 +451,22 @@ def parse_upstream(text: str) -> Upstream:
     """
     address, hash_sign, port = text.partition("#")
     try:
-        parsed = ip_address(address)
+        parsed = _plain_address(address)
     except ValueError:
         raise ValueError(f"{_show(text)} is no resolver; give ADDRESS or ADDRESS#PORT, such as 8.8.8.8#53") from None
     if hash_sign and not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ValueError(f"{_show(text)} has a bad port; give 1 to 65535, such as {address}#53")
     return Upstream(parsed, int(port) if hash_sign else 53)
+
+
+def _plain_address(text: str) -> Address:
+    """An address without a scope: Python takes any text at all behind a ``%``.
+
+    :raises ValueError: it is none.
+    """
+    if "%" in text:
+        raise ValueError(text)
+    return ip_address(text)
 
 
 def _upstream(value: object) -> Upstream:
@@ -463,14 +478,16 @@ def _upstream(value: object) -> Upstream:
 
 def _address(value: object) -> Address:
     try:
-        return ip_address(value if isinstance(value, str) else repr(value))
+        return _plain_address(value if isinstance(value, str) else repr(value))
     except ValueError:
         raise _Bad(f"{_show(value)} is no address; give one such as 192.168.1.1") from None
 
 
 def _network(value: object) -> Network:
     try:
-        network = ip_network(value if isinstance(value, str) else repr(value))
+        text = value if isinstance(value, str) else repr(value)
+        _plain_address(text.partition("/")[0])
+        network = ip_network(text)
     except ValueError as error:
         hint = "its host bits are set" if "host bits" in str(error) else "no address or network"
         raise _Bad(f"{_show(value)}: {hint}; give one such as 91.108.4.0/22") from None

@@ -12,8 +12,9 @@ __all__ = ["Decoded", "checksum", "decode"]
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
 # A "! Key: value" line of the comments that a list begins with.
 _FIELD = re.compile(r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})")
-_CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+([A-Za-z0-9+/]{22})=*[ \t]*\n", re.IGNORECASE | re.MULTILINE)
-_HTML = re.compile(rb"\s*<(?:!doctype|html|head|body|script|meta|\?xml|!--)", re.IGNORECASE)
+_CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+(\S{1,100})[ \t]*\n", re.IGNORECASE | re.MULTILINE)
+# No list begins with a tag, and none has these in its first lines.
+_HTML = re.compile(rb"\s*<[a-z!/?]|[^!]*?^\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.MULTILINE)
 #: A header stands in the first lines of a list.
 _HEADER_BYTES = 4096
 
@@ -43,7 +44,7 @@ def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     data = _without_bom(data)
     if not data.strip():
         raise ListError("the list is empty")
-    if _HTML.match(data):
+    if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
     # A list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
     if _BASE64.fullmatch(data):
@@ -52,10 +53,10 @@ def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
             raise ListError("the list is empty")
     if len(data) > max_bytes:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
-    if _HTML.match(data):
+    if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list")
     told, computed = checksum(data)
-    if told and told != computed:
+    if told is not None and told != computed:
         raise ListError(f"the checksum is wrong: the list says {told}, its text has {computed}; it was cut or changed")
     text = data.decode("utf-8", "replace")
     if "\r" in text:
@@ -78,7 +79,8 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     if found:
         text = text[: found.start()] + text[found.end() :]
     digest = hashlib.md5(text, usedforsecurity=False).digest()
-    return (found[1].decode("ascii") if found else None), pybase64.b64encode(digest).decode("ascii").rstrip("=")
+    told = found[1].decode("ascii", "replace").rstrip("=") if found else None
+    return told, pybase64.b64encode(digest).decode("ascii").rstrip("=")
 
 
 def _without_bom(data: bytes) -> bytes:
@@ -108,5 +110,6 @@ def _header(text: str) -> dict[str, str]:
         if line and line[0] not in "![":
             break
         if match := _FIELD.fullmatch(line):
-            header.setdefault(match[1].lower(), match[2].strip())
+            # It ends up on terminals and in files.
+            header.setdefault(match[1].lower(), "".join(c for c in match[2] if c.isprintable()).strip())
     return header

@@ -55,6 +55,10 @@ class Target(NamedTuple):
 _NAMES = Path(__file__).parent / "data" / "names.txt"
 
 # What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
+_LONGEST_HOST = 1024  # a name has 253 octets, and its Unicode form is not longer than this
+# Names that only this host or its LAN can answer for (RFC 6761, RFC 6762, hosts(5)).
+_LOCAL = frozenset({"localhost", "localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback"})
+_LOCAL_ENDINGS = tuple(f".{name}" for name in _LOCAL)
 _NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 
 # ---- regular expressions, read just far enough to find the one host that most of them are about
@@ -92,7 +96,7 @@ class Locator:
         if rule.exception and not rule.whole:
             return Target(reason=Reason.NARROW)
         _, _, exception, host, anchor, _ = rule
-        if anchor is Anchor.HOST and not exception and is_plain(host):
+        if anchor is Anchor.HOST and not exception and is_plain(host) and not host.endswith(_LOCAL_ENDINGS):
             # Nine rules of ten; the questions below have been answered for them by one regular expression.
             if not self._widen:
                 return Target((host,))
@@ -102,9 +106,18 @@ class Locator:
             return self._regex(host)
         if not host:
             return Target(reason=Reason.KEYWORD)
+        if len(host) > _LONGEST_HOST:
+            return Target(reason=Reason.NAME, detail=f"{host[:20]!r}... is {len(host)} characters long")
+        if host[-1] == ".":
+            host = host[:-1]
+            rule = rule._replace(host=host)
+        if self._trusted and "*" in host:
+            return Target(
+                reason=Reason.NAME, detail=f"{host!r}: give the domain itself; it stands for what is under it"
+            )
         if "*" in host:
             return self._wildcard(rule)
-        if host[-1].isdigit() or host[-1] == "]" or ":" in host or (self._trusted and "/" in host):
+        if host[-1:].isdigit() or host[-1:] == "]" or ":" in host or (self._trusted and "/" in host):
             target = self._address(host)
             if target:
                 return target
@@ -119,7 +132,9 @@ class Locator:
         suffixes = self._suffixes
         if loose and not ("." in name and suffixes.is_known(name)):
             return Target(reason=Reason.KEYWORD)
-        if "." not in name and not self._trusted and (len(name) == 2 or name in _NEVER):
+        if not self._trusted and name.rpartition(".")[2] in _LOCAL:
+            return Target(reason=Reason.NAME, detail=f"{name!r} is a name of this host or its LAN")
+        if "." not in name and not self._trusted and not exception and (len(name) == 2 or name in _NEVER):
             return Target(reason=Reason.TLD)
         if exception or not self._widen:
             return Target((name,), wider)
@@ -131,7 +146,7 @@ class Locator:
     def _address(self, host: str) -> Target | None:
         """The target of an address; None for a name."""
         text = host.removeprefix("[").removesuffix("]")
-        if len(text) > 64:
+        if len(text) > 64 or "%" in text:  # Python takes any text at all for the scope behind a "%"
             return None
         try:
             network = ip_network(text, strict=False) if self._trusted else ip_network(ip_address(text))
@@ -165,14 +180,14 @@ class Locator:
         # A label with a wildcard is widened to its parent; only what is right of the last one is certain.
         last = max(index for index, label in enumerate(labels) if "*" in label)
         parent = ".".join(labels[last + 1 :])
-        if self._suffixes.is_icann(parent):
+        if self._suffixes.is_icann(parent) or self._suffixes.has_suffixes(parent):
             return Target(reason=Reason.SUFFIX)
         return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=True)
 
     def _under(self, labels: list[str]) -> Target:
         """An exception with a wildcard: dnsmasq can free what is under a name (``server=/*.name/#``), no more."""
         parent = ".".join(labels[1:])
-        if labels[0] != "*" or "*" in parent or self._suffixes.is_icann(parent):
+        if labels[0] != "*" or "*" in parent or not parent:
             return Target(reason=Reason.NARROW)
         return self._name(parent, exception=True)._replace(under=True)
 
@@ -220,6 +235,8 @@ class Locator:
         text = _simplified(body)
         if text is None:
             return Target(reason=Reason.REGEX)
+        if _has_alternatives(text):
+            return Target(reason=Reason.REGEX)
         # Behind a scheme only the host counts: `/bar\.html` is no domain.
         _, _, text = text.rpartition("://")
         text = text.lstrip("^").partition("/")[0]
@@ -248,6 +265,16 @@ class Locator:
         if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
             return self._name(parent, wider=True)
         return self._name(name)
+
+
+def _has_alternatives(text: str) -> bool:
+    """Whether an expression is one of several as a whole: ``a|b`` outside of all parentheses."""
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth <= 0:
+            return True
+    return False
 
 
 def _simplified(body: str) -> str | None:

@@ -28,6 +28,11 @@ class ConfigError(GfwtoolsError):
 class FetchError(GfwtoolsError):
     """No source gave a list; the message says what each of them answered."""
 
+    def __init__(self, message: str, answers: "tuple[str, ...]" = ()) -> None:
+        super().__init__(message)
+        self.answers = answers
+        """What the sources answered, one after the other."""
+
 
 class ListError(GfwtoolsError):
     """What was fetched is no list, is broken, or may not replace the last good one."""

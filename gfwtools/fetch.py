@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import stat
+import struct
 import threading
 import time
 import zlib
@@ -140,7 +141,8 @@ def fetch(
         for mirror in asked:
             mirror.cancel()
     answers = "; ".join(f"{_shown(mirror.source)}: {_printable(mirror.answer)}" for mirror in asked)
-    raise FetchError(f"no source gave a list: {answers or 'there is no source'}")
+    told = tuple(_printable(mirror.answer) for mirror in asked)
+    raise FetchError(f"no source gave a list: {answers or 'there is no source'}", told)
 
 
 class _Failed(Exception):
@@ -315,6 +317,9 @@ class _Mirror:
     def _hang_up(self) -> None:
         if self._socket is not None:
             with suppress(OSError):  # the other side was faster
+                # shutdown() wakes the thread. Without the linger time of 0, which makes close() send a reset, a mirror
+                # in the middle of its body may be left before a closed window until its kernel gives up (socket(7)).
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     # ------------------------------------------------------------ files

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gfwtools import autoproxy
+from gfwtools.decode import decode
 from gfwtools.rules import Anchor, Rule
 
 __all__ = ["FORMATS", "Listing", "parse"]
 
+#: "[AutoPr", the beginning of every list that its mirrors have.
+_AUTOPROXY_BASE64 = "W0F1dG9Q"
 _DNSMASQ = re.compile(r"(?:server|address|local|ipset|nftset)\s*=\s*/(.*)/[^/]*")
 
 
@@ -67,11 +70,24 @@ class Listing:
         return FORMATS[self.format](self.text)
 
 
-def parse(text: str, format: str = "autoproxy") -> list[Rule]:
-    """The rules of a list in one of :data:`FORMATS`.
+def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:
+    """The rules of a list, as published or decoded, in one of :data:`FORMATS`.
 
+    :raises ListError: the text is base64 that is broken, or its checksum is wrong.
     :raises ValueError: no such format.
     """
     if format not in FORMATS:
         raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
-    return list(FORMATS[format](text))
+    return list(FORMATS[format](decoded_text(text)))
+
+
+def decoded_text(text: str | bytes) -> str:
+    """The text of a list; bytes, and a text that is an AutoProxy list in base64, are decoded.
+
+    :raises ListError: what is to be decoded is broken.
+    """
+    if isinstance(text, bytes):
+        return decode(text).text
+    if text.lstrip().startswith(_AUTOPROXY_BASE64):
+        return decode(text.encode("ascii", "replace")).text
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,6 +1,7 @@
 """Domain names as dnsmasq reads them: lower case A-labels."""
 
 import re
+from unicodedata import category
 
 from gfwtools.errors import InvalidNameError
 
@@ -44,6 +45,21 @@ def to_ascii(name: str) -> str:
     return name
 
 
+def _a_label(label: str) -> str:
+    """The A-label of one mapped label. IDNA 2008 has no symbols; UTS 46 lets them pass, and there are such domains.
+
+    :raises IDNAError: neither takes it.
+    """
+    import idna
+
+    try:
+        return idna.alabel(label).decode("ascii")
+    except idna.InvalidCodepoint:
+        if not all(category(character)[0] in "LMNS" or character in "-\u200d\ufe0f" for character in label):
+            raise
+        return f"xn--{label.encode('punycode').decode('ascii')}"
+
+
 def _fault(label: str) -> str:
     if not label:
         return "an empty label"
@@ -59,7 +75,7 @@ def _encode(name: str) -> str:
 
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
-        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split("."))
+        return ".".join(label if label.isascii() else _a_label(label) for label in mapped.split("."))
     except (idna.IDNAError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidNameError(f"{name!r}: {reason}") from None

@@ -62,9 +62,13 @@ class Policy:
     deny: dict[str, Ref] = field(default_factory=dict)
     allow: dict[str, Ref] = field(default_factory=dict)
     networks: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses of IP rules and of the deny lists, for the seed."""
+    """Addresses of the list's IP rules."""
     freed: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses of the allow lists, which are kept out of the seed."""
+    """Addresses of the list's exceptions."""
+    denied: dict[Network, Ref] = field(default_factory=dict)
+    """Addresses and networks of the deny lists."""
+    allowed: dict[Network, Ref] = field(default_factory=dict)
+    """Addresses and networks of the allow lists."""
 
     def lookup(self, name: str) -> Match:
         """What happens to ``name``: any spelling of a host name is understood.
@@ -136,10 +140,33 @@ class Policy:
                 yield Entry(name, True, below)
 
     def seeds(self) -> list[Network]:
-        """The addresses that the lists put into the set, sorted, without those that the allow lists free."""
-        kept = (network for network in self.networks if not any(_covers(free, network) for free in self.freed))
-        return sorted(kept, key=lambda network: (network.version, network))
+        """The networks that the lists put into the set, sorted.
+
+        As for names, the user's win over the list's and the longer prefix wins among the user's, deny before allow; an
+        allowed network inside a denied one is cut out of it.
+        """
+        wanted = [network for network in self.networks if not self._is_freed(network)]
+        wanted += [network for network in self.denied if not self._is_allowed(network)]
+        for hole in self.allowed:
+            wanted = [part for network in wanted for part in _without(network, hole)]
+        return sorted(dict.fromkeys(wanted), key=lambda network: (network.version, network))
+
+    def _is_freed(self, network: Network) -> bool:
+        return self._is_allowed(network) or any(_covers(other, network) for other in self.freed)
+
+    def _is_allowed(self, network: Network) -> bool:
+        """Whether the longest of the user's networks that covers this one is an allowed one."""
+        allowed = [other.prefixlen for other in self.allowed if _covers(other, network)]
+        denied = [other.prefixlen for other in self.denied if _covers(other, network)]
+        return max(allowed, default=-1) > max(denied, default=-1)
 
 
 def _covers(outer: Network, inner: Network) -> bool:
     return outer.version == inner.version and outer.prefixlen <= inner.prefixlen and inner.network_address in outer
+
+
+def _without(network: Network, hole: Network) -> list[Network]:
+    """``network`` without a smaller one inside it."""
+    if network.prefixlen < hole.prefixlen and _covers(network, hole):
+        return list(network.address_exclude(hole))  # type: ignore[arg-type]
+    return [network]

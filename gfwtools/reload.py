@@ -67,12 +67,10 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
         return []
     manager = manager_of(config, runner)
     if manager is None:
-        store.write_all(files)
-        store.remove(update.obsolete)
+        store.replace_all(files, update.obsolete, config.paths.state)
         return ['nothing was reloaded (dns.manager = "none")']
     if not due:
-        store.write_all(files)
-        store.remove(update.obsolete)
+        store.replace_all(files, update.obsolete, config.paths.state)
         return ["nothing to reload: only comments have changed"]
     if due.daemons:
         with _step("check"):
@@ -83,8 +81,7 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
     notes: list[str] = []
     try:
         with _step("install"):
-            store.write_all(files)
-            store.remove(update.obsolete)
+            store.replace_all(files, update.obsolete, config.paths.state)
         _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
     except BaseException as error:
         _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
@@ -122,6 +119,9 @@ def _due(config: Config, update: "Update") -> Due:
                 gone.append(policy.name)
         if any(role_of(config, policy, config.paths.at(path)) is Role.SEED for path in differs):
             seeds.append(policy)
+    if update.gone:
+        main = True
+        gone += update.gone
     if main or servers or second:
         # The sets must be there before the first answer; loading a seed over a full set changes nothing.
         seeds = list(config.policies)

@@ -23,14 +23,18 @@ __all__ = [
     "PolicyState",
     "State",
     "digest",
+    "is_as_written",
     "lock",
+    "make_folder",
     "read",
     "read_state",
     "remove",
     "remove_leftovers",
+    "replace_all",
     "restore",
     "snapshot",
     "write_all",
+    "write_output",
     "write_state",
 ]
 
@@ -53,6 +57,8 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     :raises StoreError: it cannot be read, or has more than ``limit`` bytes.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_char_device()):
+            raise StoreError(f"{path}: no regular file")  # a pipe would keep us waiting with the lock held
         with path.open("rb") as file:
             data = file.read() if limit is None else file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -133,7 +139,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _stage(path: Path, data: bytes) -> Path:
     """A file beside ``path`` with ``data`` in it, on the disk for good."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.parent / f"{_PREFIX}{path.name}.{os.getpid()}{_SUFFIX}"
     with suppress(FileNotFoundError):
         temporary.unlink()
@@ -174,6 +180,64 @@ def _rename_all(staged: Mapping[Path, Path]) -> None:
         _sync_folder(folder)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that is missing, and those above it, readable by all whatever the umask says.
+
+    :raises OSError: it cannot be made.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    for part in reversed(missing):
+        part.mkdir(exist_ok=True)
+        part.chmod(0o755)
+
+
+def is_as_written(path: Path, expected: str) -> bool:
+    """Whether ``path`` is a regular file of ours with the digest ``expected``.
+
+    :raises StoreError: it cannot be read.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != MODE:
+        return False
+    data = read(path)
+    return data is not None and digest(data) == expected
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write where somebody has pointed us to: through a link, into a device or a pipe, else atomically.
+
+    :raises StoreError: it cannot be written.
+    """
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        try:
+            with place.open("wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from None
+    else:
+        write_all({place: data})
+
+
+def replace_all(files: Mapping[Path, bytes], obsolete: Iterable[Path], last: Path) -> None:
+    """Put ``files`` in place and remove those that are ``obsolete``, all of it or nothing; the file ``last`` goes last.
+
+    :raises StoreError: what was in place before is in place again.
+    """
+    obsolete = list(obsolete)
+    before = snapshot([*files, *obsolete])
+    try:
+        write_all({path: data for path, data in files.items() if path != last})
+        remove(obsolete)
+        write_all({path: data for path, data in files.items() if path == last})
+    except StoreError:
+        restore(before)
+        raise
+
+
 def _sync_folder(folder: Path) -> None:
     """A rename is on the disk when its folder is (fsync(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -203,7 +267,7 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
     import fcntl
 
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; run as root, or with --root DIR on a folder of yours") from None

@@ -55,6 +55,10 @@ class Suffixes:
         _, dot, parent = name.partition(".")
         return not dot or (f"*.{parent}" in self._icann and name not in self._exceptions)
 
+    def has_suffixes(self, name: str) -> bool:
+        """Whether everything right below ``name`` is a suffix by a rule such as ``*.kawasaki.jp``."""
+        return name in self._wild
+
     def is_known(self, name: str) -> bool:
         """Whether ``name`` ends in a top-level domain that exists, as ``index.php`` does not."""
         top = name.rpartition(".")[2]

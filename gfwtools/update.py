@@ -37,6 +37,9 @@ __all__ = [
 
 STARTER = Path(__file__).parent / "data" / "starter.txt"
 STARTER_NAME = "starter list"
+#: Of a list's rules at least this share names a host; 98 of 100 did in the worst of the published lists. A page that
+#: somebody's network gives in place of the list has a few lines that look like one.
+USABLE_SHARE = 0.1
 #: The user's own lists are read whole; a million domains have some 20 MB.
 USER_LIST_LIMIT = 64 * 1024 * 1024
 
@@ -98,20 +101,24 @@ class Update:
     policies: tuple[PolicyUpdate, ...]
     state: State
     """The state after the update."""
+    gone: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Policies that are no longer in the configuration -> their files."""
+    warnings: tuple[str, ...] = ()
 
     def files(self, config: Config) -> dict[Path, bytes]:
         """Every file to be written, the state last, in the order in which they go into place."""
         files: dict[Path, bytes] = {}
         for policy in self.policies:
             files.update(policy.files)
-        if files:
+        if files or self.gone:
             files[config.paths.state] = self.state.to_json()
         return files
 
     @property
     def obsolete(self) -> list[Path]:
         """Files to be removed."""
-        return [path for policy in self.policies for path in policy.obsolete]
+        gone = [path for paths in self.gone.values() for path in paths]
+        return [path for policy in self.policies for path in policy.obsolete] + gone
 
 
 def update(
@@ -138,8 +145,7 @@ def update(
         store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
         if not reload:
-            store.write_all(prepared.files(config))
-            store.remove(prepared.obsolete)
+            store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
             return prepared, []
         from gfwtools.reload import install
 
@@ -174,8 +180,14 @@ def prepare(
         # What the policies before it claim is an input of a policy as well.
         inputs = store.digest(f"{inputs} {_inputs(config, policy, obtained.decoded)}".encode())
         done.append(_prepare_policy(config, policy, state.of(policy.name), obtained, inputs, done))
-    policies = {**state.policies, **{update.policy.name: update.state for update in done}}
-    return Update(tuple(done), State(policies))
+    gone = {
+        name: _files_of(config, name, policy_state)
+        for name, policy_state in state.policies.items()
+        if name not in {policy.name for policy in config.policies}
+    }
+    warnings = [state.problem] if state.problem else []
+    warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
+    return Update(tuple(done), State({update.policy.name: update.state for update in done}), gone, tuple(warnings))
 
 
 def lock_wait() -> float:
@@ -229,12 +241,15 @@ def _obtain(
 ) -> Obtained:
     last = current_list(config, policy)
     good = last if last and not is_starter(last) else None
+    had_one = bool(state.list_digest) and not state.starter
+    path = config.paths.list(policy.name)
     if offline:
         if last:
-            return Obtained(state.source or str(config.paths.list(policy.name)), last, is_starter(last))
-        return Obtained(
-            STARTER_NAME, starter_list(), True, warnings=("no list was ever fetched; the starter list it is",)
-        )
+            return Obtained(state.source or str(path), last, is_starter(last))
+        if had_one:
+            raise ListError(f"{path} is missing or damaged; run: gfwtools update")
+        warning = "no list was ever fetched; the starter list it is"
+        return Obtained(STARTER_NAME, starter_list(), True, warnings=(warning,))
 
     from gfwtools.fetch import Validators, fetch
 
@@ -250,7 +265,8 @@ def _obtain(
 
     def accept(data: bytes) -> None:
         decoded = decode(data, max_bytes=config.fetch.max_bytes)
-        check_list(decoded, policy, None if force else good, config.fetch.min_share)
+        if not good or decoded.data != good.data:
+            check_list(decoded, policy, None if force else good, config.fetch.min_share)
         accepted[id(data)] = decoded
 
     sources = explicit or policy.sources
@@ -259,13 +275,14 @@ def _obtain(
     except FetchError as error:
         if explicit:
             raise
-        if good:
-            kept = f"the list of {good.last_modified}" if good.last_modified else "the last good list"
-            raise FetchError(f"{error}; {kept} stays in use") from None
-        warning = f"{error}; the starter list is used until a mirror answers"
+        if good or had_one:
+            date = good.last_modified if good else state.list_date
+            raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
+        reasons = "; ".join(dict.fromkeys(error.answers))
+        warning = f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
         return Obtained(STARTER_NAME, starter_list(), True, warnings=(warning,))
     if fetched.data is None:
-        assert good is not None
+        assert good is not None  # a 304 answers a validator, and those are sent for a good list only
         return Obtained(fetched.source, good)
     decoded = accepted[id(fetched.data)]
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
@@ -275,31 +292,32 @@ def _obtain(
 def check_list(decoded: Decoded, policy: PolicyConfig, good: Decoded | None = None, min_share: float = 0) -> None:
     """Whether a text is a list, and one that may take the place of the ``good`` one.
 
-    :raises ListError: it has no rule, or far fewer than the last good one.
+    :raises ListError: hardly a line of it names a host, or far fewer than in the last good one.
     """
-    rules = _count_rules(decoded.text, policy.format)
-    if not rules:
-        raise ListError("the text is no list; none of its lines is a rule that names a host")
+    usable, rules = _usable_rules(decoded.text, policy.format)
+    if not usable or usable < USABLE_SHARE * rules:
+        raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
     if good is None:
         return
-    before = _count_rules(good.text, policy.format)
-    if rules < min_share * before:
+    before, _ = _usable_rules(good.text, policy.format)
+    if usable < min_share * before:
         raise ListError(
-            f"the list has {rules} rules, the last good one has {before}, and less than fetch.min_share, {min_share:g} "
-            "of it, is not accepted; give --force if that is right"
+            f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
+            f"{min_share:g} of it, is not accepted; give --force if that is right"
         )
 
 
-def _count_rules(text: str, format: str) -> int:
-    """How many rules a list has; none where not one of them names a host that could be a domain."""
+def _usable_rules(text: str, format: str) -> tuple[int, int]:
+    """How many rules of a text name a host, and how many there are."""
     from gfwtools.domains import Locator
     from gfwtools.suffixes import bundled
 
-    locator = Locator(bundled())
-    if all(locator.locate(rule).reason for rule in FORMATS[format](text)):
-        return 0
-    # Nearly the number of rules, and a tenth of the time of parsing them all: it is compared with its like only.
-    return sum(1 for line in text.split("\n") if line and line[0] not in "![#\r")
+    locate = Locator(bundled()).locate
+    usable = rules = 0
+    for rule in FORMATS[format](text):
+        rules += 1
+        usable += locate(rule).reason is None
+    return usable, rules
 
 
 # ---------------------------------------------------------------- the files
@@ -389,7 +407,7 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.policy.seeds(), decoded, backend_of(config))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(store.read(domains_file), files[domains_file])
+    added, removed = _difference(store.read(domains_file), {entry.domain for entry in cover if entry.tunnel})
     counts = compiled.counts()
     now = _now()
     mirrors = dict(state.mirrors)
@@ -424,7 +442,7 @@ def _prepare_policy(
         new_state.remember(change),
         lambda: compiled,
         files,
-        tuple(config.paths.at(path) for path in state.files if path not in digests),
+        tuple(path for path in _files_of(config, policy.name, state) if on_host(config, path) not in digests),
         added,
         removed,
         tuple(warnings),
@@ -432,23 +450,31 @@ def _prepare_policy(
 
 
 def without_comments(data: bytes) -> bytes:
-    """What a program reads of a file: a list's new date in a comment is nothing to reload for."""
-    return b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"#"))
+    """What a program reads of a file of ours, which has comments at its head only: a list's new date is nothing to
+    reload for."""
+    start = 0
+    while data.startswith(b"#", start):
+        start = data.find(b"\n", start) + 1 or len(data)
+    return data[start:]
+
+
+def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ...]:
+    """The files that the state speaks of. It is only a file, too: nothing but names of ours is believed."""
+    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "domains", "ipset", "nft")}
+    paths = (Path(path) for path in state.files)
+    return tuple(config.paths.at(path) for path in paths if path.name in names and ".." not in path.parts)
 
 
 def _intact(config: Config, state: PolicyState) -> bool:
     """Whether every file is as the last update left it."""
-    for file, expected in state.files.items():
-        data = store.read(config.paths.at(file))
-        if data is None or store.digest(data) != expected:
-            return False
-    return bool(state.files)
+    return bool(state.files) and all(
+        store.is_as_written(config.paths.at(file), expected) for file, expected in state.files.items()
+    )
 
 
-def _difference(before: bytes | None, after: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _difference(before: bytes | None, new: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The domains that came and those that went, each sorted."""
     old = set((before or b"").decode("utf-8", "replace").split())
-    new = set(after.decode().split())
     return tuple(sorted(new - old)), tuple(sorted(old - new))
 
 

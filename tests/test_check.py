@@ -149,3 +149,52 @@ def test_export_prints_what_update_writes(root: Path) -> None:
 def test_export_of_an_unknown_format_or_policy_is_a_usage_error(root: Path) -> None:
     gfwtools(root, "export", "pdf", code=2)
     gfwtools(root, "export", "domains", "--policy", "none", code=2)
+
+
+@pytest.mark.parametrize("text", [".google.com", "*.google.com", "google.com?x=1", "user@google.com", "google.com:"])
+def test_what_a_person_pastes_is_understood(root: Path, text: str) -> None:
+    assert ask(root, text)[0]["name"] == "google.com"
+
+
+def test_a_relative_root_is_as_good_as_an_absolute_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    output = gfwtools(Path(root.name), "check", "domain", "denied.example").stdout
+    assert "denied.example: tunnel" in output
+
+
+def test_one_bad_name_of_many_on_standard_input_does_not_stop_the_others(root: Path) -> None:
+    result = gfwtools(root, "check", "domain", "-", stdin="a b\ngoogle.com\n", code=2)
+    assert "google.com: tunnel" in result.stdout
+    assert "'a b'" in result.stderr
+
+
+def test_several_policies_are_read_as_dnsmasq_reads_their_files(tmp_path: Path) -> None:
+    from matching import read_conf, verdict
+
+    (tmp_path / "etc/gfwtools").mkdir(parents=True)
+    (tmp_path / "one.txt").write_text("||example.com\n@@||www.example.com\n||gstatic.com\n")
+    (tmp_path / "two.txt").write_text("||www.example.com\n||gstatic.com\n@@||www.gstatic.com\n||other.org\n")
+    (tmp_path / "etc/gfwtools/config.toml").write_text(
+        "".join(
+            f'[policy.{name}]\ngranularity = "host"\nsources = ["{tmp_path}/{name}.txt"]\n' for name in ("one", "two")
+        )
+    )
+    gfwtools(tmp_path, "update")
+    text = "".join((tmp_path / f"etc/dnsmasq.d/{name}.conf").read_text() for name in ("one", "two"))
+    conf = read_conf(text)
+    for name in ("example.com", "www.example.com", "x.www.example.com", "gstatic.com", "www.gstatic.com", "other.org"):
+        assert ask(tmp_path, name)[0]["verdict"] == verdict(name, conf), name
+    assert (
+        gfwtools(tmp_path, "export", "dnsmasq", "--policy", "two").stdout
+        == (tmp_path / "etc/dnsmasq.d/two.conf").read_text()
+    )
+
+
+def test_an_export_goes_through_a_link_and_into_a_device(root: Path) -> None:
+    (root / "target").write_text("")
+    (root / "link").symlink_to(root / "target")
+    gfwtools(root, "export", "domains", "-o", str(root / "link"))
+    assert (root / "link").is_symlink()
+    assert "google.com\n" in (root / "target").read_text()
+    gfwtools(root, "export", "domains", "-o", "/dev/null")
+    assert Path("/dev/null").is_char_device()

@@ -56,6 +56,12 @@ from gfwtools.errors import ConfigError
         ('[policy.a]\nset = "s"\n[policy.b]\nset = "s6"', "c.toml: policy.b.set: s6 is a set of policy.a as well"),
         ("[host]\npreference = 0", "c.toml: host.preference: 0 is not a preference; give 1 to 32000"),
         ("a = [", "c.toml: not TOML:"),
+        ('[policy.gfwlist]\nupstream = ["::1%x\\nno-resolv"]', "c.toml: policy.gfwlist.upstream"),
+        ('[policy.gfwlist]\nseeds = ["2606::1%y\\nadd gfwlist 9.9.9.9"]', "c.toml: policy.gfwlist.seeds"),
+        ('[policy.gfwlist]\nnat = "snat:fe80::1%a"', "c.toml: policy.gfwlist.nat"),
+        ('[policy.gfwlist]\ninterface = "-x"', "c.toml: policy.gfwlist.interface"),
+        ('[dns]\nconf_dir = "/../../x"', "c.toml: dns.conf_dir"),
+        ('[fetch]\nproxy = "http://x:99999"', "c.toml: fetch.proxy"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_key_and_what_was_expected(text: str, message: str) -> None:

@@ -183,7 +183,7 @@ def test_an_exception_stays_at_host_level() -> None:
 @pytest.mark.parametrize(
     "line",
     ["@@||example.com/path", "@@|https://example.com", "@@||example.com:443", r"@@/^https?:\/\/x\.com/", "@@||*v6.facebook.com",
-     "@@||*.com", "@@||www.google.*"],
+     "@@||www.google.*"],
 )  # fmt: skip
 def test_an_exception_for_less_than_a_host_is_reported_and_not_applied(line: str) -> None:
     found = locate(line)
@@ -193,3 +193,46 @@ def test_an_exception_for_less_than_a_host_is_reported_and_not_applied(line: str
 
 def test_an_exception_may_free_what_is_under_a_name_and_not_the_name() -> None:
     assert locate("@@||*.tokenplus.app") == Target(("tokenplus.app",), under=True)
+
+
+@pytest.mark.parametrize(
+    "line", ["||2606:4700::1%x add gfwlist 0.0.0.0/1", "|http://[2606:4700::1%25eth0]/", "||fe80::1%a"]
+)
+def test_an_address_with_a_scope_is_no_address_for_a_seed(line: str) -> None:
+    # Python's ipaddress takes any text at all behind the "%".
+    assert locate(line).network is None
+
+
+def test_an_expression_of_two_whole_urls_is_reported_and_not_half_applied() -> None:
+    assert locate(r"/^https?:\/\/example\.com|^https?:\/\/example\.net/").reason is Reason.REGEX
+
+
+def test_an_alternative_in_the_path_does_not_hide_the_host() -> None:
+    assert locate(r"/^https?:\/\/example\.com\/(a|b)/").domains == ("example.com",)
+
+
+@pytest.mark.parametrize("line", ["@@||cn", "@@||com", "@@||*.gov.cn"])
+def test_an_exception_may_free_a_whole_suffix(line: str) -> None:
+    assert locate(line).domains
+
+
+def test_a_domain_with_nothing_but_suffixes_below_is_not_reached_by_widening() -> None:
+    assert locate("||*.kawasaki.jp").reason is Reason.SUFFIX
+
+
+@pytest.mark.parametrize("line", ["||localhost", "||printer.local", "||localhost.localdomain"])
+def test_names_of_this_host_or_its_lan_are_not_sent_to_a_resolver_far_away(line: str) -> None:
+    assert locate(line).reason is Reason.NAME
+
+
+def test_an_address_with_a_trailing_dot_is_an_address() -> None:
+    assert str(locate("||85.17.73.31.").network) == "85.17.73.31/32"
+
+
+def test_a_rule_to_hide_a_part_of_a_page_blocks_no_host() -> None:
+    assert locate("example.com##.ad").reason is Reason.KEYWORD
+
+
+def test_options_of_adblock_narrow_no_block_and_make_an_exception_narrow() -> None:
+    assert locate("||example.com$third-party").domains == ("example.com",)
+    assert locate("@@||example.com$third-party").reason is Reason.NARROW

@@ -66,23 +66,22 @@ SLACK = 0.8
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy of the machine's is used, and every mirror's thread ends, whatever became of the mirror."""
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine's is used."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    yield
-    deadline = time.monotonic() + 3
-    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch ")]:
-        assert time.monotonic() < deadline, f"still running: {left}"
-        time.sleep(0.01)
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers that end with the test."""
+    """Start servers that end with the test. Before they do, which would free it, every mirror's thread has ended."""
     with ExitStack() as stack:
         yield lambda *arguments: stack.enter_context(Server(*arguments))
+        deadline = time.monotonic() + 3
+        while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch ")]:
+            assert time.monotonic() < deadline, f"still running: {left}"
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +213,7 @@ def test_a_mirror_that_lost_before_it_was_connected_is_asked_nothing(
     try:
         assert fetch([slow, mirror.url], replace(PATIENT, hedge=0.1)).source == mirror.url
     finally:
-        over.set()  # it connects now, and its thread must end all the same (_no_thread_stays)
+        over.set()  # it connects now, and its thread must end all the same (see serve)
     time.sleep(0.1)
     assert not silent.requests
 

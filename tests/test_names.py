@@ -20,6 +20,8 @@ from gfwtools.names import to_ascii
         ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
         ("Bücher.example", "xn--bcher-kva.example"),
         ("faß.de", "xn--fa-hia.de"),
+        ("☃.net", "xn--n3h.net"),
+        ("i❤.ws", "xn--i-7iq.ws"),
         ("a_b.example", "a_b.example"),
         ("-.tumblr.com", "-.tumblr.com"),
         ("a" * 63 + ".com", "a" * 63 + ".com"),
@@ -32,7 +34,7 @@ def test_spellings_of_a_name_come_to_one(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", ".", "a..b", ".a", "a" * 64 + ".com", ("a" * 49 + ".") * 5 + "abcd", "a b.com", "a\n.com", "a/b.com", "a#b",
-     "a%b.com", "a\0b", "☃.net", "\ud800.com", "a" * 10_000_000],
+     "a%b.com", "a\0b", "\ud800.com", "a" * 10_000_000],
 )  # fmt: skip
 def test_what_dnsmasq_could_not_parse_is_no_name(text: str) -> None:
     with pytest.raises(InvalidNameError) as caught:

@@ -143,9 +143,50 @@ def test_a_redundant_rule_may_be_left_out_of_the_list(text: str, deny: list[str]
         if outcome.status is Status.REDUNDANT:
             lines = text.split("\n")
             lines[outcome.rule.line - 1] = ""
-            assert gfwtools.compile("\n".join(lines), deny=deny, granularity=granularity).cover() == compiled.cover
+            without = compile_lists(
+                Listing("x", "\n".join(lines)),
+                deny=[Listing("deny", "\n".join(deny), "domains")],
+                granularity=granularity,
+            )
+            assert without.cover == compiled.cover
 
 
 def test_lookup_understands_any_spelling_of_a_name() -> None:
     policy = gfwtools.compile("||例え.jp")
     assert policy.lookup("WWW.例え.JP.").matched == "xn--r8jz45g.jp"
+
+
+def seeds(text: str, **lists: object) -> list[str]:
+    return [str(network) for network in gfwtools.compile(text, **lists).seeds()]  # type: ignore[arg-type]
+
+
+def test_an_exception_for_an_address_keeps_it_out_of_the_seed() -> None:
+    assert seeds("|http://85.17.73.31/\n@@||85.17.73.31\n@@||9.9.9.9") == []
+
+
+def test_between_allowed_and_denied_addresses_the_longer_prefix_wins_and_deny_on_the_same() -> None:
+    assert seeds("", deny=["8.8.4.4"], allow=["8.8.4.4"]) == ["8.8.4.4/32"]
+    assert seeds("", deny=["9.9.9.9"], allow=["9.9.9.0/24"]) == ["9.9.9.9/32"]
+    assert seeds("", deny=["7.7.7.0/30"], allow=["7.7.7.1"]) == ["7.7.7.0/32", "7.7.7.2/31"]
+
+
+def test_a_list_in_base64_is_understood_as_published() -> None:
+    import base64
+
+    text = base64.b64encode(b"[AutoProxy 0.2.9]\n||google.com\n").decode()
+    assert gfwtools.compile(text).lookup("google.com").verdict == "tunnel"
+    assert [rule.host for rule in gfwtools.parse(text)] == ["google.com"]
+
+
+def test_what_the_library_cannot_mean_is_an_error() -> None:
+    import pytest
+
+    assert gfwtools.compile("", deny="example.org").lookup("example.org").verdict == "tunnel"
+    for wrong in (
+        {"granularity": "bogus"},
+        {"format": "bogus"},
+        {"deny": ["bad name"]},
+        {"allow": ["www*.google.com"]},
+    ):
+        with pytest.raises(ValueError, match=r"bogus|bad name|www"):
+            gfwtools.compile("", **wrong)  # type: ignore[arg-type]

@@ -117,7 +117,8 @@ def test_ten_megabytes_on_one_line_are_one_dropped_rule() -> None:
 @settings(max_examples=15, deadline=None)
 @given(lists, domains, hostile_text)
 def test_dnsmasq_accepts_what_any_list_comes_to(tmp_path_factory, text: str, allow: list[str], deny: str) -> None:  # type: ignore[no-untyped-def]
-    policy = gfwtools.compile(text, allow=allow, deny=deny.split("\n"))
+    lists = {"allow": [Listing("a", "\n".join(allow), "domains")], "deny": [Listing("d", deny, "domains")]}
+    policy = compile_lists(Listing("x", text), **lists).policy
     path = tmp_path_factory.mktemp("conf") / "gfwlist.conf"
     for backend in ("iptables", "nftables"):
         path.write_text(dnsmasq.paired(policy.cover(), POLICY, backend=backend))

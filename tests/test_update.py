@@ -276,3 +276,82 @@ def test_an_update_in_quiet_says_nothing(tmp_path: Path) -> None:
 )
 def test_wrong_usage_exits_with_2(tmp_path: Path, args: list[str]) -> None:
     gfwtools(tmp_path, *args, code=2)
+
+
+PORTAL = b"".join(b"item %d\n" % number for number in range(2300)) + b"www.hotel-wifi.example.com/login\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PORTAL,
+        b"<center>\n" + PORTAL,
+        b"<title>Login</title>\nportal.example.com/login\n",
+        b"Please log in\n<html>\nportal.example.com/login\n</html>\n",
+        bytes(range(1, 256)) * 400,
+        PLAIN.replace(b"! Title", b"! Checksum: AAAA\n! Title", 1),
+    ],
+)
+def test_a_page_with_a_line_that_looks_like_a_rule_is_no_list(tmp_path: Path, data: bytes) -> None:
+    source = tmp_path / "page"
+    source.write_bytes(data)
+    gfwtools(tmp_path / "root", "update", "--source", str(source), code=1)
+    assert not (tmp_path / "root" / CONF).exists()
+
+
+def test_a_policy_that_left_the_configuration_takes_its_files_along(tmp_path: Path) -> None:
+    configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\n[policy.work]\nsources = ["{LIST}"]\n')
+    gfwtools(tmp_path, "update")
+    assert (tmp_path / "etc/dnsmasq.d/work.conf").exists()
+    configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\n')
+    result = gfwtools(tmp_path, "update")
+    assert "policy.work is no longer in the configuration" in result.stderr
+    assert not [name for name in contents(tmp_path) if "work" in name]
+    assert gfwtools(tmp_path, "update").stderr == ""
+
+
+def test_a_damaged_list_is_no_reason_to_go_back_to_the_starter_list(tmp_path: Path) -> None:
+    configure(tmp_path, '[policy.gfwlist]\nsources = ["http://127.0.0.1:9/list"]\n')
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    (tmp_path / VAR / "gfwlist.list").write_bytes(b"")
+    before = contents(tmp_path)
+    assert "damaged" in gfwtools(tmp_path, "update", "--offline", code=1).stderr
+    gfwtools(tmp_path, "update", code=1)
+    assert contents(tmp_path) == before
+
+
+def test_a_state_that_names_foreign_files_has_none_of_them_removed(tmp_path: Path) -> None:
+    gfwtools(tmp_path / "root", "update", "--source", str(LIST))
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    state = tmp_path / "root" / VAR / "state.json"
+    document = json.loads(state.read_text())
+    document["policies"]["gfwlist"]["files"]["/../victim"] = "x"
+    state.write_text(json.dumps(document))
+    gfwtools(tmp_path / "root", "update", "--source", str(LIST))
+    assert victim.read_text() == "mine"
+
+
+def test_a_damaged_state_is_told(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    (tmp_path / VAR / "state.json").write_text("{")
+    assert "state.json: damaged" in gfwtools(tmp_path, "update", "--source", str(LIST)).stderr
+
+
+def test_a_pipe_as_a_users_list_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+    (tmp_path / "etc/gfwtools").mkdir(parents=True)
+    os.mkfifo(tmp_path / "etc/gfwtools/allow.txt")
+    assert "no regular file" in gfwtools(tmp_path, "update", "--source", str(LIST), code=1).stderr
+
+
+def test_folders_are_readable_by_all_whatever_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        gfwtools(tmp_path / "root", "update", "--source", str(LIST))
+    finally:
+        os.umask(previous)
+    assert all(path.stat().st_mode & 0o777 == 0o755 for path in (tmp_path / "root").rglob("*") if path.is_dir())
+
+
+def test_quiet_and_verbose_may_stand_behind_the_command(tmp_path: Path) -> None:
+    assert gfwtools(tmp_path, "update", "--source", str(LIST), "-q").stdout == ""

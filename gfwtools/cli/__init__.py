@@ -132,7 +132,12 @@ def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    run(cli, "gfwtools", args)
+    words = list(sys.argv[1:] if args is None else args)
+    end = words.index("--") if "--" in words else len(words)
+    # Nobody remembers that these two stand before the command.
+    first = [word for word in words[:end] if word in ("-v", "-q", "--verbose", "--quiet")]
+    rest = [word for word in words[:end] if word not in first]
+    run(cli, "gfwtools", [*first, *rest, *words[end:]])
 
 
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:

@@ -49,15 +49,20 @@ def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json
     from gfwtools.errors import InvalidNameError
 
     compiled = None
-    failed = False
+    failed = wrong = False
     for text in _names(names):
         try:
             name = name_in(text)
         except InvalidNameError as error:
-            raise click.UsageError(str(error)) from None
+            if "-" not in names:
+                raise click.UsageError(str(error)) from None
+            # One of many: the others are answered all the same.
+            context.warn(str(error))
+            wrong = True
+            continue
         if compiled is None:  # a mistyped name is told before a list is read
             compiled = _compiled(context)
-        found = answer(name, compiled, context.config)
+        found = answer(name, compiled)
         failed = failed or (expect is not None and found.match.verdict != expect)
         if as_json:
             import json
@@ -80,8 +85,8 @@ def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json
                 click.echo(f"  resolver  {found.server}")
                 click.echo(f"  set       {', '.join((found.policy.set, found.policy.set6))}")
                 click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
-    if failed:
-        sys.exit(1)
+    if wrong or failed:
+        sys.exit(2 if wrong else 1)
 
 
 _REASONS = {
@@ -95,7 +100,8 @@ _REASONS = {
 def _names(names: tuple[str, ...]) -> Iterator[str]:
     for name in names:
         if name == "-":
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            lines = (line.decode("utf-8", "replace").strip() for line in sys.stdin.buffer)
+            yield from (line for line in lines if line)
         else:
             yield name
 

@@ -38,6 +38,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     """
     from gfwtools import store
     from gfwtools.backend import backend_of
+    from gfwtools.layout import without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
     from gfwtools.update import compile_policy, current_list, starter_list
 
@@ -51,16 +52,22 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
         decoded = starter_list()
         context.warn("no list was fetched yet, this is the starter list; run: gfwtools update")
     compiled = compile_policy(config, policy, decoded)
+    cover = compiled.cover
+    for other in config.policies[: config.policies.index(policy)]:
+        before = current_list(config, other)
+        if before:  # what an earlier policy claims is not in the files of this one
+            claimed = {entry.pattern for entry in compile_policy(config, other, before).cover}
+            cover, _ = without_claimed(cover, claimed)
     date = decoded.last_modified
     if format == "domains":
-        text = plain.domains(compiled.cover)
+        text = plain.domains(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(compiled.cover, policy, backend=backend_of(config), list_date=date)
+        text = dnsmasq.paired(cover, policy, backend=backend_of(config), list_date=date)
     elif format == "ipset":
         text = ipset.seed(policy, compiled.policy.seeds(), list_date=date)
     else:
         text = nftables.seed(policy, compiled.policy.seeds(), list_date=date)
     if output:
-        store.write_all({output.absolute(): text.encode()})
+        store.write_output(output.absolute(), text.encode())
     else:
         click.echo(text, nl=False)

@@ -19,6 +19,8 @@ __all__ = ["update"]
 
 #: How many of the domains that came and went are named.
 SHOWN = 10
+#: How many changed lines of a file a dry run shows.
+SHOWN_LINES = 40
 
 
 @click.command(short_help="Fetch the list and write the files for dnsmasq and the sets.")
@@ -70,18 +72,18 @@ def update(
             done, notes = pipeline.update(
                 config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
             )
-    for policy in done.policies:
-        for warning in policy.warnings:
-            context.warn(warning)
+    for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:
+        context.warn(warning)
     if as_json:
         _print_json(done, dry_run=dry_run)
         return
+    if dry_run:
+        for line in _diff(done.files(config), limit=None if context.verbose else SHOWN_LINES):
+            click.echo(line)
     for policy in done.policies:
         for line in _summary(policy, verbose=bool(context.verbose)):
             context.say(line)
     if dry_run:
-        for line in _diff(done.files(config)):
-            click.echo(line)
         context.say("dry run: nothing was written")
         return
     for policy in done.policies:
@@ -156,7 +158,7 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
     return lines
 
 
-def _diff(files: dict[Path, bytes]) -> Iterator[str]:
+def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
     """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
     quadratic time on a list of a million lines."""
     from gfwtools.store import read
@@ -167,15 +169,14 @@ def _diff(files: dict[Path, bytes]) -> Iterator[str]:
         before = (read(path) or b"").decode("utf-8", "replace").split("\n")
         after = data.decode("utf-8", "replace").split("\n")
         gone, new = dict.fromkeys(before), dict.fromkeys(after)
-        removed = [line for line in gone if line not in new]
-        added = [line for line in new if line not in gone]
-        if removed or added:
+        changes = [f"-{printable(line)}" for line in gone if line not in new]
+        changes += [f"+{printable(line)}" for line in new if line not in gone]
+        if changes:
             yield f"--- {path}"
             yield f"+++ {path}"
-            for line in removed:
-                yield f"-{printable(line)}"
-            for line in added:
-                yield f"+{printable(line)}"
+            yield from changes[:limit]
+            if limit is not None and len(changes) > limit:
+                yield f"    and {len(changes) - limit:,} lines more; gfwtools -v update --dry-run shows all"
 
 
 def _print_json(done: "Update", *, dry_run: bool) -> None:
