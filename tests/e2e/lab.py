@@ -150,7 +150,8 @@ class Lab:
         for host in (self.gateway, self.far):
             private = host.run("wg", "genkey").stdout
             keys[host] = private, host.run("wg", "pubkey", stdin=private).stdout.strip()
-        for host, other in ((self.gateway, self.far), (self.far, self.gateway)):
+        # The far end first: a handshake that nobody hears is tried again after five seconds only.
+        for host, other in ((self.far, self.gateway), (self.gateway, self.far)):
             host.start("wireguard-go", "--foreground", "wg0")
             peer = f"[Peer]\nPublicKey = {keys[other][1]}\n"
             if host is self.gateway:
@@ -171,6 +172,11 @@ class Lab:
             _shell(host, f"ip address add {mine} dev wg0; ip link set wg0 mtu 1420 up")
             if self.ipv6:
                 _shell(host, f"ip -6 address add {mine6} dev wg0 nodad")
+
+        deadline = time.monotonic() + 10
+        while re.search(r"\t0$", self.gateway.run("wg", "show", "wg0", "latest-handshakes").stdout):
+            assert time.monotonic() < deadline, "the tunnel does not come up"
+            time.sleep(0.05)
 
     def _services(self) -> None:
         clean = "".join(f"address=/{name}/{four}\naddress=/{name}/{six}\n" for name, (four, six) in NAMES.items())
