@@ -146,8 +146,10 @@ def test_a_request_says_who_asks_and_takes_gzip_only(serve: Serve) -> None:
 @pytest.mark.parametrize("silence", [hang_before_headers(), hang_within_headers(), drip_headers(0.05)])
 def test_beside_a_mirror_without_headers_the_next_is_asked_after_the_hedge(serve: Serve, silence: Behaviour) -> None:
     first, second = serve(silence), serve(good(OTHER))
+    began = time.monotonic()
     assert fetch([first.url, second.url], QUICK).source == second.url
-    assert second.requests[0].at - first.requests[0].at >= QUICK.hedge - 0.1
+    assert time.monotonic() - began >= QUICK.hedge  # not before: the first had its chance
+    assert second.requests[0].at >= first.requests[0].at
 
 
 def test_a_failure_moves_on_at_once(serve: Serve) -> None:
