@@ -170,8 +170,13 @@ def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
         return text, True
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    loads(text, str(path))
-    return _amended(text, said, path), False
+    config = loads(text, str(path))
+    has = {"host": config.host, "dns": config.dns, "policy": config.policies[0]}
+    news = {
+        table: {key: value for key, value in keys.items() if getattr(has[table], key) != value}
+        for table, keys in said.items()
+    }
+    return _amended(text, news, path), False
 
 
 def _amended(text: str, said: dict[str, dict[str, object]], path: Path) -> str:
@@ -278,11 +283,12 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
     from_network = any(
         source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
     )
-    states = [config.paths.state, *(config.paths.at(p) for p in _generated(config))]
-    before = store.snapshot(states)
+    before = store.snapshot([config.paths.state, *(config.paths.at(path) for path in _generated(config))])
     back.append(("list", lambda: store.restore(before)))
     done, _ = update(config, offline=had_list or from_network)
-    before.update({path: before.get(path) for policy in done.policies for path in policy.files})
+    for policy in done.policies:
+        for path in policy.files:
+            before.setdefault(path, None)  # it was not there, and goes when this is taken back
     for policy in done.policies:
         if not policy.unchanged:
             say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")

@@ -229,3 +229,23 @@ def test_a_list_that_grows_is_taken_up_by_the_cron_job(lab: Lab, backend: str) -
     # The clean resolver is asked now; its answer is the same site, which only the ISP reaches: the way is the tunnel's.
     assert lab.resolve(lab.gateway, "free.example") == FREE
     assert lab.visit(lab.gateway, FREE, 1) != GATEWAY_WAN
+
+
+def test_a_configuration_that_is_there_keeps_every_byte_and_an_option_against_it_is_refused(lab: Lab) -> None:
+    lab.configure("nftables", "split")
+    before = lab.gateway.read("/etc/gfwtools/config.toml")
+    result = lab.bootstrap("--backend", "iptables", code=1)
+    assert "host.backend is 'nftables' there" in result.stderr
+    lab.bootstrap("--backend", "nftables", "--gateway", "--layout", "split")
+    assert lab.gateway.read("/etc/gfwtools/config.toml") == before
+
+
+def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend_written_down(lab: Lab) -> None:
+    from gfwtools.config import loads
+
+    lab.gateway.run("rm", "-rf", "/etc/gfwtools")
+    lab.gateway.gfwtools("bootstrap", "--interface", "wg0", "--gateway", "--init", "none", "--yes", code=None)
+    config = loads(lab.gateway.read("/etc/gfwtools/config.toml"))
+    assert config.host.gateway
+    assert config.host.backend == "iptables"
+    assert lab.gateway.read("/etc/gfwtools/config.toml").count("#") > 30
