@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench-dns install uninstall packages clean
+.PHONY: help run test check fix bench bench-dns bench-revisions fuzz install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,16 @@ fix: $(DEV) ## Let ruff mend and format what it can.
 
 bench-dns: packages $(DEV) ## Measure queries lost and queries a second, by layout (as root).
 	$(BIN)/python bench/bench_dns.py
+
+bench: $(DEV) ## Measure time, memory and queries a second, beside the peers that are there (bench/README.md).
+	$(BIN)/python bench/bench.py
+
+bench-revisions: $(DEV) ## Compile and test every list below DIR: make bench-revisions DIR=...
+	$(BIN)/python bench/revisions.py $(DIR)
+
+fuzz: $(DEV) ## Search for inputs that break the claims of fuzz/claims.py, FUZZ_SECONDS (60) for each of the targets.
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python fuzz/run.py
 
 packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
 	@scripts/test-packages

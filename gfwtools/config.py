@@ -39,6 +39,9 @@ MIRRORS = (
     "https://raw.githubusercontent.com/gfwlist/gfwlist/master/gfwlist.txt",
 )
 
+#: tomllib takes quadratic time for some nestings; a configuration with every key and its comment has 4 kB.
+MAX_BYTES = 256 * 1024
+
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
@@ -233,7 +236,8 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
     :raises ConfigError: the file cannot be read or says something that cannot be meant.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         if required:
             raise ConfigError(f"{path}: no such file; `gfwtools bootstrap` writes one") from None
@@ -252,19 +256,24 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
 
     :raises ConfigError: with ``NAME: KEY: what is wrong; what to give`` in one line.
     """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(
+            f"{name}: larger than {MAX_BYTES} bytes; no configuration is, and lists have files of their own"
+        )
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{name}: not TOML: {error or 'nested too deeply'}") from None
+    except (ValueError, RecursionError) as error:  # a ValueError that is no TOMLDecodeError: a number of 5,000 digits
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{name}: not TOML: {reason or 'nested too deeply'}") from None
     sections: dict[str, Any] = {"fetch": Fetch(), "dns": Dns(), "host": Host()}
     policies: list[PolicyConfig] = []
     for key, value in document.items():
         if key == "policy":
             for policy_name, table in _table(value, name, key).items():
-                where = f"policy.{policy_name}"
+                where = f"policy.{_key(policy_name)}"
                 if not _POLICY_NAME.fullmatch(policy_name):
                     raise ConfigError(
-                        f"{name}: {where}: {policy_name!r} is no name for a policy; "
+                        f"{name}: {where}: {_show(policy_name)} is no name for a policy; "
                         "give small letters, digits, - and _, 31 at most"
                     )
                 index = sum(policy.name != _FIRST for policy in policies) + (_FIRST in value)
@@ -272,7 +281,7 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
         elif key in sections:
             sections[key] = _fill(sections[key], _table(value, name, key), name, key)
         else:
-            raise ConfigError(f"{name}: {key}: unknown key; expected {_names([*sections, 'policy'])}")
+            raise ConfigError(f"{name}: {_key(key)}: unknown key; expected {_names([*sections, 'policy'])}")
     config = Config(**sections, policies=tuple(policies) or (PolicyConfig(),), root=root)
     _check_together(config, name)
     return config
@@ -333,7 +342,7 @@ def _fill(default: Any, table: Mapping[str, Any], name: str, where: str) -> Any:
     changes = {}
     for key, value in table.items():
         if key not in checks:
-            raise ConfigError(f"{name}: {where}.{key}: unknown key; expected {_names(checks)}")
+            raise ConfigError(f"{name}: {where}.{_key(key)}: unknown key; expected {_names(checks)}")
         try:
             changes[key] = checks[key](value)
         except _Bad as bad:
@@ -344,6 +353,11 @@ def _fill(default: Any, table: Mapping[str, Any], name: str, where: str) -> Any:
 def _names(names: Sequence[str] | Mapping[str, object]) -> str:
     *head, last = names
     return f"{', '.join(head)} or {last}" if head else last
+
+
+def _key(key: str) -> str:
+    """A key as it stands in the file, where it can be printed."""
+    return key if len(key) <= 60 and key.isprintable() else _show(key)
 
 
 def _show(value: object) -> str:

@@ -79,7 +79,7 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     if found:
         text = text[: found.start()] + text[found.end() :]
     digest = hashlib.md5(text, usedforsecurity=False).digest()
-    told = found[1].decode("ascii", "replace").rstrip("=") if found else None
+    told = "".join(c for c in found[1].decode("ascii", "replace") if c.isprintable()).rstrip("=") if found else None
     return told, pybase64.b64encode(digest).decode("ascii").rstrip("=")
 
 

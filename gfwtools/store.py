@@ -373,7 +373,7 @@ class State:
             "version": STATE_VERSION,
             "policies": {name: asdict(policy) for name, policy in self.policies.items()},
         }
-        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(document, indent=1) + "\n").encode()
 
 
 def read_state(path: Path) -> State:
@@ -387,7 +387,8 @@ def read_state(path: Path) -> State:
     try:
         document = json.loads(data)
         if document["version"] != STATE_VERSION:
-            return State(problem=f"{path}: of version {document['version']!r}; this gfwtools writes {STATE_VERSION}")
+            version = repr(document["version"])[:20]
+            return State(problem=f"{path}: of version {version}; this gfwtools writes {STATE_VERSION}")
         return State({str(name): _policy_state(value) for name, value in document["policies"].items()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return State(problem=f"{path}: damaged; it is written anew")

@@ -220,7 +220,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
 
     :raises StoreError: it cannot be read.
     """
-    data = store.read(config.paths.list(policy.name), limit=config.fetch.max_bytes)
+    data = store.read(config.paths.list(policy.name), limit=None)
     if data is None:
         return None
     try:

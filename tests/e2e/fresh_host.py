@@ -5,6 +5,7 @@
 
 import itertools
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,11 +40,18 @@ exec sleep 3600
 #: Restart every dnsmasq of the host, as a service manager would.
 RESTART = """#!/bin/sh
 # Restart every dnsmasq of the host, as a service manager would.
-for pid in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
-    [ -e "$pid" ] || continue
-    kill "$(cat "$pid")" 2>/dev/null
-    while kill -0 "$(cat "$pid")" 2>/dev/null; do sleep 0.01; done
-    rm -f "$pid"
+for file in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
+    [ -e "$file" ] || continue
+    # Read it once: dnsmasq removes the file first and lets go of its port a moment later. A zombie has let go of it,
+    # and may stay one for seconds where the machine's init is slow.
+    pid=$(cat "$file")
+    kill "$pid" 2>/dev/null
+    tries=0
+    while grep -qs '^State:.[^ZX]' "/proc/$pid/status" && [ $tries -lt 500 ]; do
+        tries=$((tries + 1))
+        sleep 0.01
+    done
+    rm -f "$file"
 done
 for conf in /etc/gfwtools/dns/*.conf; do
     [ -e "$conf" ] || continue
@@ -66,20 +75,21 @@ class FreshHost:
 
     def __init__(self) -> None:
         self.name = f"gfw-{os.getpid()}-{next(_numbers)}"
-        self._side = Path(tempfile.mkdtemp(prefix="gfw-host-"))
+        self._side: Path | None = None
         self._children: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "FreshHost":
-        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        subprocess.run(["ip", "netns", "add", self.name], check=True, timeout=10)
         try:
+            self._side = Path(tempfile.mkdtemp(prefix="gfw-host-"))
             script = _MOUNTS.format(side=self._side)
             self._init = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", script],
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            assert self._init.stdout
-            assert self._init.stdout.readline() == "ready\n"
+            self._children.append(self._init)
+            _wait_until_ready(self._init)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -88,17 +98,27 @@ class FreshHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for child in [*reversed(self._children), self._init]:
+        for child in reversed(self._children):
             child.kill()
             child.wait()
             if child.stdout:
                 child.stdout.close()
-        # What daemons have forked is in no list of ours, but in the namespace.
-        pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
-        for pid in pids.split():
-            os.kill(int(pid), signal.SIGKILL)
-        subprocess.run(["ip", "netns", "del", self.name], check=False)
-        shutil.rmtree(self._side, ignore_errors=True)
+        # What daemons have forked is in no list of ours, but in the namespace; it may also have ended meanwhile.
+        deadline = time.monotonic() + 5
+        while (pids := self._pids()) and time.monotonic() < deadline:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        subprocess.run(["ip", "netns", "del", self.name], check=False, timeout=10)
+        if self._side:
+            shutil.rmtree(self._side, ignore_errors=True)
+
+    def _pids(self) -> list[int]:
+        command = ["ip", "netns", "pids", self.name]
+        return [
+            int(pid) for pid in subprocess.run(command, capture_output=True, check=False, timeout=10).stdout.split()
+        ]
 
     def inside(self, argv: Sequence[str | Path]) -> list[str]:
         """``argv`` as a command that runs in this host."""
@@ -122,8 +142,8 @@ class FreshHost:
             text=True,
         )
         self._children.append(child)
-        if ready and child.stdout:
-            assert child.stdout.readline() == "ready\n"
+        if ready:
+            _wait_until_ready(child)
         return child
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -147,3 +167,10 @@ class FreshHost:
         )
         while self.run(sys.executable, "-c", question, str(port), code=None).returncode:
             assert time.monotonic() < deadline, "dnsmasq does not answer"
+
+
+def _wait_until_ready(child: subprocess.Popen[str], seconds: float = 10) -> None:
+    """Until ``child`` has printed ``ready``; one that says nothing must not hold up the whole run."""
+    assert child.stdout
+    assert select.select([child.stdout], [], [], seconds)[0], f"{child.args} is not ready after {seconds:g} s"
+    assert child.stdout.readline() == "ready\n", f"{child.args} ended before it was ready"

@@ -1,0 +1,183 @@
+"""What holds for every input, however hostile: one function for each thing that reads text of somebody else.
+
+tests/test_fuzz.py gives them what hypothesis makes up, fuzz/run.py what atheris finds by coverage. Each takes bytes,
+returns when all is well and raises AssertionError, or whatever escaped, when it is not.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from gfwtools import store
+from gfwtools.answer import name_in
+from gfwtools.autoproxy import parse_line
+from gfwtools.compiler import Compiled, compile_lists
+from gfwtools.config import Config, load, loads
+from gfwtools.decode import Decoded, checksum, decode
+from gfwtools.domains import Locator
+from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
+from gfwtools.formats import FORMATS, Listing
+from gfwtools.layout import files_of
+from gfwtools.names import to_ascii
+from gfwtools.suffixes import bundled
+
+__all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
+
+# What a generated file may hold, line by line. Strict on purpose: a new kind of line is to be added here by hand.
+_NAME = r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*"
+_ADDRESS = r"[0-9a-f.:]+(?:/\d{1,3})?"
+_SET = r"[A-Za-z_][A-Za-z0-9_-]*"
+_COMMENT = r"# [ -~]*"
+_NFT_SETS = rf"4#inet#gfwtools#{_SET},6#inet#gfwtools#{_SET}"
+_OPTION = (
+    r"port=\d+|listen-address=127\.0\.0\.1|bind-interfaces|no-resolv|no-hosts|cache-size=0|dns-forward-max=\d+|"
+    rf"server={_ADDRESS}#\d+|(?:pid-file|servers-file)=/[!-~]*"
+)
+_KINDS = {
+    ".conf": re.compile(
+        rf"{_COMMENT}|{_OPTION}|server=/{_NAME}/(?:#|{_ADDRESS}#\d+)|"
+        rf"ipset=/(?:{_NAME}|#)/{_SET}(?:,{_SET})?|nftset=/(?:{_NAME}|#)/{_NFT_SETS}"
+    ),
+    ".domains": re.compile(_NAME),
+    ".ipset": re.compile(rf"{_COMMENT}|create {_SET} hash:net [a-z0-9 -]+|add {_SET} {_ADDRESS} -exist"),
+    ".nft": re.compile(
+        rf"{_COMMENT}|add table inet gfwtools|(?:add|flush) set inet gfwtools {_SET}(?: \{{ [a-z0-9_; -]+ \}})?|"
+        rf"add element inet gfwtools {_SET} \{{ {_ADDRESS}(?:, {_ADDRESS})* \}}"
+    ),
+}
+
+
+@cache
+def _configurations() -> tuple[tuple[Config, str], ...]:
+    return tuple(
+        (loads(f'[dns]\nlayout = "{layout}"\n[host]\nbackend = "{backend}"\n'), backend)
+        for layout, backend in (("paired", "iptables"), ("split", "iptables"), ("paired", "nftables"))
+    )
+
+
+def files_hold_no_foreign_byte(files: dict[Path, bytes]) -> None:
+    """Every line of every generated file is of a kind that we write; the copy of the list itself is the list."""
+    for path, data in files.items():
+        if path.suffix == ".list":
+            continue
+        kind = _KINDS.get(path.suffix, _KINDS[".conf"])
+        *lines, last = data.split(b"\n")
+        assert not last, f"{path}: does not end with a newline"
+        for line in lines:
+            assert kind.fullmatch(line.decode("ascii")), f"{path}: {line!r}"
+
+
+def the_files_of(compiled: Compiled, decoded: Decoded) -> None:
+    """Every layout and backend."""
+    for config, backend in _configurations():
+        policy = config.policies[0]
+        files = files_of(config, policy, compiled.cover, compiled.policy.seeds(), decoded, backend)
+        files_hold_no_foreign_byte(files)
+
+
+def _the_account_adds_up(compiled: Compiled) -> None:
+    counts = compiled.counts()
+    assert counts.read == counts.applied + counts.widened + counts.redundant + sum(counts.dropped.values())
+    assert min(counts[:4]) >= 0
+    assert sum(1 for _ in compiled.outcomes()) == counts.read
+
+
+def _one_line(error: GfwtoolsError) -> None:
+    """What a person, a log or a terminal gets to see of an input is one short printable line."""
+    message = str(error)
+    assert len(message) < 4096, f"{len(message)} characters"
+    assert all(character.isprintable() for character in message), f"{message!r}"
+
+
+def a_list(data: bytes) -> None:
+    """A list as a mirror sends it, and the same bytes as both of the user's lists."""
+    try:
+        decoded = decode(data)
+    except ListError as error:
+        _one_line(error)
+        return
+    told, computed = checksum(decoded.data)
+    assert told in (None, computed)
+    users = [Listing("user", data.decode("utf-8", "replace"), "domains")]
+    for format in FORMATS:
+        listing = Listing("list", decoded.text, format)
+        for granularity in ("registrable", "host"):
+            compiled = compile_lists(listing, granularity=granularity)
+            _the_account_adds_up(compiled)
+            the_files_of(compiled, decoded)
+    for side in ({"deny": users}, {"allow": users}, {"deny": users, "allow": users}):
+        compiled = compile_lists(Listing("list", decoded.text), **side)
+        _the_account_adds_up(compiled)
+        the_files_of(compiled, decoded)
+
+
+@cache
+def _locators() -> tuple[Locator, ...]:
+    return Locator(bundled()), Locator(bundled(), "host"), Locator(bundled(), trusted=True)
+
+
+def a_line(data: bytes) -> None:
+    """One line of a list, and the same text as the name that somebody asks for."""
+    text = data.decode("utf-8", "replace")
+    rule = parse_line(text.replace("\n", " "))
+    if rule:
+        for locator in _locators():
+            for name in locator.locate(rule).domains:
+                assert re.fullmatch(_NAME, name), f"{name!r}"
+                assert to_ascii(name) == name
+    try:
+        name = name_in(text)
+    except InvalidNameError as error:
+        _one_line(error)
+    else:
+        assert re.fullmatch(_NAME, name), f"{name!r}"
+
+
+def a_configuration(data: bytes) -> None:
+    """``config.toml``: refused in words, or one whose values end up in files as nothing but values."""
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        file.write(data)
+        file.flush()
+        try:
+            config = load(Path(file.name))
+        except GfwtoolsError as error:
+            _one_line(error)
+            return
+    decoded = decode(b"||google.com\n@@||www.google.com\n|http://85.17.73.31/\n")
+    for policy in config.policies:
+        compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)
+        for backend in ("iptables", "nftables"):
+            files_hold_no_foreign_byte(
+                files_of(config, policy, compiled.cover, compiled.policy.seeds(), decoded, backend)
+            )
+
+
+def a_state(data: bytes) -> None:
+    """``state.json``: an empty one that says so, or one that is written back as it was read."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "state.json")
+        path.write_bytes(data)
+        try:
+            state = store.read_state(path)
+        except StoreError as error:
+            _one_line(error)
+            return
+        assert all(character.isprintable() for character in state.problem), f"{state.problem!r}"
+        assert len(state.problem) < 4096
+        try:
+            store.write_state(path, state)
+        except StoreError as error:
+            _one_line(error)
+            return
+        assert store.read_state(path).policies == state.policies or state.problem
+
+
+#: By the name that ``make fuzz`` calls them.
+CLAIMS: dict[str, Callable[[bytes], None]] = {
+    "decode": a_list,
+    "line": a_line,
+    "config": a_configuration,
+    "state": a_state,
+}

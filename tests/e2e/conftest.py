@@ -1,0 +1,61 @@
+"""What the tests in network namespaces need; where it lacks, they fail and say what to install."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+#: Program -> the Debian package that has it.
+PACKAGES = {
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "ipset": "ipset",
+    "iptables": "iptables",
+    "mount": "mount",
+    "nft": "nftables",
+    "nsenter": "util-linux",
+    "ping": "iputils-ping",
+    "sysctl": "procps",
+    "wg": "wireguard-tools",
+    "wireguard-go": "wireguard-go",
+}
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def lacking(uid: int, has: Callable[[str], bool], tun: Path = Path("/dev/net/tun")) -> list[str]:
+    """What is not there, each with its remedy; nothing where the lab can be built."""
+    found = [] if uid == 0 else ["not root: network namespaces need it; run the tests with sudo"]
+    packages = sorted({package for program, package in PACKAGES.items() if not has(program)})
+    if packages:
+        found.append(f"programs are missing: apt-get install {' '.join(packages)}")
+    if not tun.exists():
+        found.append(f"no {tun}: wireguard-go needs it; modprobe tun")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_is_there() -> None:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
+    complaints = lacking(os.geteuid(), lambda program: shutil.which(program, path=path) is not None)
+    if complaints:
+        pytest.fail("; ".join(complaints), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_polite_kill_tears_the_lab_down() -> Iterator[None]:
+    """``timeout pytest ...`` sends SIGTERM, of which Python dies on the spot, and the namespaces would stay."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = None
+    with suppress(ValueError):  # not the main thread
+        before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    if before is not None:
+        signal.signal(signal.SIGTERM, before)
