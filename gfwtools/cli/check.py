@@ -16,6 +16,7 @@ __all__ = ["check", "domain"]
 
 COMMANDS = {
     "domain": ("gfwtools.cli.check:domain", "Tunnel or direct? By which rule, resolver and set?"),
+    "ip": ("gfwtools.cli.check_ip:ip", "Which set holds an address, who brought it there, which way does it take?"),
     "host": ("gfwtools.cli.check_host:host", "Is every piece of the plumbing there, and does it work?"),
 }
 
@@ -31,9 +32,13 @@ def check() -> None:
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--expect", type=click.Choice(["tunnel", "direct"]), help="Exit with 1 unless every verdict is this.")
+@click.option("--live", is_flag=True, help="Walk the chain on this host, link by link; exit with 1 if one is broken.")
+@click.option("--connect", is_flag=True, help="With --live: also try a TCP connection to port 443.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object a name, each on a line of its own.")
 @click.pass_obj
-def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json: bool) -> None:
+def domain(
+    context: Context, names: tuple[str, ...], expect: str | None, live: bool, connect: bool, as_json: bool
+) -> None:
     """Say what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
 
     A URL will do, and a name in capitals, with a trailing dot or in Chinese. NAME may be -, for names on standard
@@ -44,10 +49,13 @@ def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json
       gfwtools check domain example.com
       gfwtools check domain https://www.example.com/page --json
       gfwtools check domain --expect tunnel google.com && echo well
+      gfwtools check domain --live --connect google.com
     """
     from gfwtools.answer import answer, name_in
     from gfwtools.errors import InvalidNameError
 
+    if connect and not live:
+        raise click.UsageError("--connect is for --live; give both")
     compiled = None
     failed = wrong = False
     for text in _names(names):
@@ -64,7 +72,11 @@ def domain(context: Context, names: tuple[str, ...], expect: str | None, as_json
             compiled = _compiled(context)
         found = answer(name, compiled)
         failed = failed or (expect is not None and found.match.verdict != expect)
-        if as_json:
+        if live:
+            from gfwtools.cli.check_live import live as walk
+
+            failed = not walk(context, found, connect=connect, as_json=as_json) or failed
+        elif as_json:
             import json
 
             click.echo(json.dumps(found.to_json(), ensure_ascii=False))

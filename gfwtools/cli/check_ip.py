@@ -1,0 +1,61 @@
+"""``gfwtools check ip``."""
+
+import sys
+
+import click
+
+from gfwtools.cli import Context
+
+__all__ = ["ip"]
+
+#: More names than these are counted, not shown.
+SHOWN = 5
+
+
+@click.command(short_help="Which set holds an address, who brought it there, which way does it take?")
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one object an address, each on a line of its own.")
+@click.pass_obj
+def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
+    """Say what becomes of ADDRESS on this host: its sets, the names that led to it, its mark and its way.
+
+    The names come from the last `gfwtools warm`, and from dnsmasq's log where it has log-queries and a log-facility.
+    Exits with 1 where an address of a set does not take the tunnel.
+
+    \b
+    Examples:
+      gfwtools check ip 198.51.100.7
+      gfwtools check ip 198.51.100.7 2001:db8::7 --json
+    """
+    from gfwtools.host.run import System
+    from gfwtools.live.address import parse_address, report
+
+    try:
+        reports = list(report(map(parse_address, addresses), context.config, System()))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    for found in reports:
+        if as_json:
+            import json
+
+            click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+            continue
+        from gfwtools.cli.text import printable
+
+        click.echo(f"{found.address}: {'tunnel' if found.policy else 'direct'}")
+        direct = f"{', '.join(found.direct_sets)} (an exception's, nothing marks it)" if found.direct_sets else ""
+        click.echo(f"  set       {', '.join(filter(None, [*found.sets, direct])) or 'none'}")
+        if found.names:
+            more = f" and {len(found.names) - SHOWN:,} more" if len(found.names) > SHOWN else ""
+            click.echo(f"  names     {printable(', '.join(found.names[:SHOWN]))}{more}")
+        elif found.sources:
+            click.echo(f"  names     none in {', '.join(found.sources)}")
+        else:
+            click.echo("  names     not known: no warm-up, and dnsmasq writes no log (log-queries, log-facility)")
+        click.echo(f"  mark      {f'{found.mark:#x}' if found.mark else 'none'}")
+        kept = "" if found.carried else "  (the tunnel carries no IPv6: nothing leaks)"
+        click.echo(f"  way       {found.way}{kept}")
+        if found.policy and not found.well:
+            click.echo(f"  broken    it should take {found.policy.interface}; see: gfwtools check host")
+    if not all(found.well for found in reports):
+        sys.exit(1)

@@ -1,0 +1,49 @@
+"""``gfwtools check domain --live``."""
+
+import json
+
+import click
+
+from gfwtools.answer import Answer
+from gfwtools.cli import Context
+from gfwtools.live.link import Chain, LinkState
+
+__all__ = ["live", "show"]
+
+
+def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
+    """Walk the chain of a name, print it, and say whether it is whole."""
+    from gfwtools.host.run import System
+    from gfwtools.live.probe import probe
+
+    chain = probe(found, context.config, System(), connect=connect)
+    if as_json:
+        click.echo(json.dumps(chain.to_json(), ensure_ascii=False))
+    else:
+        for line in show(chain, everything=not context.quiet):
+            click.echo(line)
+    return chain.broken is None
+
+
+def show(chain: Chain, *, everything: bool = True) -> list[str]:
+    """The chain for people; the last line names the first broken link and what mends it."""
+    from gfwtools.cli.text import printable
+
+    lines = [f"{chain.name}: {chain.verdict}"]
+    for link in chain.links if everything else ():
+        if link.state is LinkState.SKIPPED:
+            continue
+        lines.append(f"  {link.state.value:<7}  {link.name:<14}  {printable(link.found, 400)}")
+        if link.state is not LinkState.OK:
+            lines.append(f"{'':<27}expected: {printable(link.expected, 400)}")
+    broken = chain.broken
+    if broken:
+        remedy = f"; mend it: {broken.remedy}" if broken.remedy else ""
+        lines.append(f"broken: {broken.name}: {printable(broken.found, 400)}{remedy}")
+    elif chain.unknown:
+        lines.append(
+            f"nothing is broken that could be seen; not seen: {', '.join(link.name for link in chain.unknown)}"
+        )
+    else:
+        lines.append("nothing is broken")
+    return lines

@@ -1,0 +1,289 @@
+"""The links that netfilter and iproute2 are made of, from what :func:`gfwtools.host.plumbing.look` has seen.
+
+Pure, but for :func:`see`, which looks.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfwtools.config import Address, Config, PolicyConfig
+from gfwtools.host.facts import Interface
+from gfwtools.host.plan import Piece, State
+from gfwtools.host.resolver_setup import SNIPPET
+from gfwtools.host.run import Runner
+from gfwtools.host.survey import Survey
+from gfwtools.host.wanted import CHAIN
+from gfwtools.live import kernel
+from gfwtools.live.link import Link, LinkState
+
+__all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "is_wired", "links", "see"]
+
+#: The links of :func:`links`, in their order.
+LINKS = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "forwarding", "reverse path")
+UP = "gfwtools up"
+_OK, _BROKEN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What of the kernel's state the pieces do not tell."""
+
+    resolver: Address
+    """A clean resolver of a family that the tunnel carries."""
+    resolver_in_set: bool
+    """The clean resolver's address is in the set, so that dnsmasq's own questions take the tunnel."""
+    endpoints_in_set: frozenset[Address]
+    endpoint_devices: dict[Address, str | None]
+    """By which interface the tunnel's own packets leave."""
+    own_mark: int
+    """The mark of the tunnel's own packets (wg(8), fwmark)."""
+    resolver_device: str | None
+    """By which interface a marked packet to the clean resolver leaves; None for nowhere."""
+    rules: tuple[dict[str, Any], ...]
+    """``ip -j rule`` of the resolver's family."""
+    reverse_path_filter: int
+    """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
+
+
+def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
+    """Whether bootstrap (or at least ``up``) has ever been here: dnsmasq is wired, or some of the plumbing is there."""
+    if survey is None:
+        return is_wired(config)
+    return is_wired(config) or bool(
+        survey.iptables.there.rules or survey.iptables.there.sets or survey.nftables.there.exists
+        or survey.routing.there.rules
+    )  # fmt: skip
+
+
+def is_wired(config: Config) -> bool:
+    """Whether dnsmasq has the file that bootstrap writes."""
+    return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
+
+
+def see(survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
+    """Ask the kernel."""
+    assert survey.facts is not None
+    backend = survey.facts.backend
+    tunnel = survey.facts.interfaces.get(policy.interface)
+    endpoints = tunnel.endpoints if tunnel else ()
+    resolver = _resolver(policy, tunnel)
+    return Seen(
+        resolver=resolver,
+        resolver_in_set=bool(kernel.sets_with(runner, backend, policy, resolver)),
+        endpoints_in_set=frozenset(e for e in endpoints if kernel.sets_with(runner, backend, policy, e)),
+        endpoint_devices={e: kernel.route(runner, e).device for e in endpoints},
+        own_mark=kernel.own_mark(runner, policy.interface) if endpoints else 0,
+        resolver_device=kernel.route(runner, resolver, policy.mark).device,
+        rules=tuple(kernel.rules(runner, resolver.version)),
+        reverse_path_filter=kernel.reverse_path_filter(runner, policy.interface),
+    )
+
+
+def _resolver(policy: PolicyConfig, tunnel: Interface | None) -> Address:
+    addresses = [upstream.address for upstream in policy.upstream]
+    return next((a for a in addresses if tunnel and tunnel.carries(a.version)), addresses[0])
+
+
+def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, dropped: int = 0) -> list[Link]:
+    """Every link of :data:`LINKS` for ``policy``.
+
+    :param dropped: replies that the reverse-path filter has dropped while we asked.
+    """
+    facts = survey.facts
+    assert facts is not None
+    pieces = [piece for piece in survey.pieces if not _is_of_others(piece, config, policy)]
+    tunnel = facts.interfaces.get(policy.interface)
+    up = tunnel is not None and tunnel.up
+    return [
+        _set(pieces, policy, seen),
+        _jump(pieces),
+        _mark(pieces, survey),
+        _endpoint(pieces, survey, policy, seen),
+        _tunnel(policy, survey),
+        _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
+        _rule(pieces, config, survey, policy, seen, judged=up),
+        _nat(pieces, policy),
+        _forwarding(pieces, config),
+        _reverse_path(policy, seen, dropped) if tunnel else Link("reverse path", _SKIPPED, found="no interface"),
+    ]
+
+
+def _is_of_others(piece: Piece, config: Config, policy: PolicyConfig) -> bool:
+    """A rule that names the mark or the interface of another policy, and not ours; or one that is only too many."""
+    if piece.state is State.MISMATCH and piece.detail.startswith("not wanted"):
+        return True
+    words = set(re.split(r'[\s"/]+', re.sub(r"0x0+(?=[0-9a-f])", "0x", piece.detail)))
+    ours = {policy.interface, f"{policy.mark:#x}"}
+    theirs = {word for other in config.policies for word in (other.interface, f"{other.mark:#x}")} - ours
+    return bool(words & theirs) and not words & ours
+
+
+def _bad(pieces: Iterable[Piece], of: Callable[[str], bool]) -> list[Piece]:
+    return [piece for piece in pieces if of(piece.name) and piece.state is not State.OK]
+
+
+def _words(pieces: Sequence[Piece]) -> str:
+    first = pieces[0]
+    text = f"{first.name}: {first.state.value.lower()}" + (f": {first.detail}" if first.detail else "")
+    return f"{text} (and {len(pieces) - 1} more)" if len(pieces) > 1 else text
+
+
+def _link(name: str, expected: str, bad: Sequence[Piece], ok: str = "") -> Link:
+    if bad:
+        return Link(name, _BROKEN, expected, _words(bad), UP)
+    return Link(name, _OK, expected, ok or expected)
+
+
+def _set(pieces: Sequence[Piece], policy: PolicyConfig, seen: Seen) -> Link:
+    expected = f"sets of policy {policy.name}, with the clean resolver {seen.resolver} in them"
+    own = re.compile(rf"set (?:.* )?{re.escape(policy.set)}(?:_seed|_direct)?[46]?")
+    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    if bad:
+        return Link("set", _BROKEN, expected, _words(bad), UP)
+    if not seen.resolver_in_set:
+        return Link("set", _BROKEN, expected, f"{seen.resolver} is in none of them", UP)
+    return Link("set", _OK, expected, expected)
+
+
+def _jump(pieces: Sequence[Piece]) -> Link:
+    hooks = {f"{tool} mangle {hook}" for tool in ("iptables", "ip6tables") for hook in ("OUTPUT", "PREROUTING")}
+    hooks |= {f"nft inet gfwtools {hook}" for hook in ("output", "prerouting")}
+    return _link("jump", f"packets pass the chain {CHAIN}", _bad(pieces, hooks.__contains__))
+
+
+def _mark(pieces: Sequence[Piece], survey: Survey) -> Link:
+    ways_out = [entry.why for entry in survey.wanted.entries if entry.to]
+    bad = [p for p in _bad(pieces, _is_chain) if not any(why in p.detail for why in ways_out)]
+    return _link("mark", f"{CHAIN} marks packets to an address in the set", bad)
+
+
+def _is_chain(name: str) -> bool:
+    return name.endswith(f" {CHAIN}")
+
+
+def _endpoint(pieces: Sequence[Piece], survey: Survey, policy: PolicyConfig, seen: Seen) -> Link:
+    """The tunnel's own packets must not be sent into the tunnel."""
+    assert survey.facts is not None
+    name = "endpoint"
+    tunnel = survey.facts.interfaces.get(policy.interface)
+    if not tunnel or not tunnel.endpoints:
+        return Link(name, _SKIPPED, found=f"{policy.interface} has no WireGuard peer with an address")
+    expected = f"packets to {', '.join(map(str, tunnel.endpoints))} stay out of {policy.interface}"
+    if seen.own_mark == policy.mark:
+        found = f"{policy.interface} marks its own packets with {policy.mark:#x}, the policy's mark"
+        return Link(name, _BROKEN, expected, found, f"wg set {policy.interface} fwmark 0")
+    bad = _bad(pieces, _is_chain)
+    notes = []
+    for endpoint in tunnel.endpoints:
+        why = {entry.why for entry in survey.wanted.entries if entry.to == endpoint}
+        absent = any(str(endpoint) in p.detail and any(w in p.detail for w in why) for p in bad)
+        if absent and endpoint in seen.endpoints_in_set:
+            found = f"{endpoint} is in the set and no RETURN comes before the mark: the tunnel is sent into itself"
+            return Link(name, _BROKEN, expected, found, UP)
+        if absent:
+            notes.append(f"{endpoint} has no RETURN, and is in no set yet")
+        device = seen.endpoint_devices.get(endpoint)
+        if device == policy.interface:
+            found = f"{endpoint} is routed into {device} itself"
+            return Link(name, _BROKEN, expected, found, f"ip route get {endpoint}")
+    devices = ", ".join(sorted({device or "nothing" for device in seen.endpoint_devices.values()}))
+    return Link(name, _OK, expected, "; ".join(notes) or f"by {devices}")
+
+
+def _tunnel(policy: PolicyConfig, survey: Survey) -> Link:
+    assert survey.facts is not None
+    tunnel = survey.facts.interfaces.get(policy.interface)
+    expected = f"{policy.interface} is there and up"
+    if tunnel is None:
+        return Link("tunnel", _BROKEN, expected, "there is no such interface", f"wg-quick up {policy.interface}")
+    if not tunnel.up:
+        return Link("tunnel", _BROKEN, expected, "it is down", f"ip link set {policy.interface} up && {UP}")
+    return Link("tunnel", _OK, expected, ", ".join(map(str, tunnel.addresses)) or "up")
+
+
+def _route(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
+    own = re.compile(rf"(?:ip route|kill switch in) table {policy.table} \(IPv[46]\)")
+    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    return _link("route", f"table {policy.table}: default dev {policy.interface}", bad)
+
+
+def _rule(
+    pieces: Sequence[Piece], config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, judged: bool
+) -> Link:
+    first = config.host.preference + 2 * [other.name for other in config.policies].index(policy.name)
+    expected = f"rule {first + 1}: mark {policy.mark:#x} looks up table {policy.table}, and no other rule comes first"
+    own = re.compile(rf"ip rule (?:{first}|{first + 1}) \(IPv[46]\)")
+    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    if bad:
+        return Link("ip rule", _BROKEN, expected, _words(bad), UP)
+    # Where the route itself is missing, the way says nothing of the rules.
+    whole = not _bad(pieces, lambda name: name.startswith((f"ip route table {policy.table} ", "kill switch")))
+    if judged and whole and seen.resolver_device != policy.interface:
+        way = f"marked packets leave by {seen.resolver_device or 'nothing'}"
+        before = earlier(seen.rules, first + 1, policy.mark, {rule.preference for rule in survey.wanted.rules})
+        if before is None:
+            return Link("ip rule", _BROKEN, expected, way, f"ip route get {seen.resolver}")
+        family = "-6 " if seen.resolver.version == 6 else ""
+        remedy = f"ip {family}rule del pref {before}"
+        return Link("ip rule", _BROKEN, expected, f"{way}: rule {before} comes first", remedy)
+    return Link("ip rule", _OK, expected, expected)
+
+
+def earlier(rules: Iterable[dict[str, Any]], preference: int, mark: int, ours: set[int]) -> int | None:
+    """The first foreign rule before ours that a packet with ``mark`` matches, whatever else it asks for."""
+    for rule in rules:
+        place = int(rule.get("priority", 0))
+        if not 0 < place < preference or place in ours:
+            continue
+        wanted = rule.get("fwmark")
+        matches = wanted is None or int(str(wanted), 0) == mark & int(str(rule.get("fwmask", "0xffffffff")), 0)
+        if matches != ("not" in rule):
+            return place
+    return None
+
+
+def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
+    if policy.nat == "none":
+        return Link("nat", _SKIPPED, found='nat = "none"')
+    expected = f"what leaves by {policy.interface} has its address ({policy.nat})"
+    places = {"iptables nat POSTROUTING", "ip6tables nat POSTROUTING", "nft inet gfwtools postrouting"}
+    return _link("nat", expected, _bad(pieces, places.__contains__))
+
+
+def _forwarding(pieces: Sequence[Piece], config: Config) -> Link:
+    if not config.host.gateway:
+        return Link("forwarding", _SKIPPED, found="not a gateway (host.gateway)")
+    places = {"iptables mangle FORWARD", "ip6tables mangle FORWARD", "nft inet gfwtools forward"}
+    places |= {"sysctl net/ipv4/ip_forward", "sysctl net/ipv6/conf/all/forwarding"}
+    return _link(
+        "forwarding", "the LAN's packets are forwarded, in segments that fit", _bad(pieces, places.__contains__)
+    )
+
+
+def _reverse_path(policy: PolicyConfig, seen: Seen, dropped: int) -> Link:
+    expected = f"no strict filter on {policy.interface}: rp_filter is 2 or 0"
+    key = f"net.ipv4.conf.{policy.interface.replace('.', '/')}.rp_filter"
+    if seen.reverse_path_filter == 1:
+        count = f"; {dropped} packets dropped meanwhile (IPReversePathFilter)" if dropped else ""
+        return Link("reverse path", _BROKEN, expected, f"1: replies from the tunnel are dropped{count}", UP)
+    return Link("reverse path", _OK, expected, f"{seen.reverse_path_filter} ({key})")
+
+
+def dropped_by_filter(path: Path = Path("/proc/net/netstat")) -> int:
+    """Packets that the reverse-path filter has dropped in this network namespace so far."""
+    try:
+        return parse_netstat(path.read_text("ascii", "replace")).get("IPReversePathFilter", 0)
+    except OSError:
+        return 0
+
+
+def parse_netstat(text: str) -> dict[str, int]:
+    """/proc/net/netstat: a line with names and one with numbers, both behind the same word; TcpExt counts here."""
+    lines = [line.split() for line in text.splitlines()]
+    for names, numbers in zip(lines[::2], lines[1::2], strict=False):
+        if names and names[0] == "TcpExt:":
+            return {name: int(number) for name, number in zip(names[1:], numbers[1:], strict=False)}
+    return {}

@@ -1,0 +1,244 @@
+"""``check domain --live`` names the broken link, and none on a healthy host; the remedy that it prints mends it."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lab import BLOCKED, CLEAN, ENDPOINT, FREE, ISP_DNS, Lab
+
+pytestmark = pytest.mark.e2e
+
+#: Each backend and each layout once: all four pairs take four minutes, and the layout changes two links only.
+HOSTS = [("iptables", "split"), ("nftables", "paired")]
+
+#: What is broken -> the link, and by backend how it is broken by hand.
+BREAKS: dict[str, tuple[str, dict[str, str]]] = {
+    "the client does not ask our dnsmasq": ("client", {"": f"echo nameserver {ISP_DNS} >/etc/resolv.conf"}),
+    "the set is missing": (
+        "set",
+        {
+            # nf_tables lets go of the set a moment after the rules are gone.
+            "iptables": "iptables -t mangle -F GFWLIST; for i in 1 2 3 4 5 6 7 8 9; do "
+            "ipset destroy gfwlist 2>/dev/null && exit 0; sleep 0.1; done; exit 1",
+            "nftables": "nft flush chain inet gfwtools GFWLIST; nft delete set inet gfwtools gfwlist4",
+        },
+    ),
+    "the clean resolver is not in the set": (
+        "set",
+        {
+            "iptables": f"ipset del gfwlist {CLEAN}",
+            "nftables": f"nft delete element inet gfwtools gfwlist_seed4 {{ {CLEAN} }}",
+        },
+    ),
+    "the jump into the chain is missing": (
+        "jump",
+        {"iptables": "iptables -t mangle -F OUTPUT", "nftables": "nft flush chain inet gfwtools output"},
+    ),
+    "the chain marks nothing": (
+        "mark",
+        {"iptables": "iptables -t mangle -F GFWLIST", "nftables": "nft flush chain inet gfwtools GFWLIST"},
+    ),
+    "the endpoint is in the set and nothing keeps it out of the tunnel": (
+        "endpoint",
+        {
+            "iptables": f"ipset add gfwlist {ENDPOINT}; iptables -t mangle -D GFWLIST -d {ENDPOINT}/32 "
+            '-m comment --comment "gfwtools: the peer of wg0 is reached without it" -j RETURN',
+            "nftables": f"nft add element inet gfwtools gfwlist4 {{ {ENDPOINT} }}; "
+            "nft delete rule inet gfwtools GFWLIST handle "
+            "$(nft -a list chain inet gfwtools GFWLIST | sed -n 's/.*the peer of wg0.*# handle //p')",
+        },
+    ),
+    "the tunnel is down": ("tunnel", {"": "ip link set wg0 down"}),
+    "the tunnel was down and its route has gone": ("route", {"": "ip link set wg0 down; ip link set wg0 up"}),
+    "the route is missing": ("route", {"": "ip route del default dev wg0 table 51820"}),
+    "the ip rule is missing": ("ip rule", {"": "ip rule del pref 5181"}),
+    "the ip rule comes after another": ("ip rule", {"": "ip rule add pref 100 fwmark 0xca6c lookup main"}),
+    "NAT is missing": (
+        "nat",
+        {
+            "iptables": "iptables -t nat -S POSTROUTING | sed -n 's/^-A \\(.*wg0.*\\)/iptables -t nat -D \\1/p' | sh -e",
+            "nftables": "nft flush chain inet gfwtools postrouting",
+        },
+    ),
+    "the gateway does not forward": ("forwarding", {"": "sysctl -qw net.ipv4.ip_forward=0"}),
+    "an address is in the cache and not in the set": (
+        "in the set",
+        {
+            "iptables": f"ipset del gfwlist {BLOCKED}",
+            "nftables": f"nft delete element inet gfwtools gfwlist4 {{ {BLOCKED} }}",
+        },
+    ),
+    "dnsmasq asks somebody else": ("upstream", {"": ": >/etc/dnsmasq.d/gfwlist.conf; sh /etc/restart-dns"}),
+    "dnsmasq does not run": ("dnsmasq", {"": "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.3"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids="-".join)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab() as lab:
+        bootstrap(lab, *request.param)
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails half-way leaves no broken host to the next one."""
+    yield
+    if "lab" in request.fixturenames:
+        lab = request.getfixturevalue("lab")
+        if broken(live(lab, "blocked.example")):
+            lab.far.run("sh", "-c", "ip link set wg0 up; iptables -F INPUT")
+            lab.gateway.run(
+                "sh",
+                "-c",
+                "ip link set wg0 up; ip rule del pref 100; echo nameserver 127.0.0.1 >/etc/resolv.conf",
+                code=None,
+            )
+            by_hand(lab, "gfwtools up; gfwtools update; sh /etc/restart-dns")
+
+
+def bootstrap(lab: Lab, backend: str, layout: str) -> None:
+    # The lab's answers have a TTL of 0: without this nothing would ever be in the cache.
+    lab.gateway.write("/etc/dnsmasq.conf", "user=root\nmin-cache-ttl=600\nlog-queries\nlog-facility=/var/log/dns.log\n")
+    lab.far.write("/etc/dnsmasq.conf", lab.far.read("/etc/dnsmasq.conf") + "address=/nx.blocked.example/\n")
+    lab.far.run("sh", "-ec", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2; "
+                "exec dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid")  # fmt: skip
+    lab.configure(backend, layout)
+    lab.bootstrap()
+    lab.gateway.wait_for_dns()
+
+
+def live(lab: Lab, *args: str, code: int | None = None) -> dict[str, Any]:
+    text = lab.gateway.gfwtools("check", "domain", "--live", "--json", *args, code=code).stdout
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def link(chain: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(item for item in chain["links"] if item["name"] == name)
+
+
+def broken(chain: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(item["name"], item["found"]) for item in chain["links"] if item["state"] == "BROKEN"]
+
+
+def by_hand(lab: Lab, script: str) -> None:
+    """Run what a user would type."""
+    ours = f"{sys.executable} -m gfwtools"
+    script = script.replace("gfwtools bootstrap", "gfwtools bootstrap --interface wg0 --init none --yes")
+    lab.gateway.run("sh", "-ec", f'gfwtools() {{ {ours} "$@"; }}\n{script}')
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_what_is_broken_is_named_and_the_remedy_mends_it(lab: Lab, what: str) -> None:
+    name, scripts = BREAKS[what]
+    backend = "iptables" if "iptables" in lab.gateway.read("/etc/gfwtools/config.toml") else "nftables"
+    assert broken(live(lab, "blocked.example")) == []
+    by_hand(lab, scripts[""] if "" in scripts else scripts[backend])
+    started = time.monotonic()
+    chain = live(lab, "blocked.example", code=1)
+    assert time.monotonic() - started < 10  # two resolvers are silent, on a busy machine
+    assert chain["broken"] == name, broken(chain)
+    assert not {"peer", "clean resolver", "way"} & {item for item, _ in broken(chain)}  # they only hang on it
+    by_hand(lab, link(chain, name)["remedy"])
+    chain = live(lab, "blocked.example")
+    assert broken(chain) == []
+
+
+def test_on_a_healthy_host_no_link_is_broken_and_it_takes_less_than_a_second(lab: Lab) -> None:
+    for name in ("blocked.example", "free.example", "ok.blocked.example", "endpoint.blocked.example"):
+        seconds = 9.0
+        for _ in range(8):  # other tests run beside this one
+            started = time.monotonic()
+            chain = live(lab, "--connect", name, code=0)
+            seconds = min(seconds, time.monotonic() - started)
+            if seconds < 1:
+                break
+        assert seconds < 1
+        assert (chain["broken"], broken(chain)) == (None, [])
+        assert {item["state"] for item in chain["links"]} <= {"OK", "SKIPPED"}
+
+
+def test_a_name_that_does_not_exist_is_no_broken_link(lab: Lab) -> None:
+    chain = live(lab, "nx.blocked.example", code=0)
+    assert "NXDOMAIN" in link(chain, "answer")["found"]
+    assert chain["broken"] is None
+
+
+def test_replies_that_the_reverse_path_filter_drops_are_told_from_the_kernels_counter(lab: Lab) -> None:
+    lab.gateway.run("sysctl", "-qw", "net.ipv4.conf.wg0.rp_filter=1")
+    chain = live(lab, "--connect", "blocked.example", code=1)
+    assert chain["broken"] == "reverse path"
+    assert "IPReversePathFilter" in link(chain, "reverse path")["found"]
+    by_hand(lab, link(chain, "reverse path")["remedy"])
+    assert broken(live(lab, "--connect", "blocked.example")) == []
+
+
+def test_a_peer_that_is_silent_is_told_from_a_clean_resolver_that_is(lab: Lab) -> None:
+    lab.far.run("ip", "link", "set", "wg0", "down")
+    assert live(lab, "blocked.example", code=1)["broken"] == "peer"
+    lab.far.run("ip", "link", "set", "wg0", "up")
+    lab.far.run("iptables", "-I", "INPUT", "-i", "wg0", "-p", "udp", "--dport", "53", "-j", "REJECT")
+    started = time.monotonic()
+    chain = live(lab, "blocked.example", code=1)
+    assert time.monotonic() - started < 10  # two resolvers are silent, on a busy machine
+    assert chain["broken"] == "clean resolver"
+    lab.far.run("iptables", "-F", "INPUT")
+    assert broken(live(lab, "blocked.example")) == []
+
+
+def test_a_resolver_that_never_answers_costs_two_seconds_and_is_said_so(lab: Lab) -> None:
+    lab.gateway.run("sh", "-c", "kill -STOP $(cat /run/dnsmasq/dnsmasq.pid)")
+    try:
+        started = time.monotonic()
+        chain = live(lab, "blocked.example", code=1)
+        assert time.monotonic() - started < 4
+    finally:
+        lab.gateway.run("sh", "-c", "kill -CONT $(cat /run/dnsmasq/dnsmasq.pid)")
+    assert chain["broken"] == "dnsmasq"
+    assert link(chain, "dnsmasq")["found"] == "no answer within 2 s"
+
+
+def test_a_poisoned_answer_is_called_so(lab: Lab) -> None:
+    by_hand(lab, ": >/etc/dnsmasq.d/gfwlist.conf; sh /etc/restart-dns")
+    answer = link(live(lab, "blocked.example", code=1), "answer")
+    assert answer["state"] == "BROKEN"
+    assert "poisoned; the clean resolver says 198.18.0.10" in answer["found"]
+    by_hand(lab, answer["remedy"])
+    assert broken(live(lab, "blocked.example")) == []
+
+
+def test_check_ip_says_which_set_and_which_way_and_who_brought_it_there(lab: Lab) -> None:
+    live(lab, "blocked.example", code=0)
+    lab.gateway.write("/var/lib/gfwtools/gfwlist.warm.json", json.dumps({"warm.blocked.example": [BLOCKED]}))
+    text = lab.gateway.gfwtools("check", "ip", "--json", BLOCKED, CLEAN, FREE, "2001:db8:bad::10").stdout
+    blocked, clean, free, six = map(json.loads, text.splitlines())
+    assert blocked["sets"] in (["gfwlist"], ["gfwlist4"])
+    assert {"warm.blocked.example", "blocked.example"} <= set(blocked["names"])
+    assert (blocked["mark"], blocked["device"], blocked["ok"]) == (0xCA6C, "wg0", True)
+    assert clean["device"] == "wg0"
+    assert (free["policy"], free["sets"], free["device"]) == (None, [], "wan0")
+    assert (six["sets"], six["device"], six["ok"]) == (["gfwlist6"], None, True)  # refused, as it shall be
+    lab.gateway.gfwtools("check", "ip", "198.18.0.0/24", code=2)
+
+
+def test_check_ip_finds_an_address_in_a_network_of_the_seed() -> None:
+    for backend in ("iptables", "nftables"):
+        with Lab() as lab:
+            lab.configure(backend, more='seeds = ["91.108.4.0/22"]\n')
+            lab.bootstrap()
+            found = json.loads(lab.gateway.gfwtools("check", "ip", "--json", "91.108.5.6").stdout)
+            assert found["sets"] == (["gfwlist"] if backend == "iptables" else ["gfwlist_seed4"])
+            assert found["device"] == "wg0"
+
+
+def test_a_host_that_was_never_bootstrapped_is_said_so_and_how() -> None:
+    with Lab() as lab:
+        chain = live(lab, "google.com", code=1)
+        assert chain["broken"] == "host"
+        assert "never bootstrapped" in link(chain, "host")["found"]
+        assert link(chain, "host")["remedy"] == "gfwtools bootstrap --interface wg0"
