@@ -1,6 +1,7 @@
 """The command line: the options that every command has, and the commands, each imported when it is run."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -140,8 +141,15 @@ def main(args: Sequence[str] | None = None) -> None:
     run(cli, "gfwtools", [*first, *rest, *words[end:]])
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
     """Run ``command``, its errors in one line on standard error, and exit."""
+    # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         code = command.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:

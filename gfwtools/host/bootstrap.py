@@ -23,7 +23,7 @@ from gfwtools.host.check import Finding, check
 from gfwtools.host.facts import choose_backend
 from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import State, Step, script
-from gfwtools.host.run import Runner
+from gfwtools.host.run import Command, Runner
 from gfwtools.resolver import MAIN_CONF
 from gfwtools.update import current_list, update
 
@@ -104,15 +104,21 @@ class Planned:
         """What would be written and run, as a script to be read."""
         lines = ["#!/bin/sh", "# What gfwtools bootstrap does here, in this order.", ""]
         if self.config_text is not None:
-            lines.append(f"# write {self.config_path}")
+            edit = FileEdit(str(self.config_path), self.config_text.encode(), "the configuration")
+            lines += [*script([_as_step(edit)]).splitlines()[2:], ""]
         lines.append("gfwtools update")
         lines += script(self.plumbing_steps).splitlines()[2:]
-        for edit in files.differing(self.edits, self.config.paths):
-            lines += ["", f"# write {edit.path}: {edit.why}"]
-            lines += [f"#   {line}" for line in edit.data.decode("utf-8", "replace").splitlines()]
-        lines += script([*self.resolver_steps, *self.boot_steps]).splitlines()[2:]
+        written = [_as_step(edit) for edit in files.differing(self.edits, self.config.paths)]
+        lines += script([*written, *self.resolver_steps, *self.boot_steps]).splitlines()[2:]
         lines += ["", "gfwtools update --offline --reload", "gfwtools check host"]
         return "\n".join(lines) + "\n"
+
+
+def _as_step(edit: FileEdit) -> Step:
+    """The writing of a file as commands."""
+    folder = Command(("mkdir", "-p", str(Path(edit.path).parent)))
+    text = edit.data.decode("utf-8", "surrogateescape")
+    return Step(f"write {edit.path}", edit.why, (folder, Command(("tee", edit.path), text)), ())
 
 
 # ---------------------------------------------------------------- look
@@ -240,8 +246,11 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         seen = plumbing.look(config, runner)
         steps = seen.steps
         if steps:
-            # What was up before, by an earlier run, is not taken down.
-            if not any(piece.state is State.OK and piece.name.startswith("set ") for piece in seen.pieces):
+            if any(piece.state is State.OK and piece.name.startswith("set ") for piece in seen.pieces):
+                # What was up before, by an earlier run, is not taken down: only these steps are taken back.
+                inverse = [replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo]
+                back.append(("plumbing", lambda: apply(inverse, runner)))
+            else:
                 back.append(("plumbing", lambda: plumbing.down(config, runner)))
             plumbing.up(config, runner)
             say(f"plumbing: {len(steps)} steps")
@@ -303,6 +312,9 @@ def _generated(config: Config) -> list[str]:
 def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
     due = [edit.path for edit in files.differing(edits, paths)]
     known = set(files.recorded(paths))
+    # What an earlier run has put there comes back as that run had it; the record speaks of the host's own.
+    earlier = store.snapshot([files.record_path(paths), *(paths.at(path) for path in due if path in known)])
+    back.append(("files", lambda: store.restore({p: d for p, d in earlier.items() if known or d is not None})))
     back.append(("files", lambda: files.put_back(paths, [path for path in due if path not in known], force=True)))
     for path in files.put(edits, paths):
         say(f"wrote {path}")
@@ -405,11 +417,13 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
         say(f"put back {path}")
     kept = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
-    store.remove(path for path in generated if str(path) not in kept and path.parent != paths.state_dir)
+    removed = [path for path in generated if str(path) not in kept and path.parent != paths.state_dir and path.exists()]
+    store.remove(removed)
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths)
-    notes += _restart_dnsmasq(config, runner)
+    if changed or removed:
+        notes += _restart_dnsmasq(config, runner)
     if purge:
         for folder in (paths.etc, paths.state_dir):
             shutil.rmtree(folder, ignore_errors=True)
@@ -421,7 +435,8 @@ def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
     """dnsmasq forgets what it has read of ours, where it runs."""
     from gfwtools.resolver import daemon_of, manager_of
 
-    if not daemon_of(config).is_up(0.5):
+    second = [paths for policy in config.policies if (paths := config.paths.second_pid(policy.name)).exists()]
+    if not second and not daemon_of(config).is_up(0.5):
         return []
     try:
         manager = manager_of(config, runner)

@@ -6,6 +6,7 @@ The record is written before a file is touched, so that ``teardown`` knows the w
 import base64
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,7 +18,10 @@ from gfwtools import store
 from gfwtools.config import Paths
 from gfwtools.errors import StoreError
 
-__all__ = ["FileEdit", "Original", "differing", "put", "put_back", "recorded"]
+# What resolver_setup puts into a file that is somebody else's.
+_OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
+
+__all__ = ["FileEdit", "Original", "differing", "put", "put_back", "record_path", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class FileEdit:
     data: bytes
     why: str
     mode: int = 0o644
+    """Of a file that was not there before; another one keeps its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Original:
     data: bytes | None = None
     target: str | None = None
     mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
     wrote: str = ""
     """The digest of what was put there since."""
     folders: tuple[str, ...] = field(default=())
@@ -48,13 +55,13 @@ def recorded(paths: Paths) -> dict[str, Original]:
 
     :raises StoreError: the record is there and cannot be read.
     """
-    data = store.read(_record(paths))
+    data = store.read(record_path(paths))
     if data is None:
         return {}
     try:
         return {str(path): _from_json(value) for path, value in json.loads(data)["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(f"{_record(paths)}: damaged; what was changed must be undone by hand") from None
+        raise StoreError(f"{record_path(paths)}: damaged; what was changed must be undone by hand") from None
 
 
 def differing(edits: Iterable[FileEdit], paths: Paths) -> list[FileEdit]:
@@ -74,13 +81,17 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
     originals = recorded(paths)
     new = dict(originals)
     for edit in wanted:
-        known = originals.get(edit.path) or _look(paths, edit.path)
+        known = originals.get(edit.path)
+        if known is None or not _is_still(paths, edit.path, known):
+            # Somebody has written it since (DHCP a new resolv.conf, the owner a line): teardown gives that back.
+            known = _look(paths, edit.path)
         new[edit.path] = replace(known, wrote=store.digest(edit.data))
     _save(paths, new)
     done: list[FileEdit] = []
     try:
         for edit in wanted:
-            _write(paths.at(edit.path), edit.data, edit.mode)
+            like = new[edit.path]
+            _write(paths.at(edit.path), edit.data, like if like.data is not None else replace(like, mode=edit.mode))
             done.append(edit)
     except StoreError:
         for edit in reversed(done):
@@ -102,9 +113,13 @@ def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = F
     left = []
     for path in reversed(chosen):
         original = originals[path]
-        now = store.read(paths.at(path)) if not paths.at(path).is_symlink() else None
-        if now is not None and store.digest(now) != original.wrote and not force:
-            left.append(f"{path} was changed since; it is left as it is")
+        if not force and paths.at(path).exists() and not _is_still(paths, path, original):
+            now = store.read(paths.at(path)) or b""
+            if not paths.at(path).is_symlink() and _OURS.search(now):
+                _write(paths.at(path), _OURS.sub(b"", now), original)
+                left.append(f"{path} was changed since; only the lines of gfwtools were taken out")
+            else:
+                left.append(f"{path} was changed since; it is left as it is")
         else:
             _restore(paths, path, original)
         del originals[path]
@@ -118,11 +133,8 @@ def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = F
 def _is(edit: FileEdit, path: Path) -> bool:
     try:
         status = path.lstat()
-        return (
-            stat.S_ISREG(status.st_mode)
-            and stat.S_IMODE(status.st_mode) == edit.mode
-            and path.read_bytes() == edit.data
-        )
+        executable = edit.mode == stat.S_IMODE(status.st_mode) or edit.mode == store.MODE
+        return stat.S_ISREG(status.st_mode) and executable and path.read_bytes() == edit.data
     except OSError:
         return False
 
@@ -134,17 +146,39 @@ def _look(paths: Paths, path: str) -> Original:
     try:
         if place.is_symlink():
             return Original(target=os.readlink(place))
-        return Original(data=place.read_bytes(), mode=stat.S_IMODE(place.stat().st_mode), folders=tuple(missing))
+        status = place.stat()
+        return Original(
+            data=_OURS.sub(b"", place.read_bytes()),
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            folders=tuple(missing),
+        )
     except (FileNotFoundError, NotADirectoryError):
         return Original(folders=tuple(missing))
     except OSError as error:
         raise StoreError(f"{place}: {error.strerror}") from None
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _is_still(paths: Paths, path: str, original: Original) -> bool:
+    """Whether the file is as we have written it."""
+    place = paths.at(path)
+    if place.is_symlink():
+        return False
+    data = store.read(place)
+    return data is not None and store.digest(data) == original.wrote
+
+
+def _write(path: Path, data: bytes, like: Original) -> None:
+    """Write the file with the mode and the owner of the ``like``."""
     store.write_all({path: data})
-    if mode != store.MODE:
-        path.chmod(mode)
+    try:
+        if like.mode != store.MODE:
+            path.chmod(like.mode)
+        if (like.uid, like.gid) != (path.stat().st_uid, path.stat().st_gid) and os.geteuid() == 0:
+            os.chown(path, like.uid, like.gid)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
 
 
 def _restore(paths: Paths, path: str, original: Original) -> None:
@@ -157,7 +191,7 @@ def _restore(paths: Paths, path: str, original: Original) -> None:
             temporary.symlink_to(original.target)
             temporary.replace(place)
         elif original.data is not None:
-            _write(place, original.data, original.mode)
+            _write(place, original.data, original)
         else:
             place.unlink(missing_ok=True)
     except OSError as error:
@@ -170,17 +204,18 @@ def _restore(paths: Paths, path: str, original: Original) -> None:
 # ---------------------------------------------------------------- the record
 
 
-def _record(paths: Paths) -> Path:
+def record_path(paths: Paths) -> Path:
+    """Where the record is."""
     return paths.state_dir / "bootstrap.json"
 
 
 def _save(paths: Paths, originals: Mapping[str, Original]) -> None:
     if not originals:
         with suppress(FileNotFoundError):
-            _record(paths).unlink()
+            record_path(paths).unlink()
         return
     document = {"files": {path: _to_json(original) for path, original in originals.items()}}
-    store.write_all({_record(paths): (json.dumps(document, indent=1) + "\n").encode()})
+    store.write_all({record_path(paths): (json.dumps(document, indent=1) + "\n").encode()})
 
 
 def _to_json(original: Original) -> dict[str, Any]:
@@ -188,6 +223,8 @@ def _to_json(original: Original) -> dict[str, Any]:
         "data": None if original.data is None else base64.b64encode(original.data).decode("ascii"),
         "target": original.target,
         "mode": original.mode,
+        "uid": original.uid,
+        "gid": original.gid,
         "wrote": original.wrote,
         "folders": list(original.folders),
     }
@@ -198,6 +235,8 @@ def _from_json(value: Mapping[str, Any]) -> Original:
         data=None if value["data"] is None else base64.b64decode(value["data"], validate=True),
         target=None if value["target"] is None else str(value["target"]),
         mode=int(value["mode"]),
+        uid=int(value["uid"]),
+        gid=int(value["gid"]),
         wrote=str(value["wrote"]),
         folders=tuple(map(str, value["folders"])),
     )

@@ -372,6 +372,10 @@ def _resolver(config: Config, runner: Runner) -> Iterator[Problem]:
         )
     if "0" in facts.values("port"):
         yield Problem("dnsmasq's configuration has port=0, which switches DNS off", "remove that line")
+    elif others := [port for port in facts.values("port") if port != "53"]:
+        yield Problem(
+            f"dnsmasq's configuration has port={others[-1]}, and resolv.conf can name no port", "remove that line"
+        )
 
 
 def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[Problem]:

@@ -40,18 +40,18 @@ exec sleep 3600
 #: Restart every dnsmasq of the host, as a service manager would.
 RESTART = """#!/bin/sh
 # Restart every dnsmasq of the host, as a service manager would.
-for file in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
-    [ -e "$file" ] || continue
+for pid in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
+    [ -e "$pid" ] || continue
     # Read it once: dnsmasq removes the file first and lets go of its port a moment later. A zombie has let go of it,
     # and may stay one for seconds where the machine's init is slow.
-    pid=$(cat "$file")
-    kill "$pid" 2>/dev/null
+    number=$(cat "$pid")
+    kill "$number" 2>/dev/null
     tries=0
-    while grep -qs '^State:.[^ZX]' "/proc/$pid/status" && [ $tries -lt 500 ]; do
+    while grep -qs '^State:.[^ZX]' "/proc/$number/status" && [ $tries -lt 500 ]; do
         tries=$((tries + 1))
         sleep 0.01
     done
-    rm -f "$file"
+    rm -f "$pid"
 done
 for conf in /etc/gfwtools/dns/*.conf; do
     [ -e "$conf" ] || continue
@@ -172,5 +172,5 @@ class FreshHost:
 def _wait_until_ready(child: subprocess.Popen[str], seconds: float = 10) -> None:
     """Until ``child`` has printed ``ready``; one that says nothing must not hold up the whole run."""
     assert child.stdout
-    assert select.select([child.stdout], [], [], seconds)[0], f"{child.args} is not ready after {seconds:g} s"
-    assert child.stdout.readline() == "ready\n", f"{child.args} ended before it was ready"
+    assert select.select([child.stdout], [], [], seconds)[0], f"{child.args!r} is not ready after {seconds:g} s"
+    assert child.stdout.readline() == "ready\n", f"{child.args!r} ended before it was ready"

@@ -249,3 +249,63 @@ def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend_writte
     assert config.host.gateway
     assert config.host.backend == "iptables"
     assert lab.gateway.read("/etc/gfwtools/config.toml").count("#") > 30
+
+
+def test_a_second_policy_in_the_split_layout_has_a_second_dnsmasq_of_its_own(lab: Lab, backend: str) -> None:
+    make = "ip link add tun1 type veth peer name tun1p; ip address add 10.8.0.2/24 dev tun1; ip link set tun1 up"
+    lab.gateway.run("sh", "-ec", f"{make}; ip link set tun1p up")
+    lab.gateway.write("/etc/work.txt", "work.example\n")
+    lab.configure(backend, "split")
+    before = everything(lab)
+    lab.bootstrap()
+    more = '[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "tun1"\n'
+    lab.configure(backend, "split", more=more)
+    lab.bootstrap()
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    for policy in ("gfwlist", "work"):
+        assert lab.gateway.run("ls", f"/run/gfwtools/dns-{policy}.pid").returncode == 0
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert everything(lab) == before
+
+
+def test_a_bootstrap_that_fails_on_a_host_that_was_set_up_takes_back_only_what_it_did(lab: Lab, backend: str) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    make = "ip link add tun1 type veth peer name tun1p; ip address add 10.8.0.2/24 dev tun1; ip link set tun1 up"
+    lab.gateway.run("sh", "-ec", f"{make}; ip link set tun1p up")
+    lab.gateway.write("/etc/work.txt", "work.example\n")
+    more = 'granularity = "host"\n[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "tun1"\n'
+    lab.configure(backend, more=more)
+    restart = lab.gateway.read("/etc/restart-dns")
+    lab.gateway.write("/etc/restart-dns", f"[ -e /etc/dnsmasq.d/work.conf ] && exit 7\n{restart}")
+    unchanged = everything(lab)
+    lab.bootstrap(code=1)
+    assert everything(lab) == unchanged
+    lab.gateway.write("/etc/restart-dns", restart)
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
+def test_what_was_written_between_two_bootstraps_is_what_teardown_gives_back(lab: Lab) -> None:
+    lab.configure()
+    lab.bootstrap()
+    lab.gateway.write("/etc/resolv.conf", "nameserver 192.0.2.99\n")
+    lab.gateway.run("sh", "-c", "echo log-queries >>/etc/dnsmasq.conf; chown 1234:1234 /etc/dnsmasq.conf")
+    lab.bootstrap()
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert lab.gateway.read("/etc/resolv.conf") == "nameserver 192.0.2.99\n"
+    assert lab.gateway.read("/etc/dnsmasq.conf") == "user=root\nlog-queries\n"
+    assert lab.gateway.run("stat", "-c", "%u:%g", "/etc/dnsmasq.conf").stdout == "1234:1234\n"
+
+
+def test_a_teardown_with_nothing_to_undo_leaves_dnsmasq_alone(lab: Lab) -> None:
+    lab.configure()
+    lab.gateway.run("sh", "/etc/restart-dns")
+    before = lab.gateway.read("/run/dnsmasq/dnsmasq.pid")
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert lab.gateway.read("/run/dnsmasq/dnsmasq.pid") == before
+
+
+def test_a_port_that_resolv_conf_cannot_name_is_in_the_way(lab: Lab) -> None:
+    lab.configure()
+    lab.gateway.write("/etc/dnsmasq.conf", "user=root\nport=5353\n")
+    assert "port=5353" in lab.bootstrap(code=1).stderr

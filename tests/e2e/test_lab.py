@@ -254,7 +254,19 @@ def test_a_run_that_is_interrupted_leaves_nothing(own_folder: Path, tmp_path: Pa
         "def test_waits():\n    with Lab():\n"
         f"        open({str(run / 'up')!r}, 'w').close()\n        time.sleep(60)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", run, "-c", os.devnull, run]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(run),
+        "-c",
+        os.devnull,
+        str(run),
+    ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
