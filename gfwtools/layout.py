@@ -12,8 +12,9 @@ from gfwtools.render import dnsmasq, ipset, nftables, plain
 __all__ = ["SERVERS_FILE_LIMIT", "Role", "files_of", "role_of", "without_claimed"]
 
 #: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
-#: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.2 s at 12,000,
-#: 0.7 s at 20,000, 2.9 s at 40,000 and 35 s at 110,775 (make bench-dns); a restart takes 0.1 to 0.3 s.
+#: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.26 s at 12,000,
+#: 0.8 s at 20,000, 3.8 s at 40,000 (make bench-dns) and 35 s at 110,775. A restart takes 0.02 to 0.1 s and loses what
+#: is asked meanwhile, where a SIGHUP only has it wait: a quarter of a second late is the better of the two, no more.
 SERVERS_FILE_LIMIT = 12_000
 
 
