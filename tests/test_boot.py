@@ -1,5 +1,6 @@
 """What brings the plumbing back at boot: units, scripts, the cron job, and enabling them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -51,9 +52,12 @@ ExecStart=/bin/true
 
 
 def needs(tool: str) -> None:
-    """The tests' packages are installed for root; anybody else may lack one."""
-    if not shutil.which(tool):
-        pytest.skip(f"no {tool}; run: make packages")
+    """The tests' packages are installed for root, for whom a missing one is a failure; anybody else may lack one."""
+    if shutil.which(tool):
+        return
+    if os.geteuid() == 0:
+        pytest.fail(f"no {tool}; run: make packages")
+    pytest.skip(f"no {tool}; run: make packages")
 
 
 def run(*argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -479,7 +479,7 @@ def test_a_file_that_nobody_may_change_keeps_all_the_others_as_they_were(root: P
     try:
         before = contents(root)
         source = root.with_name(f"{root.name}.txt")
-        source.write_bytes(NEW.replace(b"85", b"85"))
+        source.write_bytes(NEW)
         if name.endswith(".ipset"):  # the seed changes with the list's addresses only
             (root / "etc/gfwtools/deny.txt").write_text("192.0.2.1\n")
         result = gfwtools(root, "update", "--source", str(source), code=1)
@@ -526,7 +526,8 @@ def test_with_a_damaged_or_foreign_state_it_answers_and_the_next_run_writes_it_a
         key: data for key, data in good.items() if key != f"{VAR}/state.json"
     }
     assert precious.read_text() == "precious"
-    assert store.read_state(path).of("gfwlist").domains == store.State.of(store.read_state(path), "gfwlist").domains > 0
+    domains = (root / VAR / "gfwlist.domains").read_text().splitlines()
+    assert store.read_state(path).of("gfwlist").domains == len(domains) > 0
     assert not store.read_state(path).problem
 
 
