@@ -308,6 +308,9 @@ def _go_back(
     told = str(cause) if isinstance(cause, GfwtoolsError) else "interrupted"
     try:
         store.restore(before)
+    except GfwtoolsError as error:
+        raise ResolverError(f"{told}; then {error}; mend that and run: gfwtools update --reload") from cause
+    try:
         for policy in due.seeds:
             if before.get(config.paths.ipset(policy.name)) and backend_of(config) == "iptables":
                 _load_seed(config, policy, runner, {})

@@ -15,17 +15,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gfwtools.errors import LockedError, StoreError
+from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 
 __all__ = [
     "Change",
     "Mirror",
     "PolicyState",
+    "Run",
     "State",
     "digest",
     "is_as_written",
+    "last_run",
     "lock",
     "make_folder",
+    "now",
     "read",
     "read_state",
     "remove",
@@ -44,6 +47,21 @@ STATE_VERSION = 1
 HISTORY = 30
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
+_RUNNING = "running"
+
+
+class _WriteError(StoreError):
+    """:func:`write_all` has failed: the reason, and what became of its own files. A caller may know better of all."""
+
+    def __init__(self, reason: str, outcome: str) -> None:
+        super().__init__(f"{reason}; {outcome}")
+        self.reason = reason
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _WriteError):
+        return error.reason
+    return str(error) if isinstance(error, GfwtoolsError) else "interrupted"
 
 
 def digest(data: bytes) -> str:
@@ -83,8 +101,11 @@ def restore(before: Mapping[Path, bytes | None]) -> None:
 
     :raises StoreError: it could not be done.
     """
-    write_all({path: data for path, data in before.items() if data is not None})
-    remove(path for path, data in before.items() if data is None)
+    try:
+        write_all({path: data for path, data in before.items() if data is not None})
+        remove(path for path, data in before.items() if data is None)
+    except StoreError as error:
+        raise StoreError(f"{_reason(error)}; not every file is back as it was") from None
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -106,22 +127,59 @@ def write_all(files: Mapping[Path, bytes]) -> list[Path]:
     nothing has changed. Folders that are missing are made. A symbolic link at a target is replaced, not followed.
 
     :returns: the files that changed.
-    :raises StoreError: with the file and the reason; what was in place before is in place again.
+    :raises StoreError: with the place and the reason; what was in place before is in place again, or the message names
+        the files for which that failed as well.
     """
     changed = {path: data for path, data in files.items() if not _holds(path, data)}
     staged: dict[Path, Path] = {}
+    previous: dict[Path, bytes | None] = {}
     try:
         for path, data in changed.items():
             staged[path] = _stage(path, data)
-        _rename_all(staged)
-    except OSError as error:
-        where = Path(error.filename).parent if error.filename else "a file"
-        raise StoreError(f"{where}: cannot write there: {error.strerror}; nothing was changed") from None
+        for path, temporary in staged.items():
+            previous[path] = path.read_bytes() if path.is_file() else None
+            temporary.replace(path)
+        for folder in dict.fromkeys(path.parent for path in staged):
+            _sync_folder(folder)
+    except BaseException as error:  # Ctrl-C and SIGTERM, too
+        renamed = {path: old for path, old in previous.items() if not os.path.lexists(staged[path])}
+        stuck = _put_back(renamed)
+        if not isinstance(error, OSError) and not stuck:
+            raise
+        reason = (
+            f"{_place(error)}: cannot write there: {error.strerror}" if isinstance(error, OSError) else "interrupted"
+        )
+        outcome = f"{', '.join(map(str, stuck))} could not be put back" if stuck else "nothing was changed"
+        raise _WriteError(reason, outcome) from None
     finally:
         for temporary in staged.values():
             with suppress(OSError):
                 temporary.unlink()
     return list(changed)
+
+
+def _put_back(previous: Mapping[Path, bytes | None]) -> list[Path]:
+    """Undo renames by the same means, as far as it goes; the files for which it did not."""
+    stuck = []
+    for path, old in previous.items():
+        try:
+            if old is None:
+                path.unlink(missing_ok=True)
+            else:
+                _stage(path, old).replace(path)
+        except OSError:
+            stuck.append(path)
+    for folder in {path.parent for path in previous}:
+        with suppress(OSError):  # the files are back for everybody who reads them; only a power cut could tell
+            _sync_folder(folder)
+    return stuck
+
+
+def _place(error: OSError) -> str:
+    """The folder that an error is about."""
+    if not error.filename:
+        return "a file"
+    return str(error.filename if os.path.isdir(error.filename) else Path(error.filename).parent)
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -150,34 +208,14 @@ def _stage(path: Path, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         # write(2) and fsync(2) on an open file do not tell its name.
         raise OSError(error.errno, error.strerror, str(temporary)) from None
     return temporary
-
-
-def _rename_all(staged: Mapping[Path, Path]) -> None:
-    """Rename each into place; when one fails, those before it go back to what they were."""
-    previous: dict[Path, bytes | None] = {}
-    try:
-        for path, temporary in staged.items():
-            previous[path] = path.read_bytes() if path.is_file() else None
-            temporary.replace(path)
-    except OSError:
-        # The renames that were done are undone by the same means.
-        done = [path for path, temporary in staged.items() if not temporary.exists()]
-        for path in done:
-            old = previous[path]
-            with suppress(OSError):
-                if old is None:
-                    path.unlink()
-                else:
-                    _stage(path, old).replace(path)
-        raise
-    for folder in {path.parent for path in staged}:
-        _sync_folder(folder)
 
 
 def make_folder(folder: Path) -> None:
@@ -225,7 +263,7 @@ def write_output(path: Path, data: bytes) -> None:
 def replace_all(files: Mapping[Path, bytes], obsolete: Iterable[Path], last: Path) -> None:
     """Put ``files`` in place and remove those that are ``obsolete``, all of it or nothing; the file ``last`` goes last.
 
-    :raises StoreError: what was in place before is in place again.
+    :raises StoreError: what was in place before is in place again, or the message says that this failed as well.
     """
     obsolete = list(obsolete)
     before = snapshot([*files, *obsolete])
@@ -233,8 +271,11 @@ def replace_all(files: Mapping[Path, bytes], obsolete: Iterable[Path], last: Pat
         write_all({path: data for path, data in files.items() if path != last})
         remove(obsolete)
         write_all({path: data for path, data in files.items() if path == last})
-    except StoreError:
-        restore(before)
+    except BaseException as error:  # Ctrl-C and SIGTERM, too
+        try:
+            restore(before)
+        except StoreError as second:
+            raise StoreError(f"{_reason(error)}; then {second}; mend that and run it again") from None
         raise
 
 
@@ -243,6 +284,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         os.close(descriptor)
 
@@ -259,7 +302,8 @@ def remove_leftovers(*folders: Path) -> None:
 def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
     """Hold the lock at ``path``; a second one waits up to ``wait`` seconds.
 
-    The kernel lets go of it with the process (flock(2)), however it ends; nothing stale stays behind.
+    The kernel lets go of it with the process (flock(2)), however it ends; nothing stale stays behind. Its file tells
+    who holds it, and how the last one that did has ended (:func:`last_run`).
 
     :raises LockedError: somebody else still holds it; the message says who.
     :raises StoreError: the lock cannot be made.
@@ -283,18 +327,67 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
                 time.sleep(0.05)
             except OSError as error:
                 raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None
-        # On a full disk the lock is held all the same; only who holds it is then not to be read.
-        with suppress(OSError):
-            os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), 0)
-        yield
+        _account(descriptor, _RUNNING)
+        try:
+            yield
+        except GfwtoolsError as error:
+            _account(descriptor, str(error))
+            raise
+        except BaseException as error:
+            _account(descriptor, f"ended by {type(error).__name__}")
+            raise
+        _account(descriptor, "")
     finally:
         os.close(descriptor)
+
+
+def _account(descriptor: int, outcome: str) -> None:
+    """Write who holds the lock, since when, and how it went, a line each."""
+    text = f"{os.getpid()}\n{now()}\n{' '.join(outcome.split())}\n".encode("utf-8", "replace")
+    # On a full disk the lock is held all the same; only its story is not to be read.
+    with suppress(OSError):
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The last run that held a lock."""
+
+    date: str
+    """When it ended (or began, where it has not): ISO 8601, UTC."""
+    error: str = ""
+    """Why it failed, in one line; empty where it did not."""
+    running: bool = False
+
+
+def last_run(path: Path) -> Run | None:
+    """How the last run that held the lock at ``path`` ended, whether or not it changed anything; None where none did.
+
+    A run that finds nothing new writes nowhere else.
+
+    :raises StoreError: the file cannot be read.
+    """
+    lines = (read(path, limit=1 << 20) or b"").decode("utf-8", "replace").split("\n")
+    if len(lines) < 4:
+        return None
+    pid, date, outcome = lines[:3]
+    if outcome != _RUNNING:
+        return Run(date, outcome)
+    if Path("/proc", pid).is_dir():
+        return Run(date, running=True)
+    return Run(date, "it was killed")
+
+
+def now() -> str:
+    """ISO 8601, UTC, in seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 def _holder(path: Path) -> str:
     """Who holds the lock, as its file tells."""
     try:
-        pid = int(path.read_text())
+        pid = int(path.read_text().split("\n")[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except (OSError, ValueError):
         return "another gfwtools"

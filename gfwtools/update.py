@@ -409,7 +409,7 @@ def _prepare_policy(
     domains_file = config.paths.domains(policy.name)
     added, removed = _difference(store.read(domains_file), {entry.domain for entry in cover if entry.tunnel})
     counts = compiled.counts()
-    now = _now()
+    now = store.now()
     mirrors = dict(state.mirrors)
     if obtained.mirror:
         mirrors[obtained.source] = obtained.mirror
@@ -476,9 +476,3 @@ def _difference(before: bytes | None, new: set[str]) -> tuple[tuple[str, ...], t
     """The domains that came and those that went, each sorted."""
     old = set((before or b"").decode("utf-8", "replace").split())
     return tuple(sorted(new - old)), tuple(sorted(old - new))
-
-
-def _now() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).isoformat(timespec="seconds")

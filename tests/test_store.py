@@ -1,5 +1,7 @@
 """Files: whole or not at all, whatever goes wrong."""
 
+import errno
+import itertools
 import os
 import re
 import signal
@@ -7,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfwtools import store
-from gfwtools.errors import GfwtoolsError, LockedError, StoreError
+from gfwtools.errors import FetchError, GfwtoolsError, LockedError, StoreError
 
 
 def test_files_are_written_whole_with_mode_0644_whatever_the_umask(tmp_path: Path) -> None:
@@ -62,6 +66,79 @@ def test_when_one_file_cannot_be_renamed_those_before_it_go_back(tmp_path: Path)
     assert (tmp_path / "one").read_text() == "old"
     assert not (tmp_path / "two").exists()
     assert not list(tmp_path.rglob(".gfwtools*"))
+
+
+def failing(call: str, when: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """``os.CALL`` raises ``error`` whenever ``when`` says so of its how many-th call this is."""
+    real = getattr(os, call)
+    count = itertools.count(1)
+
+    def fake(*args: object, **options: object) -> object:
+        if when(next(count)):
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, call, fake)
+
+
+EIO = OSError(errno.EIO, "Input/output error")
+
+
+def test_when_a_folder_cannot_be_flushed_the_renames_are_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").write_text("old")
+    failing("fsync", lambda number: number == 3, monkeypatch, EIO)  # after those of the two files
+    expected = f"{tmp_path}: cannot write there: Input/output error; nothing was changed"
+    with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
+        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
+    assert (tmp_path / "one").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_what_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").write_text("old")
+    failing("fsync", lambda number: number >= 3, monkeypatch, EIO)
+    expected = f"{tmp_path}: cannot write there: Input/output error; {tmp_path}/one could not be put back"
+    with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
+        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new"}
+
+
+def test_when_the_last_file_fails_those_before_it_and_the_removed_ones_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, gone, last = (tmp_path / name for name in ("one", "gone", "last"))
+    for path in (one, gone, last):
+        path.write_text("old")
+    failing("fsync", lambda number: number == 4, monkeypatch, EIO)  # one, its folder, last, its folder
+    with pytest.raises(StoreError, match="nothing was changed"):
+        store.replace_all({one: b"new", last: b"new"}, [gone], last)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old", "gone": "old", "last": "old"}
+
+
+def test_when_putting_back_fails_as_well_that_is_told_and_not_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, last = tmp_path / "one", tmp_path / "last"
+    for path in (one, last):
+        path.write_text("old")
+    failing("fsync", lambda number: number >= 3, monkeypatch, EIO)
+    with pytest.raises(StoreError) as caught:
+        store.replace_all({one: b"new", last: b"new"}, [], last)
+    assert "nothing was changed" not in str(caught.value)
+    assert "not every file is back as it was" in str(caught.value)
+    assert (one.read_text(), last.read_text()) == ("new", "old")
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_interrupted_all_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    one, last = tmp_path / "one", tmp_path / "last"
+    one.write_text("old")
+    failing("fsync", lambda now: now == number, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        store.replace_all({one: b"new", last: b"new"}, [], last)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
 
 
 @pytest.mark.e2e
@@ -135,6 +212,34 @@ def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Pat
     expected = re.escape(f"{lock}: held by process {os.getpid()} (")
     with store.lock(lock), pytest.raises(LockedError, match=expected), store.lock(lock, wait=0.1):
         pass
+
+
+def test_the_lock_tells_how_the_last_run_ended_and_when(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert store.last_run(lock) is None
+    with pytest.raises(FetchError), store.lock(lock):
+        raise FetchError("no mirror\nanswered")
+    failed = store.last_run(lock)
+    assert failed
+    assert failed.error == "no mirror answered"
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(failed.date)) < timedelta(minutes=1)
+    with store.lock(lock):
+        running = store.last_run(lock)
+    assert running
+    assert running.running
+    ended = store.last_run(lock)
+    assert ended
+    assert (ended.error, ended.running) == ("", False)
+
+
+def test_the_lock_tells_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("4194305\n2026-08-06T05:00:00+00:00\nrunning\n")
+    assert store.last_run(tmp_path / "lock") == store.Run("2026-08-06T05:00:00+00:00", "it was killed")
+
+
+def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("4194305             \n")
+    assert store.last_run(tmp_path / "lock") is None
 
 
 def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:

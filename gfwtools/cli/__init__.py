@@ -141,16 +141,13 @@ def main(args: Sequence[str] | None = None) -> None:
     run(cli, "gfwtools", [*first, *rest, *words[end:]])
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
     """Run ``command``, its errors in one line on standard error, and exit."""
-    # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     try:
+        # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
+                signal.signal(number, signal.default_int_handler)
         code = command.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -167,6 +164,6 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"\n{name}: interrupted", err=True)
+        click.echo(f"{name}: interrupted", err=True)  # click has ended the line that holds the ^C
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
