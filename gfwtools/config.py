@@ -98,6 +98,7 @@ class Dns:
     canary: bool = True
     dnssec: bool = False
     addn_hosts: tuple[str, ...] = ()
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,10 @@ class Paths:
     def nft(self, policy: str) -> Path:
         """The seed of a policy, for ``nft -f``."""
         return self.state_dir / f"{policy}.nft"
+
+    def warm(self, policy: str) -> Path:
+        """What the last warm-up was answered: ``{"name": ["address", ...]}``, of names without an address none."""
+        return self.state_dir / f"{policy}.warm.json"
 
 
 @dataclass(frozen=True)
@@ -544,6 +549,7 @@ _CHECKS: dict[type, dict[str, Check]] = {
         "canary": _boolean,
         "dnssec": _boolean,
         "addn_hosts": _list_of(_path, 'files, ["/etc/hosts.lan"]'),
+        "warm": _boolean,
     },
     Host: {
         "backend": _choice("auto", "iptables", "nftables"),

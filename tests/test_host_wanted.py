@@ -185,8 +185,8 @@ def test_nftables_marks_in_a_route_chain_with_the_seed_apart_from_what_is_learne
     state = NftablesState.of(wanted(ONE, facts(WG0, seeds=seeds)))
     assert state.chains["output"].hook == "type route hook output priority mangle; policy accept;"
     assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:4]] == [
-        "ip daddr @gfwlist4 meta mark set 0xca6c",
-        "ip daddr @gfwlist_seed4 meta mark set 0xca6c",
+        "ip daddr @gfwlist4 counter meta mark set 0xca6c",
+        "ip daddr @gfwlist_seed4 counter meta mark set 0xca6c",
     ]
     assert state.sets["gfwlist_seed4"].is_seed
     assert not state.sets["gfwlist4"].is_seed

@@ -27,6 +27,9 @@ COMMANDS = {
     "teardown": ("gfwtools.cli.bootstrap:teardown", "Undo bootstrap."),
     "up": ("gfwtools.cli.plumbing:up", "Set up sets, marks, rules, routes and NAT (the boot script)."),
     "down": ("gfwtools.cli.plumbing:down", "Take the plumbing down; what is not ours is left alone."),
+    "status": ("gfwtools.cli.status:status", "What is happening on this host, on one screen."),
+    "warm": ("gfwtools.cli.warm:warm", "Ask dnsmasq for the tunnelled domains, so that the sets are full."),
+    "trace": ("gfwtools.cli.trace:trace", "Follow the packets to and from an address through netfilter."),
     "export": ("gfwtools.cli.export:export", "Print the policy in another format."),
     "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
 }

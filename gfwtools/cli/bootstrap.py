@@ -25,6 +25,7 @@ __all__ = ["bootstrap", "teardown"]
     show_default=True,
     help="What starts things at boot.",
 )
+@click.option("--warm/--no-warm", default=None, help="Fill the sets, now and after each update (gfwtools warm).")
 @click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before the host's own resolver set-up is changed.")
 @click.pass_obj
@@ -35,6 +36,7 @@ def bootstrap(
     backend: str | None,
     layout: str | None,
     init: str,
+    warm: bool | None,
     dry_run: bool,
     yes: bool,
 ) -> None:
@@ -52,7 +54,7 @@ def bootstrap(
     """
     from gfwtools.host.bootstrap import Choices, Refused, plan, run
 
-    choices = Choices(interface, gateway, backend, layout)
+    choices = Choices(interface, gateway, backend, layout, warm)
     runner = _system(context)
     try:
         planned = plan(context.config_path, context.root, choices, init, runner)
@@ -79,6 +81,10 @@ def bootstrap(
         context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; mend it: {finding.remedy}")
     if bad:
         sys.exit(1)
+    if planned.config.dns.warm:
+        from gfwtools.cli.warm import warm_after
+
+        warm_after(context, planned.config)
     context.say("blocked sites go through the tunnel; try: gfwtools check domain google.com")
 
 

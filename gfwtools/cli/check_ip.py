@@ -19,7 +19,8 @@ SHOWN = 5
 def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
     """Say what becomes of ADDRESS on this host: its sets, the names that led to it, its mark and its way.
 
-    The names come from dnsmasq's log, where its configuration has log-queries and a log-facility.
+    The names come from the last `gfwtools warm`, and from dnsmasq's log, where its configuration has log-queries and a
+    log-facility.
     Exits with 1 where an address of a set does not take the tunnel.
 
     \b

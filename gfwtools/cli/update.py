@@ -76,9 +76,17 @@ def update(
         context.warn(warning)
     if as_json:
         _print_json(done, dry_run=dry_run)
-        return
+    else:
+        _print(context, done, notes, dry_run=dry_run)
+    if notes and config.dns.warm:
+        from gfwtools.cli.warm import warm_after
+
+        warm_after(context, config, tell=not as_json)
+
+
+def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool) -> None:
     if dry_run:
-        for line in _diff(done.files(config), limit=None if context.verbose else SHOWN_LINES):
+        for line in _diff(done.files(context.config), limit=None if context.verbose else SHOWN_LINES):
             click.echo(line)
     for policy in done.policies:
         for line in _summary(policy, verbose=bool(context.verbose)):

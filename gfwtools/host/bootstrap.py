@@ -65,12 +65,13 @@ class Choices:
     gateway: bool | None = None
     backend: str | None = None
     layout: str | None = None
+    warm: bool | None = None
 
     def keys(self) -> dict[str, dict[str, object]]:
         """The same as keys of the configuration."""
         said: dict[str, dict[str, object]] = {
             "host": {"gateway": self.gateway, "backend": self.backend},
-            "dns": {"layout": self.layout},
+            "dns": {"layout": self.layout, "warm": self.warm},
             "policy": {"interface": self.interface},
         }
         return {table: {key: value for key, value in keys.items() if value is not None} for table, keys in said.items()}

@@ -163,7 +163,8 @@ def _entry(entry: Entry) -> str:
         words.append(f"{ip} daddr {entry.to}")
     if entry.marked is not None:
         words.append(f"meta mark {entry.marked:#x}")
-    verdict = "return" if entry.mark is None else f"meta mark set {entry.mark:#x}"
+    # The counter is for `gfwtools status`; iptables counts every rule.
+    verdict = "return" if entry.mark is None else f"counter meta mark set {entry.mark:#x}"
     return " ".join([*words, verdict, _comment(entry.why)])
 
 
@@ -194,8 +195,8 @@ def _comment(why: str) -> str:
 
 
 def canonical(rule: str) -> str:
-    """nft prints a mark with eight digits, and counters where somebody has added them."""
-    return re.sub(r"\b0x0+(?=[0-9a-f])", "0x", re.sub(r" ?counter packets \d+ bytes \d+", "", rule))
+    """nft prints a mark with eight digits, and counters with what they have counted."""
+    return re.sub(r"\b0x0+(?=[0-9a-f])", "0x", re.sub(r" ?\bcounter( packets \d+ bytes \d+)?(?= |$)", "", rule))
 
 
 # ---------------------------------------------------------------- from one state to another

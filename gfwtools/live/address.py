@@ -130,7 +130,7 @@ def _carries(runner: Runner, interface: str, family: int) -> bool:
 
 def _sources(config: Config) -> list[Path]:
     """The warm-up's files, and dnsmasq's log where it writes one of its own."""
-    found = [path for policy in config.policies if (path := _warm(config, policy)).is_file()]
+    found = [path for policy in config.policies if (path := config.paths.warm(policy.name)).is_file()]
     conf_dir = config.paths.at(config.dns.conf_dir)
     for path in (config.paths.at(MAIN_CONF), *(sorted(conf_dir.glob("*.conf")) if conf_dir.is_dir() else ())):
         # Ours has no such line, and may have a million others.
@@ -139,10 +139,6 @@ def _sources(config: Config) -> list[Path]:
             logs = re.findall(r"^[ \t]*log-facility[ \t]*=[ \t]*(/\S+)", text, re.MULTILINE)
             found += [log for log in map(config.paths.at, logs) if log.is_file()]
     return found
-
-
-def _warm(config: Config, policy: PolicyConfig) -> Path:
-    return config.paths.state_dir / f"{policy.name}.warm.json"
 
 
 def names_of(addresses: Iterable[Address], sources: Iterable[Path]) -> dict[Address, list[str]]:

@@ -456,4 +456,4 @@ def _connect_link(connections: tuple[Connection, ...] | None, dropped: int) -> L
         return Link("connect", _OK, expected, words)
     if dropped:
         words += f"; {dropped} packets dropped meanwhile (IPReversePathFilter)"
-    return Link("connect", _BROKEN, expected, words, f"tcpdump -ni any host {connections[0].address}")
+    return Link("connect", _BROKEN, expected, words, f"gfwtools trace --connect {connections[0].address}")

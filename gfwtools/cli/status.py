@@ -1,0 +1,99 @@
+"""``gfwtools status``."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from gfwtools.cli import Context
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from gfwtools.status import Status
+
+__all__ = ["status"]
+
+#: Seconds between two looks.
+INTERVAL = 2.0
+#: What is red where there are colours.
+BAD = "MISSING|MISMATCH|missing|not OK|never bootstrapped|no such interface|down|and failed"
+
+
+@click.command(short_help="What is happening on this host, on one screen.")
+@click.option("--watch", is_flag=True, help="Look again every 2 s, until Ctrl-C.")
+@click.option("--history", is_flag=True, help="The last 30 updates as a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object; with --watch one a line.")
+@click.pass_obj
+def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
+    """Say where the list is from and how old it is, what the sets hold and the chain has marked, how the tunnel is, and
+    which pieces are not OK.
+
+    Nothing is changed. What only root can see is said to be so. Exits with 0 whatever there is to say: `gfwtools check
+    host` is for scripts.
+
+    \b
+    Examples:
+      gfwtools status
+      gfwtools status --watch
+      gfwtools status --history
+      gfwtools status --json | jq '.policies[0].domains'
+    """
+    from gfwtools.host.run import System
+    from gfwtools.status import history_lines, lines
+    from gfwtools.status import status as look
+
+    runner = System()
+
+    def seen() -> "Status":
+        return look(context.config, runner)
+
+    def words(found: "Status") -> list[str]:
+        return history_lines(found.policies) if history else lines(found)
+
+    if as_json:
+        import json
+
+        def say() -> None:
+            click.echo(json.dumps(seen().to_json(), indent=None if watch else 1, ensure_ascii=False))
+
+    elif sys.stdout.isatty():
+        _on_terminal(lambda: words(seen()), watch=watch)
+        return
+    else:
+
+        def say() -> None:
+            click.echo("\n".join(words(seen())) + ("\n" if watch else ""))
+
+    say()
+    while watch:
+        sys.stdout.flush()
+        time.sleep(INTERVAL)
+        say()
+
+
+def _on_terminal(words: Callable[[], list[str]], *, watch: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    if not watch:
+        console.print(_coloured(words()), soft_wrap=True)
+        return
+    with Live(_coloured(words()), console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.refresh()
+            time.sleep(INTERVAL)
+            live.update(_coloured(words()))
+
+
+def _coloured(lines: list[str]) -> "Text":
+    from rich.text import Text
+
+    text = Text("\n".join(lines))
+    text.highlight_regex(r"(?m)^\S+", "bold")
+    text.highlight_regex(rf"\b({BAD})\b", "red")
+    text.highlight_regex(r"\ball \d+ pieces are OK\b", "green")
+    return text

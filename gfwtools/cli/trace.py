@@ -1,0 +1,124 @@
+"""``gfwtools trace``."""
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from gfwtools.cli import Context
+
+if TYPE_CHECKING:
+    from gfwtools.config import Address
+
+__all__ = ["trace"]
+
+
+@click.command(short_help="Follow the packets to and from an address through netfilter.")
+@click.argument("target", metavar="NAME|ADDRESS")
+@click.option("--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True, metavar="N")
+@click.option("--connect", is_flag=True, help="Open a connection to port 443 from here, to have a packet.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object at the end.")
+@click.pass_obj
+def trace(context: Context, target: str, seconds: float, connect: bool, as_json: bool) -> None:
+    """Follow the packets to and from NAME or ADDRESS for some seconds, and say each hook in words. Open the site
+    meanwhile, or give --connect.
+
+    Of each connection and direction the first packet is told. The trace rules are in a table of their own and are
+    removed however this ends. Exits with 1 where no packet came.
+
+    \b
+    Examples:
+      gfwtools trace blocked.example --connect
+      gfwtools trace 198.51.100.7 --seconds 60
+      gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
+    """
+    from gfwtools import store
+    from gfwtools.host.run import System
+    from gfwtools.trace import Packet, legacy_note
+    from gfwtools.trace import trace as follow
+
+    addresses = _addresses(context, target)
+    runner = System()
+    note = legacy_note(runner)
+    shown = ", ".join(map(str, addresses))
+
+    def ready() -> None:
+        if not as_json:
+            context.say(f"tracing {shown} for {seconds:g} s" + ("" if connect else "; open the site now"))
+            sys.stdout.flush()
+        if connect:
+            _connect(addresses)
+
+    found: list[Packet] = []
+    if note:
+        context.warn(note)
+    following = follow(addresses, runner, seconds=seconds, ready=ready)
+    with store.lock(context.config.paths.state_dir / "trace.lock", wait=0), closing(following):
+        for packet in following:
+            found.append(packet)
+            if not as_json:
+                click.echo(packet.title)
+                for line in packet.words():
+                    click.echo(f"  {line}")
+                sys.stdout.flush()
+    if as_json:
+        import json
+
+        document = {
+            "target": target,
+            "addresses": list(map(str, addresses)),
+            "seconds": seconds,
+            "note": note or None,
+            "packets": [packet.to_json() for packet in found],
+        }
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    elif found:
+        more = sum(packet.repeated for packet in found)
+        context.say(f"{len(found)} told, {more:,} more packets of the same connections")
+        if not any(packet.reply for packet in found):
+            context.say("no reply came back")
+    else:
+        context.say(
+            f"no packet to or from {shown} within {seconds:g} s: nobody opened it, or it did not come through this host"
+        )
+    sys.exit(0 if found else 1)
+
+
+def _addresses(context: Context, target: str) -> "list[Address]":
+    """The addresses of a name, as the local dnsmasq gives them, or the one that was given."""
+    from gfwtools.errors import HostError, InvalidNameError
+    from gfwtools.live import dns
+    from gfwtools.live.address import parse_address
+    from gfwtools.names import to_ascii
+    from gfwtools.resolver import daemon_of
+
+    try:
+        return [parse_address(target)]
+    except ValueError:
+        pass
+    try:
+        name = to_ascii(target)
+    except InvalidNameError as error:
+        raise click.UsageError(f"{target[:60]!r} is neither an address nor a name: {error}") from None
+    daemon = daemon_of(context.config)
+    kinds: tuple[dns.Kind, ...] = ("A", "AAAA")
+    replies = [dns.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
+    addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
+    if not addresses:
+        raise HostError(f"{name}: {dns.words(replies)} (asked {daemon}); nothing to trace")
+    return addresses[:8]
+
+
+def _connect(addresses: "list[Address]") -> None:
+    """Connect to port 443 of each, and care for no answer."""
+    import socket
+    from contextlib import suppress
+    from threading import Thread
+
+    def one(address: str) -> None:
+        with suppress(OSError):
+            socket.create_connection((address, 443), timeout=3).close()
+
+    for address in addresses:
+        Thread(target=one, args=(str(address),), daemon=True).start()

@@ -1,0 +1,137 @@
+"""``gfwtools warm``."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from gfwtools.cli import Context
+
+if TYPE_CHECKING:
+    from gfwtools.config import Config
+    from gfwtools.warm import Progress, Warming
+
+__all__ = ["warm", "warm_after"]
+
+#: Exit codes of a shell for a program that a signal has ended: 128 and its number.
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+
+
+@click.command(short_help="Ask dnsmasq for the tunnelled domains, so that the sets are full.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask for N names; the next run goes on.")
+@click.option(
+    "--qps",
+    type=click.IntRange(1, 100_000),
+    default=2500,
+    show_default=True,
+    metavar="N",
+    help="Questions a second, at most.",
+)
+@click.option("--again", is_flag=True, help="Ask for those of the last hour, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object a policy, in a list.")
+@click.pass_obj
+def warm(context: Context, limit: int | None, qps: int, again: bool, as_json: bool) -> None:
+    """Ask the local dnsmasq for every tunnelled domain and its www., so that their addresses are in the sets before
+    the first client connects by an address that it has from elsewhere (DoH, an old cache).
+
+    What was asked for within the last hour is skipped: a run that is interrupted (Ctrl-C) is taken up by the next
+    one. Exits with 1 where nothing was answered. With `warm = true` in [dns] (`gfwtools bootstrap --warm`) each
+    `update --reload` that has brought something new does the same.
+
+    \b
+    Examples:
+      gfwtools warm
+      gfwtools warm --limit 500      the first 500; the next run goes on
+      gfwtools warm --qps 100        slowly, beside other work
+      gfwtools warm --again          after somebody has flushed the sets
+    """
+    done = _warm_all(context, context.config, limit=limit, qps=qps, again=again, tell=not as_json)
+    if as_json:
+        import json
+
+        click.echo(json.dumps([found.to_json() for found in done], indent=1))
+    if not _was_answered(context, done):
+        sys.exit(1)
+
+
+def warm_after(context: Context, config: "Config", *, tell: bool = True) -> None:
+    """What `update --reload` and `bootstrap` do with ``dns.warm``; what goes wrong in it does not undo theirs."""
+    from gfwtools.errors import GfwtoolsError
+
+    try:
+        _was_answered(context, _warm_all(context, config, tell=tell))
+    except GfwtoolsError as error:
+        context.warn(f"the sets were not filled: {error}")
+
+
+def _warm_all(
+    context: Context,
+    config: "Config",
+    *,
+    limit: int | None = None,
+    qps: int | None = None,
+    again: bool = False,
+    tell: bool,
+) -> "list[Warming]":
+    """Every policy, one after the other, unless one is ended early."""
+    from gfwtools.host import record
+    from gfwtools.host.run import System
+    from gfwtools.warm import QPS
+    from gfwtools.warm import warm as warm_policy
+
+    sets_made = record.load(config.paths, record.boot_id(System())).sets_made
+    done: list[Warming] = []
+    for policy in config.policies:
+        with _progress(context, policy.name) as progress:
+            found = warm_policy(
+                config, policy, limit=limit, qps=qps or QPS, again=again, sets_made=sets_made, progress=progress
+            )
+        done.append(found)
+        if tell:
+            for line in _summary(found):
+                context.say(line)
+        if found.stopped:
+            break
+    return done
+
+
+def _was_answered(context: Context, done: "list[Warming]") -> bool:
+    """Whether anything was; exits where a signal has ended it."""
+    if done[-1].stopped in SIGNALS:
+        sys.exit(SIGNALS[done[-1].stopped])
+    if any(found.failed and not found.answered + found.empty for found in done):
+        context.warn("nothing was answered; is the tunnel up? See: gfwtools check host")
+        return False
+    return True
+
+
+def _summary(found: "Warming") -> list[str]:
+    if not found.total:
+        return [f"{found.policy}: all {found.skipped:,} names were asked for within the last hour (--again asks anew)"]
+    counts = f"{found.answered:,} answered, {found.empty:,} without an address, {found.failed:,} failed"
+    lines = [f"{found.policy}: {counts}, {found.seconds:.1f} s"]
+    for reason, count in sorted(found.failures.items(), key=lambda item: -item[1])[:5]:
+        lines.append(f"  {count:,} failed: {reason}")
+    lines.append(f"  {found.addresses:,} addresses are known")
+    if found.skipped:
+        lines.append(f"  {found.skipped:,} names were asked for within the last hour and skipped")
+    if found.stopped:
+        lines.append(f"  stopped ({found.stopped}), {found.left:,} names are left; run it again and it goes on")
+    return lines
+
+
+@contextmanager
+def _progress(context: Context, name: str) -> Iterator["Progress"]:
+    """A bar on standard error where that is a terminal; cron sees none."""
+    if context.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

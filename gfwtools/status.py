@@ -1,0 +1,465 @@
+"""``status``: what is there to know of this host, on one screen, and as one JSON object.
+
+The shape of the object (every key is always there; null for what is not known)::
+
+    {"bootstrapped", "readable", "problem", "checked", "checked_age", "error",
+     "layout", "backend", "manager", "init",
+     "services": [{"name", "enabled", "running"}],
+     "policies": [{"policy", "interface", "source", "starter", "list_date", "list_age", "updated", "updated_age",
+                   "domains", "counts", "added", "removed",
+                   "sets": [{"name", "size"}],
+                   "marked": {"packets", "bytes"},
+                   "tunnel": {"up", "handshake_age", "received", "sent"},
+                   "history": [{"date", "source", "digest", "counts", "domains", "added", "removed"}]}],
+     "findings": [{"name", "state", "detail", "remedy"}], "pieces"}
+
+Ages are seconds. ``checked`` is when the last update ended, also one that found nothing new or failed (``error``); a
+policy's ``updated`` is when its files last changed. ``findings`` is null where the kernel's state cannot be read;
+``pieces`` says how many there are, with those that are OK.
+"""
+
+import json
+import os
+import re
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from gfwtools import store
+from gfwtools.backend import backend_of
+from gfwtools.config import Config, PolicyConfig
+from gfwtools.errors import HostError, ResolverError
+from gfwtools.host import boot
+from gfwtools.host.check import Finding, check
+from gfwtools.host.plan import State
+from gfwtools.host.run import Runner
+from gfwtools.host.wanted import CHAIN
+from gfwtools.live import kernel
+from gfwtools.live.plumbing import is_wired
+from gfwtools.render.nftables import TABLE
+from gfwtools.resolver import manager_of
+from gfwtools.store import Change, PolicyState, Run
+
+__all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lines", "lines", "status"]
+
+WIDTH = 80
+NOT_READABLE = "not readable, run as root"
+#: More findings than these are counted, not shown.
+SHOWN = 8
+_LABEL = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Packets and bytes that the chain has marked since it was made."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A policy's interface: ``handshake_age`` in seconds, the rest in bytes; None for what WireGuard does not tell."""
+
+    up: bool
+    handshake_age: int | None = None
+    received: int | None = None
+    sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What bootstrap has enabled; ``running`` is None where that says nothing: it waits for an event, or the init
+    system is not the one that runs this host."""
+
+    name: str
+    enabled: bool
+    running: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """One policy: its list, and what the kernel has of it (None where that was not read)."""
+
+    policy: PolicyConfig
+    state: PolicyState
+    list_age: int | None = None
+    updated_age: int | None = None
+    sets: tuple[tuple[str, int | None], ...] | None = None
+    """Name -> how many elements; None for a set that is not there."""
+    marked: Marked | None = None
+    tunnel: Tunnel | None = None
+
+    @property
+    def last(self) -> Change | None:
+        return self.state.history[-1] if self.state.history else None
+
+    def to_json(self) -> dict[str, Any]:
+        last = self.last
+        return {
+            "policy": self.policy.name,
+            "interface": self.policy.interface,
+            "source": self.state.source or None,
+            "starter": self.state.starter,
+            "list_date": self.state.list_date or None,
+            "list_age": self.list_age,
+            "updated": self.state.updated or None,
+            "updated_age": self.updated_age,
+            "domains": self.state.domains,
+            "counts": self.state.counts,
+            "added": last.added if last else None,
+            "removed": last.removed if last else None,
+            "sets": None if self.sets is None else [{"name": name, "size": size} for name, size in self.sets],
+            "marked": asdict(self.marked) if self.marked else None,
+            "tunnel": asdict(self.tunnel) if self.tunnel else None,
+            "history": [asdict(change) for change in self.state.history],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that the screen shows."""
+
+    bootstrapped: bool
+    readable: bool
+    """The kernel's state could be read."""
+    problem: str
+    """What could not be looked at, and why; empty where all could."""
+    last_run: Run | None
+    """The last update, whether or not it found something new."""
+    layout: str
+    backend: str
+    manager: str
+    init: str
+    policies: tuple[PolicyStatus, ...]
+    services: tuple[Service, ...] = ()
+    findings: tuple[Finding, ...] | None = None
+    """Those that are not OK."""
+    pieces: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``status --json`` prints."""
+        findings = None
+        if self.findings is not None:
+            findings = [
+                {"name": f.name, "state": f.state.value, "detail": f.detail, "remedy": f.remedy or None}
+                for f in self.findings
+            ]
+        return {
+            "bootstrapped": self.bootstrapped,
+            "readable": self.readable,
+            "problem": self.problem or None,
+            "checked": self.last_run.date if self.last_run else None,
+            "checked_age": _age(_iso_date(self.last_run.date)) if self.last_run else None,
+            "error": (self.last_run.error or None) if self.last_run else None,
+            "layout": self.layout,
+            "backend": self.backend,
+            "manager": self.manager,
+            "init": self.init,
+            "services": [asdict(service) for service in self.services],
+            "policies": [policy.to_json() for policy in self.policies],
+            "findings": findings,
+            "pieces": self.pieces,
+        }
+
+
+# ---------------------------------------------------------------- look
+
+
+def status(config: Config, runner: Runner, *, root: bool | None = None) -> Status:
+    """Look at the files and, as root, at the kernel. Nothing is changed.
+
+    :param root: whether this is root; by default what the process is.
+    :raises StoreError: the state cannot be read.
+    """
+    readable = os.geteuid() == 0 if root is None else root
+    known = store.read_state(config.paths.state)
+    bootstrapped = is_wired(config)
+    backend = backend_of(config)
+    found: list[Finding] | None = None
+    problem = known.problem
+    if not readable:
+        problem = problem or NOT_READABLE
+    elif bootstrapped:
+        try:
+            found = check(config, runner)
+        except HostError as error:
+            problem = problem or str(error)
+    init = boot.detect_init(config.root)
+    return Status(
+        bootstrapped=bootstrapped,
+        readable=readable,
+        problem=problem,
+        last_run=store.last_run(config.paths.lock),
+        layout=config.dns.layout,
+        backend=backend,
+        manager=_manager(config, runner),
+        init=init,
+        services=_services(config, init, runner) if bootstrapped else (),
+        policies=tuple(
+            _policy(policy, known.of(policy.name), backend, runner, readable=readable) for policy in config.policies
+        ),
+        findings=None if found is None else tuple(f for f in found if f.state is not State.OK),
+        pieces=None if found is None else len(found),
+    )
+
+
+def _manager(config: Config, runner: Runner) -> str:
+    try:
+        manager = manager_of(config, runner)
+    except ResolverError:
+        return "none found"
+    return manager.name if manager else "none"
+
+
+def _services(config: Config, init: boot.Init, runner: Runner) -> tuple[Service, ...]:
+    there = boot.observe(config, init, runner)
+    return tuple(
+        Service(
+            service.name,
+            service.name in there.enabled,
+            # One that only answers to an event need not run.
+            service.name in there.running if there.live and service.starts else None,
+        )
+        for service in boot.services(config, init)
+    )
+
+
+def _policy(policy: PolicyConfig, state: PolicyState, backend: str, runner: Runner, *, readable: bool) -> PolicyStatus:
+    list_age, updated_age = _age(_list_date(state.list_date)), _age(_iso_date(state.updated))
+    if not readable:
+        return PolicyStatus(policy, state, list_age, updated_age)
+    by_iptables = backend == "iptables"
+    return PolicyStatus(
+        policy,
+        state,
+        list_age,
+        updated_age,
+        sets=_ipsets(policy, runner) if by_iptables else _nft_sets(policy, runner),
+        marked=_marked(policy, _iptables_counters(runner) if by_iptables else _nft_counters(runner)),
+        tunnel=_tunnel(policy.interface, runner),
+    )
+
+
+def _ipsets(policy: PolicyConfig, runner: Runner) -> tuple[tuple[str, int | None], ...]:
+    found = []
+    for name in (policy.set, policy.set6, policy.direct_set):
+        size = re.search(r"^Number of entries: (\d+)$", runner.ask("ipset", "list", "-t", name) or "", re.MULTILINE)
+        found.append((name, int(size[1]) if size else None))
+    return tuple(found)
+
+
+def _nft_sets(policy: PolicyConfig, runner: Runner) -> tuple[tuple[str, int | None], ...]:
+    family, table = TABLE.split()
+    found: list[tuple[str, int | None]] = []
+    for base in (policy.set, f"{policy.set}_seed", policy.direct_set):
+        for version in (4, 6):
+            name = f"{base}{version}"
+            text = runner.ask("nft", "-j", "list", "set", family, table, name)
+            sets = [entry["set"] for entry in json.loads(text)["nftables"] if "set" in entry] if text else []
+            found.append((name, len(sets[0].get("elem", ())) if sets else None))
+    return tuple(found)
+
+
+def _marked(policy: PolicyConfig, counters: Iterable[tuple[int, int, int]]) -> Marked | None:
+    """What was counted by the rules that set the policy's mark, of both families."""
+    ours = [(packets, octets) for packets, octets, mark in counters if mark == policy.mark]
+    return Marked(sum(packets for packets, _ in ours), sum(octets for _, octets in ours)) if ours else None
+
+
+def _iptables_counters(runner: Runner) -> Iterator[tuple[int, int, int]]:
+    """Packets, bytes and mark of each rule that marks (iptables(8), -v)."""
+    for tool in ("iptables", "ip6tables"):
+        text = runner.ask(tool, "-t", "mangle", "-nvxL", CHAIN) or ""
+        for found in re.finditer(r"^\s*(\d+)\s+(\d+)\s+MARK\s.*\bMARK x?set (0x[0-9a-f]+)", text, re.MULTILINE):
+            yield int(found[1]), int(found[2]), int(found[3], 16)
+
+
+def _nft_counters(runner: Runner) -> Iterator[tuple[int, int, int]]:
+    """The same of our table (nft(8), counter)."""
+    text = runner.ask("nft", "list", "chain", *TABLE.split(), CHAIN) or ""
+    for found in re.finditer(r"counter packets (\d+) bytes (\d+) meta mark set (0x[0-9a-f]+)", text):
+        yield int(found[1]), int(found[2]), int(found[3], 16)
+
+
+def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
+    """None where there is no such interface."""
+    links = json.loads(runner.ask("ip", "-j", "link", "show", "dev", interface) or "[]")
+    if not links:
+        return None
+    # A line a peer: its key, received, sent (wg(8), transfer).
+    text = runner.ask("wg", "show", interface, "transfer") or ""
+    peers = re.findall(r"\t(\d+)\t(\d+)$", text, re.MULTILINE)
+    return Tunnel(
+        up="UP" in links[0].get("flags", ()),
+        handshake_age=kernel.handshake_age(runner, interface),
+        received=sum(int(received) for received, _ in peers) if peers else None,
+        sent=sum(int(sent) for _, sent in peers) if peers else None,
+    )
+
+
+def _list_date(text: str) -> datetime | None:
+    """The date in a list's header (RFC 5322, or as somebody's own list has it)."""
+    with suppress(ValueError, TypeError):
+        return parsedate_to_datetime(text)
+    return _iso_date(text)
+
+
+def _iso_date(text: str) -> datetime | None:
+    with suppress(ValueError):
+        return datetime.fromisoformat(text)
+    return None
+
+
+def _age(date: datetime | None) -> int | None:
+    if date is None:
+        return None
+    with suppress(OverflowError, OSError, ValueError):
+        return max(0, int(time.time() - date.timestamp()))
+    return None
+
+
+# ---------------------------------------------------------------- say
+
+
+def lines(seen: Status, width: int = WIDTH) -> list[str]:
+    """The screen, no line wider than ``width``."""
+    rows: list[tuple[str, str]] = []
+    if not seen.bootstrapped:
+        interface = seen.policies[0].policy.interface
+        rows.append(("host", f"never bootstrapped; run: gfwtools bootstrap --interface {interface}"))
+    for policy in seen.policies:
+        if len(seen.policies) > 1:
+            rows.append(("policy", policy.policy.name))
+        rows += _policy_rows(policy, seen)
+    rows += _last_run_rows(seen.last_run)
+    if seen.bootstrapped:
+        rows += _host_rows(seen)
+    elif seen.problem and seen.problem != NOT_READABLE:
+        rows.append(("problem", seen.problem))
+    text: list[str] = []
+    for label, words in rows:
+        wrapped = textwrap.wrap(words, width - _LABEL, break_on_hyphens=False) or [""]
+        text.append(f"{label:<{_LABEL}}{wrapped[0]}".rstrip())
+        text += [f"{'':<{_LABEL}}{more}" for more in wrapped[1:]]
+    return text
+
+
+def _last_run_rows(run: Run | None) -> list[tuple[str, str]]:
+    if run is None:
+        return []
+    age = _ago(_age(_iso_date(run.date)))
+    if run.running:
+        return [("checked", f"being updated since {run.date}{age}")]
+    return [("checked", f"{run.date}{age}"), *([("", f"and failed: {run.error}")] if run.error else [])]
+
+
+def _policy_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
+    state = found.state
+    if not state.source:
+        return [("list", "none yet; run: gfwtools update --reload"), *_kernel_rows(found, seen)]
+    source = f"{state.source}{' (it ships with gfwtools; no mirror has answered yet)' if state.starter else ''}"
+    rows = [("list", source)]
+    if state.list_date:
+        rows.append(("", f"of {state.list_date}{_ago(found.list_age)}"))
+    rows.append(("updated", f"{state.updated}{_ago(found.updated_age)}"))
+    rows.append(("domains", f"{state.domains:,} through {found.policy.interface}{_change(found.last)}"))
+    counts = state.counts
+    if isinstance(counts.get("read"), int):
+        dropped = counts.get("dropped")
+        gone = sum(n for n in dropped.values() if isinstance(n, int)) if isinstance(dropped, dict) else 0
+        kinds = [key for key in ("applied", "widened", "redundant") if isinstance(counts.get(key), int)]
+        parts = [f"{counts['read']:,} read", *(f"{counts[key]:,} {key}" for key in kinds), f"{gone:,} dropped"]
+        rows.append(("rules", ", ".join(parts)))
+    return [*rows, *_kernel_rows(found, seen)]
+
+
+def _kernel_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
+    if not seen.bootstrapped:
+        return []
+    if not seen.readable:
+        return [("sets", NOT_READABLE), ("marked", NOT_READABLE), ("tunnel", NOT_READABLE)]
+    sets = ", ".join(f"{name} {'missing' if size is None else f'{size:,}'}" for name, size in found.sets or ())
+    marked = "no rule marks; run: gfwtools up"
+    if found.marked:
+        marked = f"{found.marked.packets:,} packets, {_size(found.marked.bytes)}"
+    return [("sets", sets), ("marked", marked), ("tunnel", _tunnel_words(found.policy.interface, found.tunnel))]
+
+
+def _tunnel_words(name: str, tunnel: Tunnel | None) -> str:
+    if tunnel is None:
+        return f"{name}: no such interface"
+    words = [f"{name} {'up' if tunnel.up else 'down'}"]
+    if tunnel.received is not None and tunnel.sent is not None:
+        age = tunnel.handshake_age
+        words.append("no handshake yet" if age is None else f"handshake {_span(age)} ago")
+        words.append(f"{_size(tunnel.received)} received, {_size(tunnel.sent)} sent")
+    return ", ".join(words)
+
+
+def _host_rows(seen: Status) -> list[tuple[str, str]]:
+    rows = [("layout", f"{seen.layout}, {seen.backend}; dnsmasq by {seen.manager}; boot by {seen.init}")]
+    for service in seen.services:
+        running = "" if service.running is None else ", running" if service.running else ", not running"
+        rows.append(("service", f"{service.name}: {'enabled' if service.enabled else 'not enabled'}{running}"))
+    if seen.findings is None:
+        rows.append(("checks", seen.problem or "not made"))
+    elif not seen.findings:
+        rows.append(("checks", f"all {seen.pieces} pieces are OK"))
+    else:
+        rows.append(("checks", f"{len(seen.findings)} of {seen.pieces} pieces are not OK"))
+        for finding in seen.findings[:SHOWN]:
+            remedy = f"; mend it: {finding.remedy}" if finding.remedy else ""
+            rows.append(("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}"))
+        if len(seen.findings) > SHOWN:
+            rows.append(("", f"and {len(seen.findings) - SHOWN} more; see: gfwtools check host"))
+    return rows
+
+
+def history_lines(policies: Sequence[PolicyStatus]) -> list[str]:
+    """The updates as a table, the newest first."""
+    text: list[str] = []
+    for policy in policies:
+        if len(policies) > 1:
+            text += ([""] if text else []) + [policy.policy.name]
+        if not policy.state.history:
+            text.append("no update yet; run: gfwtools update")
+            continue
+        text.append(f"{'date':<26}{'domains':>9}{'added':>8}{'removed':>9}  {'list':<10}source")
+        for change in reversed(policy.state.history):
+            source = change.source.split("://")[-1]
+            room = WIDTH - 64
+            source = source if len(source) <= room else f"{source[: room - 3]}..."
+            text.append(
+                f"{change.date:<26}{change.domains:>9,}{change.added:>+8,}{-change.removed:>9,}  "
+                f"{change.digest[:8]:<10}{source}"
+            )
+    return text
+
+
+def _change(last: Change | None) -> str:
+    return f" (last time +{last.added:,}, -{last.removed:,})" if last else ""
+
+
+def _ago(age: int | None) -> str:
+    return "" if age is None else f" ({_span(age)} ago)"
+
+
+def _span(seconds: int) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
