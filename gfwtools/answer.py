@@ -12,7 +12,6 @@ from gfwtools.config import PolicyConfig
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii
 from gfwtools.policy import Entry, Match
-from gfwtools.rules import Rule
 
 __all__ = ["Answer", "RuleRef", "answer", "name_in"]
 
@@ -125,16 +124,12 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
         return
     under = match.matched.startswith("*.")
     domain = match.matched.removeprefix("*.")
-    for rule in compiled.listing.rules():
-        if _may_mean(rule, domain) and rule.exception == (match.reason == "exception"):
-            target = compiled.locator.locate(rule)
+    listing, locator, exception = compiled.listing, compiled.locator, match.reason == "exception"
+    for line, found in listing.scan(domain):
+        if isinstance(found, str):
+            if locator.block(found) == domain and not exception:
+                yield RuleRef(listing.source, line, f"||{found}")
+        elif found.exception == exception:
+            target = locator.locate(found)
             if domain in target.domains and target.under == under:
-                yield RuleRef(compiled.listing.source, rule.line, rule.text)
-
-
-def _may_mean(rule: Rule, domain: str) -> bool:
-    """A cheap look before a dear one: most rules are plain names, and none of those means a foreign domain."""
-    host = rule.host
-    return (
-        host.endswith(domain) or not host.isascii() or "*" in host or rule.anchor.value == "regex" or host[-1:] == "."
-    )
+                yield RuleRef(listing.source, line, found.text)

@@ -7,12 +7,16 @@ The syntax is AutoProxy 0.2.9's, a part of Adblock Plus's: ``!`` comments, ``@@`
 import re
 from collections.abc import Iterator
 
+from gfwtools.names import MAX_NAME, PLAIN
 from gfwtools.rules import Anchor, Rule
 
-__all__ = ["parse", "parse_line"]
+__all__ = ["parse", "parse_line", "scan", "scan_about"]
 
 # Nine rules of ten: ||name and nothing else. Every other line takes the long way.
 _PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
+# The same of a name that is surely one, so that there is nothing more to ask (names.is_plain).
+_SURE = re.compile(rf"\|\|{PLAIN}")
+_LONGEST = len("||") + MAX_NAME
 _SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
 # A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
 _END = re.compile(r"[/?#^$]")
@@ -29,6 +33,37 @@ def parse(text: str) -> Iterator[Rule]:
             yield Rule(number, line, False, match[1], Anchor.HOST, True)
         elif rule := parse_line(line, number):
             yield rule
+
+
+def scan(text: str) -> Iterator[tuple[int, str | Rule]]:
+    """:func:`parse` for those who want no more of ``||name`` than its name: each rule's line, and the name or the rule.
+
+    A Rule and a Target for each of a million lines took two seconds of four.
+    """
+    sure = _SURE.fullmatch
+    for number, line in enumerate(text.split("\n"), 1):
+        if sure(line) and len(line) <= _LONGEST:
+            yield number, line[2:]
+        elif rule := parse_line(line, number):
+            yield number, rule
+
+
+def scan_about(text: str, domain: str) -> Iterator[tuple[int, str | Rule]]:
+    """:func:`scan` without the rules that surely mean neither ``domain`` (A-labels), nor its top-level domain, nor any
+    under it: a question about one name needs a handful of rules, and the list is read ten times as fast."""
+    top = re.escape(domain.rpartition(".")[2])
+    # A top-level domain is a rule's where it stands alone. What is not lower case, not ASCII, has a wildcard or is an
+    # expression may mean anything.
+    concerns = re.compile(
+        rf"{re.escape(domain)}|(?:^|[|/@\s])\.*{top}(?![a-z0-9_-]|\.[a-z0-9_-])|[*\\A-Z]|[^\x00-\x7f]"
+    ).search
+    sure = _SURE.fullmatch
+    for number, line in enumerate(text.split("\n"), 1):
+        if sure(line):
+            if line.endswith(domain) and len(line) <= _LONGEST:
+                yield number, line[2:]
+        elif concerns(line) and (rule := parse_line(line, number)):
+            yield number, rule
 
 
 def parse_line(line: str, number: int = 1) -> Rule | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gfwtools.config import Network
 from gfwtools.domains import Locator, Reason, Target
 from gfwtools.formats import FORMATS, Listing, decoded_text
-from gfwtools.policy import Entry, Policy, Ref
+from gfwtools.policy import Entry, Policy, Ref, Standing
 from gfwtools.rules import Rule
 from gfwtools.suffixes import Suffixes, bundled
 
@@ -77,7 +77,11 @@ class Compiled:
 
     @cached_property
     def cover(self) -> list[Entry]:
-        return self.policy.cover()
+        return self.policy.cover(self._standing)
+
+    @cached_property
+    def _standing(self) -> Standing:
+        return self.policy.standing()
 
     @cached_property
     def _emitted(self) -> set[str]:
@@ -89,7 +93,7 @@ class Compiled:
         policy = self.policy
         used = {entry.pattern for entry in self.cover if not entry.tunnel}
         if policy.exceptions or policy.under:
-            for name in policy.blocks.keys() - self._emitted:
+            for name in self._standing.contested:
                 match = policy.match(name)
                 if match.reason == "exception" and match.matched:
                     used.add(match.matched)
@@ -97,6 +101,10 @@ class Compiled:
 
     def counts(self) -> Counts:
         """The account in numbers."""
+        return self._counts
+
+    @cached_property
+    def _counts(self) -> Counts:
         policy, emitted = self.policy, self._emitted
         lines = {line for name, line in policy.blocks.items() if name in emitted and self._by_list(name)}
         freed = {policy.exceptions[name] for name in self._freeing & policy.exceptions.keys()}
@@ -174,11 +182,14 @@ def compile_lists(
     deny: Iterable[Listing] = (),
     granularity: str = "registrable",
     suffixes: Suffixes | None = None,
+    about: str | None = None,
 ) -> Compiled:
     """Compile a fetched list and the user's.
 
     :param granularity: ``registrable`` or ``host``: what a block of the fetched list is widened to. Exceptions and the
         user's own domains stay as they are written.
+    :param about: a name in A-labels: the policy need only be right for it and the domains above it. What surely says
+        nothing about them is not read, and the account is not one of the whole list.
     """
     suffixes = suffixes or bundled()
     locator = Locator(suffixes, granularity)
@@ -188,22 +199,30 @@ def compile_lists(
     wide: set[int] = set()
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
     read = 0
-    locate = locator.locate
-    for rule in listing.rules():
+    block, locate = locator.block, locator.locate
+    # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
+    for line, found in listing.scan(".".join(about.split(".")[-2:]) if about else None):
         read += 1
-        domains, wider, under, network, reason, _ = locate(rule)
+        if isinstance(found, str):
+            domain = block(found)
+            if domain is None:
+                dropped[Reason.NAME] += 1
+            elif blocks.setdefault(domain, line) == line and domain != found:
+                wide.add(line)
+            continue
+        domains, wider, under, network, reason, _ = locate(found)
         if reason:
             dropped[reason] += 1
         elif network:
-            (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, rule.line))
-        elif rule.exception:
+            (policy.freed if found.exception else policy.networks).setdefault(network, Ref(listing.source, line))
+        elif found.exception:
             for name in domains:
-                (policy.under if under else policy.exceptions).setdefault(name, rule.line)
+                (policy.under if under else policy.exceptions).setdefault(name, line)
         else:
             if wider:
-                wide.add(rule.line)
+                wide.add(line)
             for name in domains:
-                blocks.setdefault(name, rule.line)
+                blocks.setdefault(name, line)
     return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems))
 
 

@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import re
+from binascii import b2a_base64
 from dataclasses import dataclass, field
 
 from gfwtools.errors import ListError
@@ -70,8 +71,6 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     Base64 of the MD5, without ``=``, of the text with CRs dropped, runs of newlines folded to one and the checksum line
     removed (Adblock Plus's addChecksum.py; it holds for gfwlist from 2009 on). It guards against a broken transfer.
     """
-    import pybase64
-
     text = data.replace(b"\r", b"")
     if b"\n\n" in text:
         text = re.sub(rb"\n\n+", b"\n", text)
@@ -80,7 +79,7 @@ def checksum(data: bytes) -> tuple[str | None, str]:
         text = text[: found.start()] + text[found.end() :]
     digest = hashlib.md5(text, usedforsecurity=False).digest()
     told = "".join(c for c in found[1].decode("ascii", "replace") if c.isprintable()).rstrip("=") if found else None
-    return told, pybase64.b64encode(digest).decode("ascii").rstrip("=")
+    return told, b2a_base64(digest, newline=False).decode("ascii").rstrip("=")
 
 
 def _without_bom(data: bytes) -> bytes:

@@ -61,14 +61,18 @@ _LOCAL = frozenset({"localhost", "localdomain", "local", "broadcasthost", "ip6-l
 _LOCAL_ENDINGS = tuple(f".{name}" for name in _LOCAL)
 _NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 
+# Real lists have a handful of patterns such as google.*. Each stands for some 200 names: a list of nothing else would
+# fill the memory.
+_MOST_EXPANSIONS = 1000
+
 # ---- regular expressions, read just far enough to find the one host that most of them are about
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
 _LONGEST_EXPRESSION = 1024  # no host is spelt out longer, and the searches below are quadratic at worst
 _ANY = "\0"  # stands for a character class once classes are out of the way
 _ANY_TAIL = r"(?:\(?(?:\.|\\S|\\w|\0)[*+]\??\)?)"
-# The look-behind keeps both linear: no search begins in the middle of a run.
+# The look-behinds keep both linear: no search begins in the middle of a run, or of a name.
 _LITERAL = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
-_NAME_THEN_ANY = re.compile(r"(?<![a-z0-9_-])((?:[a-z0-9_-]+\\\.)+)" + _ANY_TAIL)
+_NAME_THEN_ANY = re.compile(r"(?<![a-z0-9_-])(?<![a-z0-9_-]\\\.)((?:[a-z0-9_-]+\\\.)+)" + _ANY_TAIL)
 
 
 def known_names() -> dict[str, tuple[str, ...]]:
@@ -90,6 +94,14 @@ class Locator:
         self._widen = granularity == "registrable" and not trusted
         self._trusted = trusted
         self._known: dict[str, tuple[str, ...]] | None = None
+        self._expansions: dict[str, Target] = {}
+
+    def block(self, name: str) -> str | None:
+        """:meth:`locate` in short, for a block of a plain name (:func:`gfwtools.names.is_plain`): its domain, or None
+        where it has none."""
+        if name.endswith(_LOCAL_ENDINGS) and not self._trusted:
+            return None
+        return self._suffixes.registrable(name) if self._widen else name
 
     def locate(self, rule: Rule) -> Target:
         """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
@@ -199,13 +211,20 @@ class Locator:
         wild = max((index for index, label in enumerate(before) if "*" in label), default=-1)
         certain = ".".join([*before[wild + 1 :], head])
         top = certain.rpartition(".")[2]
-        if top and "." in certain and self._suffixes.is_known(top) and (tail or not self._expand(certain)):
+        if top and "." in certain and self._suffixes.is_known(top) and (tail or not self._expanded(certain)):
             # The wildcard begins in the path: the host stands whole before it.
             return self._name(certain)
-        expanded = self._expand(certain)
-        if not expanded:
-            return Target(reason=Reason.WILDCARD if "." in certain else Reason.KEYWORD)
-        return self._all(expanded)
+        expanded = self._expanded(certain)
+        return expanded or Target(reason=Reason.WILDCARD if "." in certain else Reason.KEYWORD)
+
+    def _expanded(self, prefix: str) -> Target | None:
+        """All known domains that begin with ``prefix``; None where there are none, or too many such rules before."""
+        if prefix not in self._expansions:
+            names = self._expand(prefix) if len(self._expansions) < _MOST_EXPANSIONS else []
+            if not names:
+                return None
+            self._expansions[prefix] = self._all(names)
+        return self._expansions[prefix]
 
     def _expand(self, prefix: str) -> list[str]:
         """The known domains that begin with ``prefix``; labels left of the name are kept before each."""
@@ -251,9 +270,9 @@ class Locator:
                 return self._literal(name, text[: match.start()])
         open_end = list(_NAME_THEN_ANY.finditer(text))
         if len(open_end) == 1 and not literals:
-            expanded = self._expand(open_end[0][1].replace("\\.", "."))
+            expanded = self._expanded(open_end[0][1].replace("\\.", "."))
             if expanded:
-                return self._all(expanded)
+                return expanded
         return Target(reason=Reason.REGEX)
 
     def _literal(self, name: str, before: str) -> Target:

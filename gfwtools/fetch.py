@@ -8,9 +8,9 @@ that called :func:`fetch` keeps the clock of all of them and never waits longer 
 
 import os
 import re
-import socket
 import stat
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -20,9 +20,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from importlib import import_module
 from io import BytesIO
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from gfwtools import config
@@ -30,6 +31,7 @@ from gfwtools._version import __version__
 from gfwtools.errors import FetchError, GfwtoolsError
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     import httpx
@@ -101,8 +103,8 @@ def fetch(
 
     def ask_next() -> None:
         source = waiting.popleft()
-        asked.append(_Mirror(source, options, validators.get(source, Validators()), progress, events))
-        asked[-1].start(authorities)
+        asked.append(_Mirror(source, options, validators.get(source, Validators()), authorities, progress, events))
+        asked[-1].start()
 
     try:
         while waiting or any(mirror.running for mirror in asked):
@@ -160,22 +162,49 @@ class _Phase(Enum):
 _Event = _Phase | _Failed | Fetched
 
 
+def _import_httpx() -> None:
+    """Import httpx without its command line, which it brings along wherever click and rich are installed: 40 ms of 90.
+
+    A module that is None in ``sys.modules`` cannot be imported (the Python reference, "The module cache"), and httpx is
+    made to do without this one.
+    """
+    modules = cast("dict[str, object]", sys.modules)
+    if "httpx" in modules:
+        return
+    modules["httpx._main"] = None
+    try:
+        import_module("httpx")
+    finally:
+        modules.pop("httpx._main", None)  # another thread may have been as fast
+
+
 class _Authorities:
-    """The certificates of the authorities that are trusted, read once for all mirrors (20 ms), when one needs them."""
+    """Whom TLS trusts: the certificates of the authorities, read once for all mirrors (30 ms), if one speaks https."""
 
     def __init__(self, verify: bool) -> None:
         self._verify = verify
+        self._lock = threading.Lock()  # a redirect from http to https is met by a worker
         self._context: ssl.SSLContext | None = None
 
-    def context(self) -> "ssl.SSLContext":
-        if self._context is None:
-            import httpx
+    def context(self, scheme: str) -> "ssl.SSLContext":
+        """What to reach a URL of ``scheme`` with.
 
-            try:
-                self._context = httpx.create_ssl_context(verify=self._verify)
-            except OSError as error:  # SSL_CERT_FILE names no file of certificates
-                raise _Failed(f"the trusted certificates cannot be read: {error.strerror or error}") from None
-        return self._context
+        :raises _Failed: the certificates cannot be read.
+        """
+        import ssl
+
+        import httpx
+
+        if scheme != "https":
+            # httpx wants one for http as well. This one trusts nobody: were TLS ever spoken with it, that would fail.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        with self._lock:
+            if self._context is None:
+                try:
+                    self._context = httpx.create_ssl_context(verify=self._verify)
+                except OSError as error:  # SSL_CERT_FILE names no file of certificates
+                    raise _Failed(f"the trusted certificates cannot be read: {error.strerror or error}") from None
+            return self._context
 
 
 class _Mirror:
@@ -186,6 +215,7 @@ class _Mirror:
         source: str,
         options: config.Fetch,
         validators: Validators,
+        authorities: _Authorities,
         progress: Progress | None,
         events: "SimpleQueue[tuple[_Mirror, _Event]]",
     ) -> None:
@@ -193,14 +223,15 @@ class _Mirror:
         self.answer = ""
         self.running = True
         self.started = time.monotonic()
-        self._web = bool(re.match(r"https?://", source, re.IGNORECASE))
+        scheme = re.match(r"(https?)://", source, re.IGNORECASE)
+        self._web = scheme[1].lower() if scheme else ""
         self._phase = _Phase.CONNECTING if self._web else _Phase.CONNECTED
         self._phase_began = self.started
         self._options = options
         self._validators = Validators(_validator(validators.etag), _validator(validators.last_modified))
         self._progress = progress
         self._events = events
-        self._context: ssl.SSLContext | None = None
+        self._authorities = authorities
         # Shared by both threads: whether to stop, and a duplicate of the socket that the worker may be blocked on.
         self._lock = threading.Lock()
         self._cancelled = False
@@ -208,11 +239,12 @@ class _Mirror:
 
     # ------------------------------------------------------------ called by the thread that keeps the clock
 
-    def start(self, authorities: _Authorities) -> None:
+    def start(self) -> None:
         """Begin; the clock starts after the imports, which take a second on a small router."""
         if self._web:
+            _import_httpx()
             try:
-                self._context = authorities.context()
+                self._authorities.context(self._web)
             except _Failed as failure:
                 self.fail(str(failure))
                 return
@@ -305,7 +337,7 @@ class _Mirror:
     def _too_large(self) -> _Failed:
         return _Failed(f"larger than fetch.max_bytes, {self._options.max_bytes} bytes")
 
-    def _hold(self, held: socket.socket | None) -> None:
+    def _hold(self, held: "socket.socket | None") -> None:
         """Keep a duplicate of the socket in use, so that :meth:`cancel` can wake a thread that is blocked on it."""
         with self._lock:
             if self._socket is not None:
@@ -316,6 +348,8 @@ class _Mirror:
 
     def _hang_up(self) -> None:
         if self._socket is not None:
+            import socket  # 4 ms, and a file needs none
+
             with suppress(OSError):  # the other side was faster
                 # shutdown() wakes the thread. Without the linger time of 0, which makes close() send a reset, a mirror
                 # in the middle of its body may be left before a closed window until its kernel gives up (socket(7)).
@@ -352,20 +386,23 @@ class _Mirror:
 
         :raises _Failed: no list; the message says what it was.
         """
+        from http.cookiejar import CookieJar
+
         import httpx
 
-        assert self._context is not None
-        headers = {"User-Agent": f"gfwtools/{__version__}", "Accept-Encoding": "gzip"}
+        headers = {"User-Agent": f"gfwtools/{__version__}", "Accept": "*/*", "Accept-Encoding": "gzip"}
         if self._validators.etag:
             headers["If-None-Match"] = self._validators.etag
         if self._validators.last_modified:
             headers["If-Modified-Since"] = self._validators.last_modified
         try:
-            # With a proxy of our own the environment's are not looked at; without one they count as usual.
-            with httpx.Client(verify=self._context, proxy=self._options.proxy or None, headers=headers) as client:
-                request = client.build_request("GET", self.source)
-                seen = {str(request.url)}
-                for _ in range(MAX_REDIRECTS + 1):
+            request = httpx.Request("GET", self.source, headers=headers)
+            seen = {str(request.url)}
+            cookies = CookieJar()
+            for _ in range(MAX_REDIRECTS + 1):
+                context = self._authorities.context(request.url.scheme)
+                # With a proxy of our own the environment's are not looked at; without one they count as usual.
+                with httpx.Client(verify=context, proxy=self._options.proxy or None, cookies=cookies) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
                     timeout = httpx.Timeout(left, connect=min(left, self._options.connect_timeout))
                     request.extensions = {"timeout": timeout.as_dict(), "trace": self._trace}
@@ -376,8 +413,8 @@ class _Mirror:
                         request = _redirect(response, seen)
                     finally:
                         response.close()
-                    self._tell(_Phase.CONNECTING)
-                raise _Failed(f"more than {MAX_REDIRECTS} redirects")
+                self._tell(_Phase.CONNECTING)
+            raise _Failed(f"more than {MAX_REDIRECTS} redirects")
         except httpx.InvalidURL as error:
             raise _Failed(f"no URL: {error}") from None
         except httpx.HTTPError as error:

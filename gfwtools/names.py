@@ -5,15 +5,16 @@ from unicodedata import category
 
 from gfwtools.errors import InvalidNameError
 
-__all__ = ["is_plain", "to_ascii"]
+__all__ = ["MAX_NAME", "PLAIN", "is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
 # names; a hyphen at either end is as well ("-.tumblr.com"). One byte beyond these stops dnsmasq at start.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 
-# Two labels or more, the last one no number: an address is not to be taken for a name.
-_PLAIN = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+[a-z0-9_-]{0,62}[a-z_-]")
+#: Two labels or more, the last one no number: an address is not to be taken for a name.
+PLAIN = r"(?:[a-z0-9_-]{1,63}\.)+[a-z0-9_-]{0,62}[a-z_-]"
+_PLAIN = re.compile(PLAIN)
 
 MAX_NAME = 253
 
@@ -41,8 +42,12 @@ def to_ascii(name: str) -> str:
         raise InvalidNameError(f"{name[:20]!r}... has {len(name)} octets, a name has at most {MAX_NAME}")
     for label in name.split("."):
         if not _LABEL.fullmatch(label):
-            raise InvalidNameError(f"{name!r}: {_fault(label)}")
+            raise InvalidNameError(f"{_shown(name)}: {_fault(label)}")
     return name
+
+
+def _shown(name: str) -> str:
+    return repr(name) if len(name) <= MAX_NAME else f"{name[:20]!r}..."
 
 
 def _a_label(label: str) -> str:
@@ -77,5 +82,6 @@ def _encode(name: str) -> str:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
         return ".".join(label if label.isascii() else _a_label(label) for label in mapped.split("."))
     except (idna.IDNAError, UnicodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidNameError(f"{name!r}: {reason}") from None
+        # idna tells the name once more.
+        reason = " ".join(str(error).split()).partition(" in '")[0][:100]
+        raise InvalidNameError(f"{_shown(name)}: {reason}") from None

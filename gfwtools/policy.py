@@ -5,14 +5,15 @@ themselves and everything under them, the longest one deciding, which is how dns
 for every name is a property test.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal, NamedTuple
 
 from gfwtools.config import Network
 from gfwtools.names import to_ascii
 
-__all__ = ["Entry", "Match", "MatchReason", "Policy", "Ref", "Verdict"]
+__all__ = ["Entry", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]
 
 Verdict = Literal["tunnel", "direct"]
 MatchReason = Literal["list", "deny", "allow", "exception", "none"]
@@ -45,6 +46,47 @@ class Ref(NamedTuple):
 
     source: str
     line: int
+
+
+class Standing(NamedTuple):
+    """The blocks of a policy without those that are under another block and nothing else."""
+
+    alone: list[str]
+    """With nothing above them."""
+    contested: list[str]
+    """With an exception or one of the user's domains at or above them."""
+
+
+class _By(Enum):
+    """What says something about a domain or one above it."""
+
+    NOTHING = 0
+    BLOCKS = 1
+    OTHERS = 2  #: exceptions or the user's domains, and perhaps blocks as well
+
+
+class _Above(dict[str, _By]):
+    """Domain -> what says something about it or one above it. Names of one parent ask once.
+
+    Only what was asked is kept, not what is above it: a hostile list has names of a hundred labels.
+    """
+
+    def __init__(self, blocks: Set[str], special: Set[str]) -> None:
+        super().__init__()
+        self._blocks = blocks
+        self._special = special
+
+    def __missing__(self, name: str) -> _By:
+        by, rest = _By.NOTHING, name
+        while rest:
+            if rest in self._special:
+                by = _By.OTHERS
+                break
+            if rest in self._blocks:
+                by = _By.BLOCKS
+            rest = rest.partition(".")[2]
+        self[name] = by
+        return by
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +124,15 @@ class Policy:
 
     def match(self, name: str, *, inside: bool = False) -> Match:
         """The match of a name in A-labels; with ``inside``, of a name under it that no list names."""
-        blocks, exceptions, under = self.blocks, self.exceptions, self.under
+        blocks, exceptions, under, deny, allow = self.blocks, self.exceptions, self.under, self.deny, self.allow
         block = exception = None
         rest = name
         while True:
             if rest in blocks:
                 block = rest  # the last one is the widest, and that is the one that gets written
-            if rest in self.deny:
+            if rest in deny:
                 return Match("tunnel", rest, "deny")
-            if rest in self.allow:
+            if rest in allow:
                 return Match("direct", rest, "allow")
             if rest in exceptions:
                 exception = exception or rest
@@ -106,27 +148,36 @@ class Policy:
             return Match("tunnel", block, "list")
         return Match("direct", None, "none")
 
-    def cover(self) -> list[Entry]:
-        """The smallest equivalent output, sorted: a domain only where its verdict differs from what is above it."""
-        blocks = self.blocks
-        special = self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
-        entries = [entry for name in special for entry in self._changes_at(name)]
-        # Nearly every domain is a block with nothing above it; only the others are worth a closer look.
-        for name in blocks:
-            if name in special:
-                continue
-            rest = name
-            dot = rest.find(".")
-            while dot >= 0:
-                rest = rest[dot + 1 :]
-                if rest in blocks or rest in special:
-                    entries += self._changes_at(name)
-                    break
-                dot = rest.find(".")
-            else:
-                entries.append(Entry(name, False, True))
+    def cover(self, standing: Standing | None = None) -> list[Entry]:
+        """The smallest equivalent output, sorted: a domain only where its verdict differs from what is above it.
+
+        :param standing: what :meth:`standing` gives, where it is at hand.
+        """
+        standing = standing or self.standing()
+        # Names are compared in a third of the time that entries take; the second sort finds nearly all in its place.
+        entries = [Entry(name, False, True) for name in sorted(standing.alone)]
+        entries += [entry for name in self._special | set(standing.contested) for entry in self._changes_at(name)]
         entries.sort()
         return entries
+
+    def standing(self) -> Standing:
+        """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
+        times as much: where there is nothing but other blocks above a block, it changes nothing."""
+        special = self._special
+        above = _Above(self.blocks.keys(), special)
+        alone, contested = [], []
+        for name in self.blocks:
+            by = above[name.partition(".")[2]]
+            if by is _By.OTHERS or name in special:
+                contested.append(name)
+            elif by is _By.NOTHING:
+                alone.append(name)
+        return Standing(alone, contested)
+
+    @property
+    def _special(self) -> set[str]:
+        """The domains of everything but blocks."""
+        return self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
 
     def _changes_at(self, name: str) -> Iterator[Entry]:
         parent = name.partition(".")[2]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
-from gfwtools.formats import FORMATS, Listing
+from gfwtools.formats import Listing
 from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
 from gfwtools.store import Mirror, PolicyState, State
 from gfwtools.suffixes import bundled_path
@@ -50,6 +50,8 @@ class Obtained:
 
     source: str
     decoded: Decoded
+    compiler: Callable[[], "Compiled"]
+    """Compiles it with the user's lists, once: whether it is a list at all is seen by compiling it."""
     starter: bool = False
     mirror: Mirror | None = None
     warnings: tuple[str, ...] = ()
@@ -63,7 +65,6 @@ class PolicyUpdate:
     obtained: Obtained
     state: PolicyState
     """The state after the update."""
-    compiler: Callable[[], "Compiled"]
     files: Mapping[Path, bytes] = field(default_factory=dict)
     """The whole content of every file of the policy; empty where nothing has changed."""
     obsolete: tuple[Path, ...] = ()
@@ -87,7 +88,7 @@ class PolicyUpdate:
     @cached_property
     def compiled(self) -> "Compiled":
         """The policy with the account of its rules."""
-        return self.compiler()
+        return self.obtained.compiler()
 
     @cached_property
     def counts(self) -> "Counts":
@@ -168,17 +169,19 @@ def prepare(
     done: list[PolicyUpdate] = []
     inputs = ""
     for index, policy in enumerate(config.policies):
+        own = UserLists.read(config, policy)
         obtained = _obtain(
             config,
             policy,
             state.of(policy.name),
+            own,
             explicit=tuple(sources) if index == 0 else (),
             offline=offline,
             force=force,
             progress=progress,
         )
         # What the policies before it claim is an input of a policy as well.
-        inputs = store.digest(f"{inputs} {_inputs(config, policy, obtained.decoded)}".encode())
+        inputs = store.digest(f"{inputs} {_inputs(config, policy, obtained.decoded, own)}".encode())
         done.append(_prepare_policy(config, policy, state.of(policy.name), obtained, inputs, done))
     gone = {
         name: _files_of(config, name, policy_state)
@@ -233,6 +236,7 @@ def _obtain(
     config: Config,
     policy: PolicyConfig,
     state: PolicyState,
+    own: "UserLists",
     *,
     explicit: tuple[str, ...],
     offline: bool,
@@ -243,13 +247,20 @@ def _obtain(
     good = last if last and not is_starter(last) else None
     had_one = bool(state.list_digest) and not state.starter
     path = config.paths.list(policy.name)
+
+    def compiler(decoded: Decoded) -> "Callable[[], Compiled]":
+        return cache(lambda: _compile(str(path), policy, decoded, own))
+
+    def starter(warning: str) -> Obtained:
+        decoded = starter_list()
+        return Obtained(STARTER_NAME, decoded, compiler(decoded), True, warnings=(warning,))
+
     if offline:
         if last:
-            return Obtained(state.source or str(path), last, is_starter(last))
+            return Obtained(state.source or str(path), last, compiler(last), is_starter(last))
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
-        warning = "no list was ever fetched; the starter list it is"
-        return Obtained(STARTER_NAME, starter_list(), True, warnings=(warning,))
+        return starter("no list was ever fetched; the starter list it is")
 
     from gfwtools.fetch import Validators, fetch
 
@@ -261,13 +272,17 @@ def _obtain(
         for url, mirror in state.mirrors.items()
         if held and mirror.digest == held
     }
-    accepted: dict[int, Decoded] = {}
+    accepted: dict[int, tuple[Decoded, Callable[[], Compiled]]] = {}
 
     def accept(data: bytes) -> None:
         decoded = decode(data, max_bytes=config.fetch.max_bytes)
+        compiled = compiler(decoded)
         if not good or decoded.data != good.data:
-            check_list(decoded, policy, None if force else good, config.fetch.min_share)
-        accepted[id(data)] = decoded
+            _require_list(compiled())
+            if good and not force:
+                before = _usable_before(policy, state, good, held)
+                _require_share(_usable(compiled()), before, config.fetch.min_share)
+        accepted[id(data)] = decoded, compiled
 
     sources = explicit or policy.sources
     try:
@@ -279,27 +294,33 @@ def _obtain(
             date = good.last_modified if good else state.list_date
             raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
         reasons = "; ".join(dict.fromkeys(error.answers))
-        warning = f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
-        return Obtained(STARTER_NAME, starter_list(), True, warnings=(warning,))
+        return starter(
+            f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
+        )
     if fetched.data is None:
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
-        return Obtained(fetched.source, good)
-    decoded = accepted[id(fetched.data)]
+        return Obtained(fetched.source, good, compiler(good))
+    decoded, compiled = accepted[id(fetched.data)]
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
-    return Obtained(fetched.source, decoded, mirror=mirror)
+    return Obtained(fetched.source, decoded, compiled, mirror=mirror)
 
 
-def check_list(decoded: Decoded, policy: PolicyConfig, good: Decoded | None = None, min_share: float = 0) -> None:
-    """Whether a text is a list, and one that may take the place of the ``good`` one.
+def check_list(decoded: Decoded, policy: PolicyConfig) -> None:
+    """Whether a text is a list.
 
-    :raises ListError: hardly a line of it names a host, or far fewer than in the last good one.
+    :raises ListError: hardly a line of it names a host.
     """
-    usable, rules = _usable_rules(decoded.text, policy.format)
+    _require_list(_alone(decoded, policy))
+
+
+def _require_list(compiled: "Compiled") -> None:
+    usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
-    if good is None:
-        return
-    before, _ = _usable_rules(good.text, policy.format)
+
+
+def _require_share(usable: int, before: int, min_share: float) -> None:
+    """``usable``: how many rules of a list name a host; ``before``: of the last good one."""
     if usable < min_share * before:
         raise ListError(
             f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
@@ -307,28 +328,45 @@ def check_list(decoded: Decoded, policy: PolicyConfig, good: Decoded | None = No
         )
 
 
-def _usable_rules(text: str, format: str) -> tuple[int, int]:
-    """How many rules of a text name a host, and how many there are."""
-    from gfwtools.domains import Locator
-    from gfwtools.suffixes import bundled
+def _usable(compiled: "Compiled") -> int:
+    """How many rules of a list name a host."""
+    return compiled.read - sum(compiled.dropped.values())
 
-    locate = Locator(bundled()).locate
-    usable = rules = 0
-    for rule in FORMATS[format](text):
-        rules += 1
-        usable += locate(rule).reason is None
-    return usable, rules
+
+def _usable_before(policy: PolicyConfig, state: PolicyState, good: Decoded, held: str) -> int:
+    """The same of the last good list, whose digest is ``held``: as it was counted when it came, else counted anew."""
+    if held == state.list_digest:
+        match state.counts:
+            case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
+                return read - sum(dropped.values())
+    return _usable(_alone(good, policy))
+
+
+def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
+    """A list without the user's."""
+    from gfwtools.compiler import compile_lists
+
+    return compile_lists(Listing("", decoded.text, policy.format))
 
 
 # ---------------------------------------------------------------- the files
 
 
-def user_lists(config: Config, files: Iterable[str]) -> list[Listing]:
-    """The user's own lists; a file that is not there is an empty one.
+@dataclass(frozen=True, slots=True)
+class UserLists:
+    """The user's own lists of a policy, read once, so that what is compiled is what the digest was taken over."""
 
-    :raises StoreError: one is there and cannot be read.
-    """
-    return read_listings(config.paths.at(file) for file in files)
+    allow: Sequence[Listing]
+    deny: Sequence[Listing]
+
+    @classmethod
+    def read(cls, config: Config, policy: PolicyConfig) -> "UserLists":
+        """As they are on disk now; a file that is not there is an empty one.
+
+        :raises StoreError: one is there and cannot be read.
+        """
+        at = config.paths.at
+        return cls(read_listings(map(at, policy.allow)), read_listings(map(at, policy.deny)))
 
 
 def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
@@ -344,15 +382,28 @@ def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
     return listings
 
 
-def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded) -> "Compiled":
-    """Compile a list with the user's as they are on disk now."""
+def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded, *, about: str | None = None) -> "Compiled":
+    """Compile a list with the user's as they are on disk now.
+
+    :param about: see :func:`gfwtools.compiler.compile_lists`.
+    :raises StoreError: one of the user's is there and cannot be read.
+    """
+    path = config.paths.list(policy.name)
+    source = str(path) if path.exists() else STARTER_NAME
+    return _compile(source, policy, decoded, UserLists.read(config, policy), about)
+
+
+def _compile(
+    source: str, policy: PolicyConfig, decoded: Decoded, own: UserLists, about: str | None = None
+) -> "Compiled":
     from gfwtools.compiler import compile_lists
 
     return compile_lists(
-        Listing(str(config.paths.list(policy.name)), decoded.text, policy.format),
-        allow=user_lists(config, policy.allow),
-        deny=user_lists(config, policy.deny),
+        Listing(source, decoded.text, policy.format),
+        allow=own.allow,
+        deny=own.deny,
         granularity=policy.granularity,
+        about=about,
     )
 
 
@@ -361,13 +412,13 @@ def is_stale(config: Config, lists: Iterable[tuple[PolicyConfig, Decoded]]) -> b
     state = store.read_state(config.paths.state)
     inputs = ""
     for policy, decoded in lists:
-        inputs = store.digest(f"{inputs} {_inputs(config, policy, decoded)}".encode())
+        inputs = store.digest(f"{inputs} {_inputs(config, policy, decoded, UserLists.read(config, policy))}".encode())
         if state.of(policy.name).inputs != inputs:
             return True
     return False
 
 
-def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded) -> str:
+def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserLists) -> str:
     """A digest over all that the files are made from, so that nothing is compiled to find that nothing is new."""
     suffix_list = bundled_path().stat()
     parts = [
@@ -377,7 +428,7 @@ def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded) -> str:
         repr((backend_of(config), config.dns.layout, config.dns.conf_dir)),
         store.digest(decoded.data),
     ]
-    parts += [listing.text for side in (policy.allow, policy.deny) for listing in user_lists(config, side)]
+    parts += [listing.text for listing in (*own.allow, *own.deny)]
     return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))
 
 
@@ -390,13 +441,9 @@ def _prepare_policy(
     before: Sequence[PolicyUpdate],
 ) -> PolicyUpdate:
     decoded = obtained.decoded
-
-    def compiler() -> "Compiled":
-        return compile_policy(config, policy, decoded)
-
     if state.inputs == inputs and _intact(config, state):
-        return PolicyUpdate(policy, obtained, state, compiler, warnings=obtained.warnings)
-    compiled = compiler()
+        return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
+    compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
     claimed = {entry.pattern for other in before for entry in other.compiled.cover}
     cover, lost = without_claimed(compiled.cover, claimed) if claimed else (compiled.cover, [])
@@ -407,7 +454,8 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.policy.seeds(), decoded, backend_of(config))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(store.read(domains_file), {entry.domain for entry in cover if entry.tunnel})
+    tunnelled = [entry.domain for entry in cover if entry.tunnel]
+    added, removed = _difference(store.read(domains_file), tunnelled)
     counts = compiled.counts()
     now = store.now()
     mirrors = dict(state.mirrors)
@@ -422,7 +470,7 @@ def _prepare_policy(
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
-        domains=sum(entry.tunnel for entry in cover),
+        domains=len(tunnelled),
         files=digests,
         effective={
             on_host(config, path): store.digest(without_comments(data))
@@ -440,7 +488,6 @@ def _prepare_policy(
         policy,
         obtained,
         new_state.remember(change),
-        lambda: compiled,
         files,
         tuple(path for path in _files_of(config, policy.name, state) if on_host(config, path) not in digests),
         added,
@@ -472,7 +519,7 @@ def _intact(config: Config, state: PolicyState) -> bool:
     )
 
 
-def _difference(before: bytes | None, new: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The domains that came and those that went, each sorted."""
+def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The domains that came and those that went, each sorted as the ``new`` ones are."""
     old = set((before or b"").decode("utf-8", "replace").split())
-    return tuple(sorted(new - old)), tuple(sorted(old - new))
+    return tuple(domain for domain in new if domain not in old), tuple(sorted(old.difference(new)))

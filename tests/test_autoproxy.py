@@ -3,9 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import lists
 
-from gfwtools.autoproxy import parse, parse_line
+from gfwtools.autoproxy import parse, parse_line, scan, scan_about
+from gfwtools.domains import Locator, Reason
 from gfwtools.rules import Anchor
+from gfwtools.suffixes import bundled
 
 HOST, URL, LOOSE, REGEX = Anchor.HOST, Anchor.URL, Anchor.LOOSE, Anchor.REGEX
 
@@ -59,6 +62,63 @@ def test_parsing_never_fails_and_the_quick_way_agrees_with_the_long_one(lines: l
     text = "\n".join(lines)
     slow = [parse_line(line, number) for number, line in enumerate(text.split("\n"), 1)]
     assert list(parse(text)) == [rule for rule in slow if rule]
+
+
+@given(lists, st.sampled_from(["registrable", "host"]))
+def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_parsing_gives(
+    text: str, granularity: str
+) -> None:
+    locator = Locator(bundled(), granularity)
+    scanned = list(scan(text))
+    for (line, found), rule in zip(scanned, parse(text), strict=True):
+        assert line == rule.line
+        if isinstance(found, str):
+            assert (rule.host, rule.anchor, rule.exception, rule.whole) == (found, Anchor.HOST, False, True)
+            target = locator.locate(rule)
+            domain = locator.block(found)
+            assert target.domains == (() if domain is None else (domain,))
+            assert target.reason is (Reason.NAME if domain is None else None)
+            assert target.wider == (domain not in (None, found))
+        else:
+            assert found == rule
+
+
+def test_a_scan_finds_the_lines_that_are_plain_blocks() -> None:
+    long = f"||{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}"
+    text = f"||a.com\n||printer.local\n{long}\n{long}d\n||1.2.3.4\n||A.com\n||a.com/\n||a..com\n||com"
+    assert [found if isinstance(found, str) else None for _, found in scan(text)] == [
+        "a.com",
+        "printer.local",
+        long[2:],
+        *[None] * 6,
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "||google",
+        "||google/a.path",
+        "|http://google:80/",
+        "@@||google^",
+        "||.google.",
+        " ||GOOGLE",
+        "||blog.google ",
+        "||a.blog.google",
+        "||Blog.Google",
+        "blog.g*",
+        "|http://b.blog.google/x",
+        r"/^https?:\/\/blog\.google\//",
+        "||ｂlog.google",
+    ],
+)
+def test_a_rule_that_may_be_about_a_domain_is_read(line: str) -> None:
+    assert len(list(scan_about(line, "blog.google"))) == 1
+
+
+@pytest.mark.parametrize("line", ["||b.google", "||blog.google.com", "|http://b.google/blog.html", "@@||google.com"])
+def test_a_rule_that_is_about_another_domain_is_passed_over(line: str) -> None:
+    assert list(scan_about(line, "blog.google")) == []
 
 
 @pytest.mark.parametrize("character", ["a", ".", "*", "|", "@", "/", "\\", "(", "[", "^", ":", " ", "-", "%", "中"])

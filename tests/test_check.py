@@ -112,6 +112,7 @@ def test_expect_decides_the_exit_code(root: Path) -> None:
 def test_before_the_first_update_the_starter_list_answers_and_says_so(tmp_path: Path) -> None:
     result = gfwtools(tmp_path, "check", "domain", "google.com")
     assert "google.com: tunnel" in result.stdout
+    assert "(starter list line " in result.stdout
     assert "gfwtools update" in result.stderr
 
 

@@ -742,8 +742,27 @@ def test_trusted_certificates_that_cannot_be_read_are_no_crash(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     (tmp_path / "list").write_bytes(LIST)
-    assert fetch([serve(good(LIST)).url, str(tmp_path / "list")], PATIENT).source == str(tmp_path / "list")
+    assert fetch(["https://mirror.example/", str(tmp_path / "list")], PATIENT).source == str(tmp_path / "list")
     assert answer("https://mirror.example/").startswith("the trusted certificates cannot be read: ")
+    assert answer(serve(redirect("https://mirror.example/")).url).startswith("the trusted certificates cannot be read")
+
+
+def test_plain_http_needs_no_certificates(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    assert fetch([serve(good(LIST)).url], PATIENT).data == LIST
+
+
+def test_a_redirect_from_http_to_https_is_verified(serve: Serve, trusted: Authority) -> None:
+    secure = serve(good(LIST), trusted.unknown())
+    assert answer(serve(redirect(secure.url)).url).startswith("the certificate is not accepted: ")
+    assert not secure.requests
+
+
+def test_a_redirect_may_set_a_cookie_that_the_next_one_wants(serve: Serve) -> None:
+    first = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nSet-Cookie: seen=1\r\nContent-Length: 0\r\n\r\n"
+    server = serve(routes(list=raw(first), b=redirect("/c"), c=good(LIST)))
+    assert fetch([server.url], PATIENT).data == LIST
+    assert [request.headers.get("cookie") for request in server.requests] == [None, "seen=1", "seen=1"]
 
 
 # ---------------------------------------------------------------- proxies
@@ -886,6 +905,19 @@ def test_a_file_is_read_without_httpx(tmp_path: Path) -> None:
         from gfwtools.fetch import fetch
         assert fetch([{str(tmp_path / "list")!r}, "https://mirror.example/"], Fetch()).data
         print(sorted({{"httpx", "httpcore", "ssl", "anyio", "asyncio"}} & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_httpx_is_imported_without_its_command_line(serve: Serve) -> None:
+    script = f"""
+        import sys
+        from gfwtools.config import Fetch
+        from gfwtools.fetch import fetch
+        assert fetch([{serve(good(LIST)).url!r}], Fetch()).data
+        print(sorted({{"httpx._main", "click", "pygments", "rich"}} & set(sys.modules)))
+        from httpx._main import main  # whoever wants it later has it
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -6,6 +6,7 @@ from matching import longest, read_conf, verdict
 from strategies import domains, lists, names
 
 import gfwtools
+from gfwtools.answer import answer
 from gfwtools.compiler import Status, compile_lists
 from gfwtools.config import PolicyConfig
 from gfwtools.formats import Listing
@@ -149,6 +150,39 @@ def test_a_redundant_rule_may_be_left_out_of_the_list(text: str, deny: list[str]
                 granularity=granularity,
             )
             assert without.cover == compiled.cover
+
+
+@given(lists, names, domains, domains, granularities)
+def test_what_is_compiled_about_a_name_says_of_it_what_the_whole_list_says(
+    text: str, name: str, allow: list[str], deny: list[str], granularity: str
+) -> None:
+    whole, part = (
+        compile_lists(
+            Listing("list", text),
+            allow=[Listing("allow", "\n".join(allow), "domains")],
+            deny=[Listing("deny", "\n".join(deny), "domains")],
+            granularity=granularity,
+            about=about,
+        )
+        for about in (None, name)
+    )
+    above = {".".join(name.split(".")[start:]) for start in range(name.count(".") + 1)}
+    assert part.policy.match(name) == whole.policy.match(name)
+    assert [e for e in part.cover if e.domain in above] == [e for e in whole.cover if e.domain in above]
+
+
+@given(lists, names, granularities)
+def test_an_answer_names_every_rule_that_gives_the_domain_that_decided(text: str, name: str, granularity: str) -> None:
+    compiled = compile_lists(Listing("list", text), granularity=granularity)
+    found = answer(name, [(PolicyConfig(), compiled)])
+    matched = found.match.matched or ""
+    assert [(rule.line, rule.text) for rule in found.rules] == [
+        (rule.line, rule.text)
+        for rule, _, target, _ in compiled.outcomes()
+        if matched.removeprefix("*.") in target.domains
+        and target.under == matched.startswith("*.")
+        and rule.exception == (found.match.reason == "exception")
+    ]
 
 
 def test_lookup_understands_any_spelling_of_a_name() -> None:

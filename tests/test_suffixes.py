@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import names
 from tldextract import TLDExtract
 
-from gfwtools.suffixes import bundled, bundled_path
+from gfwtools.suffixes import Suffixes, bundled, bundled_path
 
 EXTRACT = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True, fallback_to_snapshot=True)
 
@@ -43,6 +43,22 @@ def test_every_suffix_of_the_list_gives_what_tldextract_gives() -> None:
 def test_suffixes_in_unicode_are_found_by_their_a_labels() -> None:
     assert bundled().registrable("www.xn--55qx5d.cn") == "www.xn--55qx5d.cn"  # 公司.cn is a suffix
     assert bundled().registrable("a.www.xn--55qx5d.cn") == "www.xn--55qx5d.cn"
+
+
+UNICODE = ["公司.cn", "中国", "*.møre-og-romsdal.no", "com", "*.個人.hk", "!www.個人.hk", "!www.中国"]
+
+
+@given(st.permutations([f"{below}{rule.lstrip('*.!')}" for rule in UNICODE for below in ("", "x.", "y.x.")]))
+def test_suffixes_in_unicode_are_those_in_a_labels_whatever_is_asked_first(names: list[str]) -> None:
+    unicode, a_labels = Suffixes(UNICODE, []), Suffixes(map(_encoded, UNICODE), [])
+    for name in map(_encoded, names):
+        for question in ("is_suffix", "is_icann", "has_suffixes", "is_known", "registrable"):
+            assert getattr(unicode, question)(name) == getattr(a_labels, question)(name), (question, name)
+
+
+def _encoded(rule: str) -> str:
+    mark = rule[: len(rule) - len(rule.lstrip("*.!"))]
+    return mark + rule.removeprefix(mark).encode("idna").decode()
 
 
 def test_private_suffixes_count_and_are_told_from_icanns() -> None:

@@ -5,10 +5,16 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli import gfwtools
 from paths import FIXTURES
+
+from gfwtools import compiler
+from gfwtools.config import load
+from gfwtools.formats import Listing
+from gfwtools.update import update
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
@@ -163,6 +169,33 @@ def test_a_shrunken_list_is_accepted_with_force(tmp_path: Path) -> None:
     assert (tmp_path / VAR / "gfwlist.domains").read_text() == "google.com\n"
 
 
+def test_a_list_is_compiled_once_and_the_last_good_one_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_lists(listing: Listing, **options: Any) -> compiler.Compiled:
+        compiled.append(listing.text)
+        return original(listing, **options)
+
+    original = compiler.compile_lists
+    monkeypatch.setattr(compiler, "compile_lists", compile_lists)
+    config = load(tmp_path / "etc/gfwtools/config.toml", tmp_path)
+    later = tmp_path.with_name("later.txt")
+    later.write_text(LIST.read_text() + "||later.example\n")
+    for source in (LIST, later, later):  # the third has nothing new
+        update(config, sources=[str(source)])
+    assert compiled == [LIST.read_text(), later.read_text()]
+
+
+def test_a_list_is_measured_by_the_last_one_even_if_the_state_is_lost(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    (tmp_path / VAR / "state.json").unlink()
+    source = tmp_path.with_name("short.txt")
+    source.write_bytes(BAD["a shrunken list"][0])
+    assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+
+
 def test_a_single_bad_line_stops_nothing(tmp_path: Path) -> None:
     source = tmp_path / "list.txt"
     source.write_bytes(
@@ -291,6 +324,7 @@ PORTAL = b"".join(b"item %d\n" % number for number in range(2300)) + b"www.hotel
         bytes(range(1, 256)) * 400,
         PLAIN.replace(b"! Title", b"! Checksum: AAAA\n! Title", 1),
     ],
+    ids=range(6),  # not the data itself, which pytest puts into the environment
 )
 def test_a_page_with_a_line_that_looks_like_a_rule_is_no_list(tmp_path: Path, data: bytes) -> None:
     source = tmp_path / "page"

@@ -69,7 +69,8 @@ def domain(
             wrong = True
             continue
         if compiled is None:  # a mistyped name is told before a list is read
-            compiled = _compiled(context)
+            # Of one name alone the rules about it are enough.
+            compiled = _compiled(context, name if len(names) == 1 and "-" not in names else None)
         found = answer(name, compiled)
         failed = failed or (expect is not None and found.match.verdict != expect)
         if live:
@@ -118,8 +119,8 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
             yield name
 
 
-def _compiled(context: Context) -> "list[tuple[PolicyConfig, Compiled]]":
-    """Every policy, compiled from what is on disk now."""
+def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":
+    """Every policy, compiled from what is on disk now; only as far as it is ``about`` a name, where there is one."""
     from gfwtools.update import compile_policy, current_list, is_stale, starter_list
 
     config = context.config
@@ -134,4 +135,4 @@ def _compiled(context: Context) -> "list[tuple[PolicyConfig, Compiled]]":
         lists.append((policy, decoded))
     if not fresh and is_stale(config, lists):
         context.warn("the lists or the configuration have changed since the last update; run: gfwtools update")
-    return [(policy, compile_policy(config, policy, decoded)) for policy, decoded in lists]
+    return [(policy, compile_policy(config, policy, decoded, about=about)) for policy, decoded in lists]
