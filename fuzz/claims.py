@@ -19,6 +19,9 @@ from gfwtools.decode import Decoded, checksum, decode
 from gfwtools.domains import Locator
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
 from gfwtools.formats import FORMATS, Listing
+from gfwtools.host.boot import Init, boot_files
+from gfwtools.host.resolver_setup import ResolverFacts
+from gfwtools.host.resolver_setup import edits as resolver_edits
 from gfwtools.layout import files_of
 from gfwtools.names import to_ascii
 from gfwtools.suffixes import bundled
@@ -47,6 +50,15 @@ _KINDS = {
         rf"add element inet gfwtools {_SET} \{{ {_ADDRESS}(?:, {_ADDRESS})* \}}"
     ),
 }
+
+_INITS: tuple[Init, ...] = ("systemd", "openrc", "none")
+# What dnsmasq reads as it stands: a quotation mark, a backslash or a number sign behind a blank mean something to it.
+_PATH = r"/(?:(?! #)[^\x00-\x1f\x7f\"\\])*(?<! )"
+_SNIPPET = re.compile(
+    rf"#.*|no-resolv|bind-dynamic|dnssec|cache-size=\d+|server={_ADDRESS}(?:#\d+)?|listen-address={_ADDRESS}|"
+    rf"(?:pid-file|addn-hosts|conf-file|conf-dir)={_PATH}|trust-anchor=[.0-9A-F,]+|"
+    r"server=/use-application-dns\.net/|nameserver 127\.0\.0\.1|",
+)
 
 
 @cache
@@ -110,6 +122,9 @@ def a_list(data: bytes) -> None:
     for side in ({"deny": users}, {"allow": users}, {"deny": users, "allow": users}):
         compiled = compile_lists(Listing("list", decoded.text), **side)
         _the_account_adds_up(compiled)
+        for problem in compiled.problems:
+            assert str(problem).isprintable(), f"{problem}"
+            assert len(str(problem)) < 4096
         the_files_of(compiled, decoded)
 
 
@@ -135,6 +150,32 @@ def a_line(data: bytes) -> None:
         assert re.fullmatch(_NAME, name), f"{name!r}"
 
 
+@cache
+def _blank() -> dict[str, list[str]]:
+    """The boot files of the default configuration in each layout, by lines."""
+    return {
+        f"{init} {layout} {edit.path}": edit.data.decode().split("\n")
+        for layout in ("paired", "split")
+        for init in _INITS
+        for edit in boot_files(loads(f'[dns]\nlayout = "{layout}"'), init, "/usr/local/bin/gfwtools")
+    }
+
+
+def _the_host_gets_nothing_but_values(config: Config) -> None:
+    """Units, scripts and dnsmasq's snippet have the lines that they always have, with the values at their place."""
+    for init in _INITS:
+        for edit in boot_files(config, init, "/usr/local/bin/gfwtools"):
+            expected = _blank()[f"{init} {config.dns.layout} {edit.path}"]
+            lines = edit.data.decode().split("\n")
+            assert len(lines) == len(expected), edit.path
+            for line, blank in zip(lines, expected, strict=True):
+                assert line == blank or line.startswith(("ReadWritePaths=/etc /run ", "After=gfwtools.service ")), line
+    facts = ResolverFacts(pid_folder=True, resolvers=config.dns.resolvers, lan=config.dns.listen)
+    for edit in resolver_edits(config, facts):
+        for line in edit.data.decode().removesuffix("\n").split("\n"):
+            assert _SNIPPET.fullmatch(line), f"{edit.path}: {line!r}"
+
+
 def a_configuration(data: bytes) -> None:
     """``config.toml``: refused in words, or one whose values end up in files as nothing but values."""
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
@@ -145,6 +186,7 @@ def a_configuration(data: bytes) -> None:
         except GfwtoolsError as error:
             _one_line(error)
             return
+    _the_host_gets_nothing_but_values(config)
     decoded = decode(b"||google.com\n@@||www.google.com\n|http://85.17.73.31/\n")
     for policy in config.policies:
         compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)

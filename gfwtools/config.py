@@ -58,7 +58,8 @@ _FIRST = "gfwlist"
 _SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,22}")
 _POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 # IFNAMSIZ is 16 with the NUL; the kernel forbids '/' and blanks (dev_valid_name), and ':' names an alias.
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}")
+# "all" and "default" are no interfaces to sysctl(8), and iptables(8) takes "wg+" for whatever begins with wg.
+_INTERFACE = re.compile(r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +429,14 @@ def _path(value: object) -> str:
     return value
 
 
+def _dnsmasq_path(value: object) -> str:
+    """A path that stands in a configuration of dnsmasq, which has quotation marks and comments of its own."""
+    path = _path(value)
+    if not path.isprintable() or re.search(r"[\"\\]|\s#|\s$", path):
+        raise _Bad(f"{_show(value)} means something else to dnsmasq; give a path without quotation marks, \\ and ' #'")
+    return path
+
+
 def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
     def check_list(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
@@ -540,15 +549,15 @@ _CHECKS: dict[type, dict[str, Check]] = {
     },
     Dns: {
         "layout": _choice("paired", "split"),
-        "conf_dir": _path,
+        "conf_dir": _dnsmasq_path,
         "manager": _choice("auto", "systemd", "openrc", "command", "none"),
         "restart": _list_of(_text, 'the command as a list, ["service", "dnsmasq", "restart"]'),
-        "pid_file": _path,
+        "pid_file": _dnsmasq_path,
         "resolvers": _list_of(_upstream, 'resolvers, ["192.168.1.1"]'),
         "listen": _list_of(_address, 'addresses, ["192.168.1.1"]'),
         "canary": _boolean,
         "dnssec": _boolean,
-        "addn_hosts": _list_of(_path, 'files, ["/etc/hosts.lan"]'),
+        "addn_hosts": _list_of(_dnsmasq_path, 'files, ["/etc/hosts.lan"]'),
         "warm": _boolean,
     },
     Host: {

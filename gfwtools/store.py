@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 
@@ -102,7 +102,7 @@ def restore(before: Mapping[Path, bytes | None]) -> None:
     :raises StoreError: it could not be done.
     """
     try:
-        write_all({path: data for path, data in before.items() if data is not None})
+        write_all({path: data for path, data in before.items() if data is not None}, None)
         remove(path for path, data in before.items() if data is None)
     except StoreError as error:
         raise StoreError(f"{_reason(error)}; not every file is back as it was") from None
@@ -120,24 +120,26 @@ def remove(paths: Iterable[Path]) -> None:
             raise StoreError(f"{path}: cannot be removed: {error.strerror}") from None
 
 
-def write_all(files: Mapping[Path, bytes]) -> list[Path]:
+def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path]:
     """Put ``files`` in place, each atomically, in their order; those that are as they should be are not touched.
 
     All of them are written beside their places before the first one is renamed, so that a full disk is found out while
     nothing has changed. Folders that are missing are made. A symbolic link at a target is replaced, not followed.
 
+    :param mode: of the files; None: each keeps the mode and the owner that it has.
     :returns: the files that changed.
     :raises StoreError: with the place and the reason; what was in place before is in place again, or the message names
         the files for which that failed as well.
     """
-    changed = {path: data for path, data in files.items() if not _holds(path, data)}
+    changed = {path: data for path, data in files.items() if not _holds(path, data, mode)}
     staged: dict[Path, Path] = {}
-    previous: dict[Path, bytes | None] = {}
+    previous: dict[Path, _File | None] = {}
     try:
         for path, data in changed.items():
-            staged[path] = _stage(path, data)
+            there = _look(path) if mode is None else None
+            staged[path] = _stage(path, there._replace(data=data) if there else _File(data, mode or MODE))
         for path, temporary in staged.items():
-            previous[path] = path.read_bytes() if path.is_file() else None
+            previous[path] = _look(path)
             temporary.replace(path)
         for folder in dict.fromkeys(path.parent for path in staged):
             _sync_folder(folder)
@@ -158,7 +160,23 @@ def write_all(files: Mapping[Path, bytes]) -> list[Path]:
     return list(changed)
 
 
-def _put_back(previous: Mapping[Path, bytes | None]) -> list[Path]:
+class _File(NamedTuple):
+    """What is, or shall be, at a place."""
+
+    data: bytes
+    mode: int
+    owner: tuple[int, int] | None = None
+
+
+def _look(path: Path) -> _File | None:
+    """The regular file at ``path``, or where a link leads; None where there is none."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return _File(path.read_bytes(), stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid))
+
+
+def _put_back(previous: Mapping[Path, _File | None]) -> list[Path]:
     """Undo renames by the same means, as far as it goes; the files for which it did not."""
     stuck = []
     for path, old in previous.items():
@@ -182,30 +200,33 @@ def _place(error: OSError) -> str:
     return str(error.filename if os.path.isdir(error.filename) else Path(error.filename).parent)
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _holds(path: Path, data: bytes, mode: int | None) -> bool:
     try:
         status = path.lstat()
         return (
             stat.S_ISREG(status.st_mode)
             and status.st_size == len(data)
-            and stat.S_IMODE(status.st_mode) == MODE
+            and mode in (None, stat.S_IMODE(status.st_mode))
             and path.read_bytes() == data
         )
     except OSError:
         return False
 
 
-def _stage(path: Path, data: bytes) -> Path:
-    """A file beside ``path`` with ``data`` in it, on the disk for good."""
+def _stage(path: Path, wanted: _File) -> Path:
+    """A file beside ``path`` with what is ``wanted`` in it, on the disk for good."""
     make_folder(path.parent)
     temporary = path.parent / f"{_PREFIX}{path.name}.{os.getpid()}{_SUFFIX}"
     with suppress(FileNotFoundError):
         temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, wanted.mode & 0o600)  # nobody else reads it before it has its owner
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), MODE)  # whatever the umask says
-            file.write(data)
+            if wanted.owner and os.geteuid() == 0:
+                os.fchown(file.fileno(), *wanted.owner)
+            os.fchmod(file.fileno(), wanted.mode)  # whatever the umask says
+            file.write(wanted.data)
             file.flush()
             os.fsync(file.fileno())
     except BaseException as error:
@@ -247,17 +268,29 @@ def is_as_written(path: Path, expected: str) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write where somebody has pointed us to: through a link, into a device or a pipe, else atomically.
 
+    It is the kernel that follows a link, as for a shell's ``>``: in /tmp it does not follow those of others
+    (proc(5), protected_symlinks).
+
     :raises StoreError: it cannot be written.
     """
-    place = path.resolve()
-    if place.exists() and not place.is_file():
+    place = path
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            with place.open("wb") as file:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            if regular:
+                place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
+        if not regular:
+            with path.open("wb") as file:
                 file.write(data)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
-    else:
-        write_all({place: data})
+            return
+    except FileNotFoundError:
+        pass  # a new file; a link that leads nowhere is replaced
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    write_all({place: data})
 
 
 def replace_all(files: Mapping[Path, bytes], obsolete: Iterable[Path], last: Path) -> None:

@@ -1,12 +1,14 @@
 """The command line as a whole: help, completion, what gets imported."""
 
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from cli import gfwtools
-from paths import FIXTURES
+from paths import FIXTURES, REPO
 
 
 def imported(*args: str) -> set[str]:
@@ -65,3 +67,62 @@ def test_the_root_and_the_configuration_come_from_the_environment_too(tmp_path: 
 
     subprocess.run(program, env={**os.environ, "GFWTOOLS_ROOT": str(tmp_path)}, check=True, capture_output=True)
     assert (tmp_path / "etc/dnsmasq.d/gfwlist.conf").exists()
+
+
+# Sends this process the signal when the module is imported, by the interpreter's own report; no clock is involved.
+INTERRUPTED = """
+import os, sys
+from gfwtools.__main__ import main as entry
+number, name = int(sys.argv[1]), sys.argv[2]
+sys.addaudithook(lambda event, args: os.kill(os.getpid(), number) if (event, args[0]) == ("import", name) else None)
+sys.argv = ["gfwtools", *sys.argv[3:]]
+entry()
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["gfwtools.cli", "click", "click.core", "gfwtools.errors", "gfwtools.config", "tomllib"]
+)
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {130, -signal.SIGTERM})])
+def test_interrupted_while_it_is_being_loaded_it_ends_quietly(
+    tmp_path: Path, name: str, number: signal.Signals, codes: set[int]
+) -> None:
+    program = INTERRUPTED
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), name, "--root", str(tmp_path), "update", "--offline"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode in codes
+    assert result.stderr.strip() in ("", "gfwtools: interrupted")
+    assert not result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_commands_begin_where_that_is_seen_to() -> None:
+    scripts = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {place.partition(":")[0] for place in scripts.values()} == {"gfwtools.__main__"}
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As nohup(1) and a shell's background jobs have it."""
+    program = INTERRUPTED.replace(
+        "import os, sys", "import os, signal, sys\nfor number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)"
+    )
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                program,
+                str(int(number)),
+                "tomllib",
+                "--root",
+                str(tmp_path),
+                "update",
+                "--offline",
+            ],
+            capture_output=True,
+            check=True,
+        )

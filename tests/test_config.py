@@ -36,6 +36,20 @@ from gfwtools.errors import ConfigError
         ),
         ('[policy.gfwlist]\ninterface = "a234567890123456"', "c.toml: policy.gfwlist.interface"),
         ('[policy.gfwlist]\ninterface = ".."', "c.toml: policy.gfwlist.interface"),
+        *(
+            (f'[policy.gfwlist]\ninterface = "{name}"', "c.toml: policy.gfwlist.interface")
+            for name in ("all", "default", "wg+", "+")
+        ),
+        *(
+            (f"[dns]\n{key} = {value}", f"c.toml: dns.{key}: {shown} means something else to dnsmasq")
+            for key, value, shown in (
+                ("conf_dir", "'/etc/a #b'", "'/etc/a #b'"),
+                ("conf_dir", "'/etc/a\"b'", "'/etc/a\"b'"),
+                ("pid_file", "'/run/a\\b'", r"'/run/a\\b'"),
+                ("pid_file", "'/run/a '", "'/run/a '"),
+                ("addn_hosts", "['/etc/a\u2028b']", r"'/etc/a\u2028b'"),
+            )
+        ),
         ('[policy.gfwlist]\nupstream = ["8.8.8"]', "c.toml: policy.gfwlist.upstream: '8.8.8' is no resolver"),
         ('[policy.gfwlist]\nupstream = ["8.8.8.8#0"]', "c.toml: policy.gfwlist.upstream: '8.8.8.8#0' has a bad port"),
         ('[policy.gfwlist]\nupstream = ["8.8.8.8#65536"]', "c.toml: policy.gfwlist.upstream"),

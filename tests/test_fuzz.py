@@ -228,3 +228,39 @@ def test_a_megabyte_of_the_same_in_one_line_takes_linear_time(piece: str) -> Non
         _within_patience(f"decode {frame}", partial(decode, line.encode()))
         _within_patience(f"to_ascii {frame}", partial(to_ascii, line))
         _within_patience(f"name_in {frame}", partial(name_in, line))
+
+
+#: Lines that cost more than others do: each is a few bytes, or close to the length up to which a host is looked at.
+COSTLY = [
+    "google.*", "||docs.google.*", r"/^https?:\/\/[^\/]+blogspot\.(.*)/", "||\u4f8b\u5b50.\u4e2d\u56fd", "||" + "\u00e4." * 500,
+    "||" + "\ufdfa" * 56, "||e" + "\u0301" * 900, "@@||*.a.com", "||" + "a." * 500 + "com", "||" + "*." * 500 + "com", "||" + "google." * 140 + "*",
+    "/" + "a\\.a" * 200 + "/", "/" + "a\\." * 330 + "/", "/" + "a\\.(.*)" * 140 + "/", "/" + "google\\." * 100 + "*/", "/" + "(" * 1000 + "/",
+    "/" + "[a]" * 330 + "/", "/" + "(?=a)" * 200 + "/", "[2001:db8::1]", "1.2.3.4/24", "1.1.1.1 " + "a.b " * 250, "server=/" + "a/" * 490 + "1.1.1.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", COSTLY, ids=range(len(COSTLY)))
+def test_a_quarter_megabyte_of_costly_lines_takes_linear_time(line: str) -> None:
+    text = f"{line}\n" * (MEGABYTE // 4 // len(f"{line}\n".encode()))
+    for format in FORMATS:
+        _within_patience(format, partial(compile_lists, Listing("x", text, format)))
+    deny = [Listing("x", text, "domains")]
+    _within_patience("deny", partial(compile_lists, Listing("x", ""), deny=deny))
+
+
+def test_patterns_for_all_domains_of_a_name_do_not_fill_the_memory() -> None:
+    """Each of them stands for some 200 names; a thousand are believed, the others are in the account."""
+    text = "".join(f"||a{number}.google.*\n" for number in range(5000))
+    compiled = compile_lists(Listing("x", text), granularity="host")
+    counts = compiled.counts()
+    assert len(compiled.cover) < 300_000
+    assert counts.dropped == {"wildcard": 4000}
+    assert counts.read == 5000
+
+
+def test_a_line_of_a_hundred_thousand_names_takes_linear_time() -> None:
+    for format, line in (
+        ("hosts", "1.1.1.1" + " a.b" * 250_000 + " "),
+        ("dnsmasq", " server=/" + "a.b/" * 250_000 + "1.1.1.1"),
+    ):
+        _within_patience(format, partial(compile_lists, Listing("x", line, format)))

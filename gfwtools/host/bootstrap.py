@@ -280,7 +280,7 @@ def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
                     wanted[paths.at(file)] = USER_LISTS[kind].encode()
     before = store.snapshot(wanted)
     back.append(("configuration", lambda: store.restore(before)))
-    for path in store.write_all(wanted):
+    for path in store.write_all(wanted, None):  # a proxy's password may be in it
         say(f"wrote {path}")
 
 

@@ -170,11 +170,9 @@ def _is_still(paths: Paths, path: str, original: Original) -> bool:
 
 
 def _write(path: Path, data: bytes, like: Original) -> None:
-    """Write the file with the mode and the owner of the ``like``."""
-    store.write_all({path: data})
+    """Write the file with the mode and the owner of the ``like``; what is secret in it is so at every moment."""
+    store.write_all({path: data}, like.mode)
     try:
-        if like.mode != store.MODE:
-            path.chmod(like.mode)
         if (like.uid, like.gid) != (path.stat().st_uid, path.stat().st_gid) and os.geteuid() == 0:
             os.chown(path, like.uid, like.gid)
     except OSError as error:
@@ -215,7 +213,10 @@ def _save(paths: Paths, originals: Mapping[str, Original]) -> None:
             record_path(paths).unlink()
         return
     document = {"files": {path: _to_json(original) for path, original in originals.items()}}
-    store.write_all({record_path(paths): (json.dumps(document, indent=1) + "\n").encode()})
+    # Whoever may not read one of the files may not read it here.
+    secret = any(original.data is not None and not original.mode & 0o004 for original in originals.values())
+    mode = 0o600 if secret else store.MODE
+    store.write_all({record_path(paths): (json.dumps(document, indent=1) + "\n").encode()}, mode)
 
 
 def _to_json(original: Original) -> dict[str, Any]:

@@ -170,6 +170,7 @@ def test_somebody_flushes_a_rule_and_check_host_names_it_and_up_mends_it(lab: La
         lab.gateway.run("nft", "flush", "chain", "inet", "gfwtools", "output")
     lab.gateway.run("ip", "rule", "del", "pref", "5181")
     findings = json.loads(lab.gateway.gfwtools("check", "host", "--json", code=1).stdout)
+    assert all(set(finding) == {"name", "state", "detail", "remedy"} for finding in findings)
     bad = {finding["name"] for finding in findings if finding["state"] != "OK"}
     assert any("OUTPUT" in name or "output" in name for name in bad), bad
     assert any("5181" in name for name in bad), bad
