@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-dns bench-revisions fuzz install uninstall packages clean
+.PHONY: help run test check fix bench bench-dns bench-revisions fuzz audit test-oldest install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,17 @@ fuzz: $(DEV) ## Search for inputs that break the claims of fuzz/claims.py, FUZZ_
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python fuzz/run.py
 
+audit: ## Look up known vulnerabilities of what the package installs (pip-audit; needs pypi.org itself).
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-audit
+	@$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	@scripts/audit $(VENV)-audit/bin/pip-audit
+
+test-oldest: ## Run the unit tests with the lower bounds of pyproject.toml installed.
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-oldest
+	@scripts/oldest >$(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-oldest/constraints.txt -e '.[dev]'
+	$(VENV)-oldest/bin/python -m pytest tests --ignore=tests/e2e -n auto
+
 packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
 	@scripts/test-packages
 
@@ -63,7 +74,7 @@ uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
 	rm -f /usr/local/bin/gfwtools /usr/local/bin/gfwlist2dnsmasq
 
 clean: ## Remove what the targets above made here.
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)
