@@ -49,6 +49,7 @@ __all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lin
 
 WIDTH = 80
 NOT_READABLE = "not readable, run as root"
+UNKNOWN = "not known, see the checks below"
 #: More findings than these are counted, not shown.
 SHOWN = 8
 _LABEL = 11
@@ -235,15 +236,13 @@ def _policy(policy: PolicyConfig, state: PolicyState, backend: str, runner: Runn
     if not readable:
         return PolicyStatus(policy, state, list_age, updated_age)
     by_iptables = backend == "iptables"
-    return PolicyStatus(
-        policy,
-        state,
-        list_age,
-        updated_age,
-        sets=_ipsets(policy, runner) if by_iptables else _nft_sets(policy, runner),
-        marked=_marked(policy, _iptables_counters(runner) if by_iptables else _nft_counters(runner)),
-        tunnel=_tunnel(policy.interface, runner),
-    )
+    sets = marked = None
+    # What a tool is missing for is not known; that is not to say that it is not there.
+    if all(map(runner.has, ("ipset", "iptables") if by_iptables else ("nft",))):
+        sets = _ipsets(policy, runner) if by_iptables else _nft_sets(policy, runner)
+        marked = _marked(policy, _iptables_counters(runner) if by_iptables else _nft_counters(runner))
+    tunnel = _tunnel(policy.interface, runner) if runner.has("ip") else None
+    return PolicyStatus(policy, state, list_age, updated_age, sets, marked, tunnel)
 
 
 def _ipsets(policy: PolicyConfig, runner: Runner) -> tuple[tuple[str, int | None], ...]:
@@ -384,11 +383,16 @@ def _kernel_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
         return []
     if not seen.readable:
         return [("sets", NOT_READABLE), ("marked", NOT_READABLE), ("tunnel", NOT_READABLE)]
-    sets = ", ".join(f"{name} {'missing' if size is None else f'{size:,}'}" for name, size in found.sets or ())
-    marked = "no rule marks; run: gfwtools up"
+    sets = marked = UNKNOWN
+    if found.sets is not None:
+        sets = ", ".join(f"{name} {'missing' if size is None else f'{size:,}'}" for name, size in found.sets)
+        marked = "no rule marks; run: gfwtools up"
     if found.marked:
         marked = f"{found.marked.packets:,} packets, {_size(found.marked.bytes)}"
-    return [("sets", sets), ("marked", marked), ("tunnel", _tunnel_words(found.policy.interface, found.tunnel))]
+    tunnel = _tunnel_words(found.policy.interface, found.tunnel)
+    if found.tunnel is None and seen.findings is None:
+        tunnel = UNKNOWN
+    return [("sets", sets), ("marked", marked), ("tunnel", tunnel)]
 
 
 def _tunnel_words(name: str, tunnel: Tunnel | None) -> str:

@@ -10,9 +10,12 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gfwtools.config import Address
@@ -24,6 +27,10 @@ __all__ = ["TABLE", "Event", "Packet", "legacy_note", "packets", "parse", "rules
 TABLE = "inet gfwtools_trace"
 #: Seconds after which a packet that nothing more is heard of is taken to have come to its end.
 SILENCE = 0.5
+#: Seconds that nft and its guard have to start.
+START = 5.0
+# netlink(7), NETLINK_NETFILTER, and its group NFNLGRP_NFTRACE, the ninth.
+_NETFILTER, _TRACE_GROUP = "12", 1 << 8
 #: Trace events are copied through a socket of limited size: a download must not push the first packets out of it.
 RATE = "limit rate 500/second burst 500 packets"
 
@@ -313,53 +320,84 @@ def trace(
     if not runner.has("nft"):
         raise HostError("nft: no such program; install nftables")
     first: dict[tuple[bool, str, str, str], Packet] = {}
-    try:
+    with _monitor() as monitor:
         runner.change(Command(("nft", "-f", "-"), rules(addresses)))
-        for packet in packets(_events(seconds, ready), addresses):
+        for packet in packets(_events(monitor, seconds, ready), addresses):
             known = first.setdefault(packet.flow, packet)
             if known is packet:
                 yield packet
             else:
                 known.repeated += 1
+
+
+@contextmanager
+def _monitor() -> Iterator[subprocess.Popen[bytes]]:
+    """``nft monitor trace`` on the standard output of its guard; when this ends, or this process does, the table goes.
+
+    :raises HostError: the table could not be removed.
+    """
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    others = _listeners()
+    guard = subprocess.Popen(
+        # Isolated, and without site packages: it is there in 20 ms.
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("trace_guard.py")), TABLE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": path},
+        start_new_session=True,
+    )
+    try:
+        _wait_for(guard, others)
+        yield guard
     finally:
-        # A second Ctrl-C must not reach this, nor the nft that does it: what is blocked is inherited (execve(2)).
+        # A second Ctrl-C must not reach this.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
-            runner.change(Command(("nft", "-f", "-"), f"add table {TABLE}\ndelete table {TABLE}\n"))
+            _, message = guard.communicate()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if guard.returncode:
+        raise HostError(f"nft delete table {TABLE}: {message.decode('utf-8', 'replace').strip()}")
 
 
-def _events(seconds: float, ready: Callable[[], None]) -> Iterator[Event | None]:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
-    monitor = subprocess.Popen(
-        ["nft", "monitor", "trace"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path}
-    )
+def _wait_for(guard: subprocess.Popen[bytes], others: set[str]) -> None:
+    """Until nft listens, of which it says nothing itself."""
+    assert guard.stdout is not None
+    deadline = time.monotonic() + START
+    while _listeners() <= others and time.monotonic() < deadline:
+        if select.select([guard.stdout], [], [], 0.01)[0]:
+            return  # it speaks already, or it has ended
+
+
+def _listeners() -> set[str]:
+    """The netlink sockets of this network namespace that get trace events, by their port."""
+    rows = [line.split()[1:4] for line in Path("/proc/self/net/netlink").read_text().splitlines()[1:]]
+    return {port for protocol, port, groups in rows if protocol == _NETFILTER and int(groups, 16) & _TRACE_GROUP}
+
+
+def _events(monitor: subprocess.Popen[bytes], seconds: float, ready: Callable[[], None]) -> Iterator[Event | None]:
+    assert monitor.stdout is not None
+    rest = _read(monitor) if select.select([monitor.stdout], [], [], 0)[0] else b""
+    ready()
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([monitor.stdout], [], [], min(left, SILENCE))[0]:
+            yield None
+            continue
+        *lines, rest = (rest + _read(monitor)).split(b"\n")
+        for line in lines:
+            event = parse(line.decode("utf-8", "replace"))
+            if event:
+                yield event
+
+
+def _read(monitor: subprocess.Popen[bytes]) -> bytes:
     assert monitor.stdout is not None
     assert monitor.stderr is not None
-    try:
-        # nft says nothing when it listens: it does a few milliseconds after it was started.
-        time.sleep(0.2)
-        if monitor.poll() is not None:
-            message = monitor.stderr.read().decode("utf-8", "replace").strip()
-            raise HostError(f"nft monitor trace: {message or 'it ended at once'}")
-        ready()
-        deadline = time.monotonic() + seconds
-        rest = b""
-        while (left := deadline - time.monotonic()) > 0:
-            if not select.select([monitor.stdout], [], [], min(left, SILENCE))[0]:
-                yield None
-                continue
-            data = os.read(monitor.stdout.fileno(), 65536)
-            if not data:
-                break
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                event = parse(line.decode("utf-8", "replace"))
-                if event:
-                    yield event
-    finally:
-        monitor.kill()
-        monitor.wait()
-        monitor.stdout.close()
-        monitor.stderr.close()
+    data = os.read(monitor.stdout.fileno(), 65536)
+    if not data:
+        told = select.select([monitor.stderr], [], [], 0)[0]
+        message = os.read(monitor.stderr.fileno(), 4096).decode("utf-8", "replace").strip() if told else ""
+        raise HostError(f"nft monitor trace: {message or 'it has ended'}")
+    return data

@@ -6,6 +6,7 @@ answered for the name once. What was answered is kept in a file, by which the ne
 
 import asyncio
 import json
+import random
 import signal
 import socket
 import time
@@ -14,17 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gfwtools import store
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.errors import ResolverError
+from gfwtools.errors import ResolverError, StoreError
+from gfwtools.live import wire
+from gfwtools.live.dns import Kind
 from gfwtools.resolver import Daemon, daemon_of
-
-if TYPE_CHECKING:
-    import dns.message
-    import dns.name
-    import dns.rdatatype
 
 __all__ = ["QPS", "Warming", "names_of", "warm"]
 
@@ -64,6 +62,8 @@ class Warming:
     seconds: float = 0.0
     stopped: str = ""
     """Why it ended before its time; empty where it did not."""
+    unsaved: str = ""
+    """Why what was answered could not be kept for the next run; the sets are filled all the same."""
 
     @property
     def failed(self) -> int:
@@ -88,6 +88,7 @@ class Warming:
             "addresses": self.addresses,
             "seconds": round(self.seconds, 3),
             "stopped": self.stopped or None,
+            "unsaved": self.unsaved or None,
         }
 
 
@@ -111,23 +112,27 @@ def warm(
     sets_made: float = 0.0,
     progress: Progress = lambda done, total: None,
 ) -> Warming:
-    """Ask for the domains of ``policy``. SIGINT and SIGTERM end it early, and what was answered is kept.
+    """Ask for the domains of ``policy``. SIGINT, SIGTERM and SIGHUP end it early, and what was answered is kept.
 
     :param limit: ask for so many names only; the next run goes on with those after them.
     :param qps: so many questions a second, at most.
     :param again: also ask for names that were asked for within the last hour.
     :param sets_made: when the sets were made, in seconds of CLOCK_BOOTTIME: an answer from before fills no set.
     :raises ResolverError: dnsmasq does not answer, or there is no list yet.
-    :raises StoreError: the file cannot be read or written.
+    :raises StoreError: the file cannot be read. One that cannot be written is :attr:`Warming.unsaved`.
     """
     data = store.read(config.paths.domains(policy.name))
     if data is None:
-        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file; run: gfwtools update --reload")
+        from gfwtools.live.plumbing import is_wired
+
+        remedy = "update --reload" if is_wired(config) else f"bootstrap --interface {policy.interface}"
+        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file; run: gfwtools {remedy}")
     path = config.paths.warm(policy.name)
     daemon = daemon_of(config)
     with store.lock(config.paths.state_dir / "warm.lock", wait=1.0):
         known = {} if again else _fresh(path, sets_made)
-        wanted = list(names_of(data.decode("ascii", "replace").split()))
+        is_free = _exceptions(config, policy)
+        wanted = [name for name in names_of(data.decode("ascii", "replace").split()) if not is_free(name)]
         todo = [name for name in wanted if name not in known][:limit]
         if todo and not daemon.is_up():
             raise ResolverError(f"dnsmasq: nobody answers at {daemon}; see: gfwtools check host")
@@ -138,6 +143,17 @@ def warm(
         asyncio.run(run.all(todo))
         found.seconds = time.monotonic() - started
     return found
+
+
+def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
+    """Whether a name goes directly: the www. of a tunnelled domain does where an exception or the user says so."""
+    from gfwtools.update import compile_policy, current_list
+
+    decoded = current_list(config, policy)
+    if decoded is None:
+        return lambda name: False
+    lookup = compile_policy(config, policy, decoded).policy.match
+    return lambda name: lookup(name).verdict == "direct"
 
 
 def _fresh(path: Path, sets_made: float) -> dict[str, list[str]]:
@@ -151,8 +167,9 @@ def _fresh(path: Path, sets_made: float) -> dict[str, list[str]]:
         return {}
     try:
         document = json.loads(data)
-        return {str(name): [str(ip_address(text)) for text in addresses] for name, addresses in document.items()}
-    except (ValueError, TypeError, AttributeError):
+        # A number is an address for ip_address(), and none for us.
+        return {str(name): [str(ip_address(str(text))) for text in found] for name, found in document.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}  # damaged; it is written anew
 
 
@@ -183,7 +200,9 @@ class _Run:
             self.found.stopped = signal.Signals(number).name
             asking.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup, or a job in the background
+                continue
             with suppress(RuntimeError, ValueError):  # not the main thread: its owner takes care of signals
                 loop.add_signal_handler(number, stop, number)
         self.saved = self.next_turn = time.monotonic()
@@ -247,57 +266,62 @@ class _Run:
 
         :raises _NoAnswer: one of the two questions had none.
         """
-        import dns.exception
-        import dns.name
         import dns.rcode
-        import dns.rdatatype
 
         addresses: list[str] = []
-        try:
-            parsed = dns.name.from_text(name)
-        except (dns.exception.DNSException, UnicodeError):
-            raise _NoAnswer("no name") from None
-        for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            answer = await self._ask(parsed, kind, sock)
-            addresses += [record.address for rrset in answer.answer if rrset.rdtype == kind for record in rrset]
-            if answer.rcode() == dns.rcode.NXDOMAIN:
+        kinds: tuple[Kind, ...] = ("A", "AAAA")
+        for kind in kinds:
+            answer = await self._ask(name, kind, sock)
+            addresses += answer.addresses
+            if answer.rcode == dns.rcode.NXDOMAIN:
                 break  # there is no record of any type (RFC 8020)
         return addresses
 
-    async def _ask(self, name: "dns.name.Name", kind: "dns.rdatatype.RdataType", sock: Any) -> "dns.message.Message":
+    async def _ask(self, name: str, kind: Kind, sock: Any) -> wire.Reply:
         """One question, twice where it has to be.
 
         :raises _NoAnswer: no usable answer came.
         """
-        import dns.asyncquery
-        import dns.exception
-        import dns.flags
-        import dns.message
         import dns.rcode
 
         reason = ""
-        where, port = self.daemon.address, self.daemon.port
         for timeout in TIMEOUTS:
             await self._turn()
-            # Another number each time: what was late for the question before is told from this one's answer.
-            query = dns.message.make_query(name, kind)
             try:
-                answer = await dns.asyncquery.udp(
-                    query, where, timeout, port, sock=sock, ignore_unexpected=True, ignore_errors=True
-                )
-                if answer.flags & dns.flags.TC:  # the rest of the addresses belongs into the set as well
-                    answer = await dns.asyncquery.tcp(query, where, timeout, port)
-            except dns.exception.Timeout:
-                reason = "no answer"
-            except (dns.exception.DNSException, OSError, EOFError) as error:
-                reason = str(error) or type(error).__name__
-            else:
-                if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                # Another number each time: what was late for the question before is told from this one's answer.
+                asked = wire.question(random.getrandbits(16), name, kind)
+                async with asyncio.timeout(timeout):
+                    answer = await self._exchange(asked, kind, sock)
+                if answer.rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     return answer
-                reason = dns.rcode.to_text(answer.rcode())
+                reason = dns.rcode.to_text(dns.rcode.Rcode.make(answer.rcode))
                 # REFUSED: too many are on their way (dnsmasq(8), --dns-forward-max).
                 await asyncio.sleep(timeout / 5)
+            except TimeoutError:
+                reason = "no answer"
+            except (OSError, EOFError) as error:
+                reason = str(error) or type(error).__name__
+            except ValueError:
+                raise _NoAnswer("no name") from None
         raise _NoAnswer(reason)
+
+    async def _exchange(self, asked: bytes, kind: Kind, sock: Any) -> wire.Reply:
+        """Send a question, and wait for its answer."""
+        where = self.daemon.address, self.daemon.port
+        await sock.sendto(asked, where, None)
+        answer = None
+        while answer is None:
+            data, _ = await sock.recvfrom(65535, None)
+            answer = wire.reply(data, asked, kind)
+        if answer.truncated:  # the rest of the addresses belongs into the set as well
+            reader, writer = await asyncio.open_connection(*where)
+            try:
+                writer.write(len(asked).to_bytes(2) + asked)
+                data = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            finally:
+                writer.close()
+            answer = wire.reply(data, asked, kind) or answer
+        return answer
 
     async def _turn(self) -> None:
         """Wait until the rate allows one more question. A pause is made up for, up to half a second."""
@@ -309,5 +333,9 @@ class _Run:
 
     def _save(self) -> None:
         text = json.dumps(self.known, indent=0, separators=(",", ":"))
-        store.write_all({self.path: f"{text}\n".encode()})
+        try:
+            store.write_all({self.path: f"{text}\n".encode()})
+            self.found.unsaved = ""
+        except StoreError as error:  # a full disk: the sets are filled all the same
+            self.found.unsaved = str(error)
         self.saved = time.monotonic()

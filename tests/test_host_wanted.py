@@ -286,6 +286,16 @@ def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> N
     assert found.seeds == {"gfwlist": (ip_network("8.8.8.8/32"),)}
 
 
+def test_a_wireguard_that_cannot_be_asked_for_its_endpoints_is_an_error_and_none_is_forgotten(tmp_path: Path) -> None:
+    answers = {
+        **WORKS,
+        ("ip", "-j", "address", "show", "dev", "wg0"): '[{"ifname":"wg0","flags":["UP"],"mtu":1420}]',
+        ("ip", "-d", "-j", "link", "show", "dev", "wg0"): '[{"linkinfo":{"info_kind":"wireguard"}}]',
+    }
+    with pytest.raises(HostError, match="wg: no such program; install wireguard-tools"):
+        read_facts(replace(ONE, root=tmp_path), Recorder(answers, BOTH - {"wg"}))
+
+
 def test_policies_of_a_configuration_file_stand_side_by_side() -> None:
     config = loads('[policy.gfwlist]\n[policy.work]\ninterface = "wg1"\n')
     state = wanted(config, facts(WG0, WG1))

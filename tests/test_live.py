@@ -23,7 +23,7 @@ from gfwtools.live.address import names_of, parse_address
 from gfwtools.live.dns import Kind, Reply, ask, compare, words
 from gfwtools.live.link import hang
 from gfwtools.live.plumbing import earlier, parse_netstat
-from gfwtools.live.probe import Lookup, answer_link
+from gfwtools.live.probe import Lookup, _asked, _way, answer_link
 from gfwtools.policy import Match
 from gfwtools.resolver import Daemon
 
@@ -156,6 +156,37 @@ def test_answers_are_shown_with_their_aliases_and_ttl() -> None:
     assert shown == "A 198.51.100.1 by cdn.example (TTL 60); AAAA NXDOMAIN"
 
 
+def asked(monkeypatch: pytest.MonkeyPatch, *counts: int | None) -> int | None:
+    """What is made of the upstream's counts, one before and one after each question; None for no answer."""
+    left = iter(counts)
+
+    def queries(self: Daemon) -> dict[str, int]:
+        count = next(left)
+        return {} if count is None else {"8.8.8.8#53": count}
+
+    monkeypatch.setattr(Daemon, "queries", queries)
+    monkeypatch.setattr("gfwtools.live.dns.poke", lambda *args: None)
+    return _asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
+
+
+def test_one_question_that_is_lost_is_no_proof_that_dnsmasq_asks_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(monkeypatch, 7, 8) == 1
+    assert asked(monkeypatch, 7, 7, 7, 8) == 1
+    assert asked(monkeypatch, 900, 0, 0, 1) == 1  # it has started anew meanwhile
+    assert asked(monkeypatch, 7, 7, 7, 7, 7, 7) == 0
+
+
+def test_a_dnsmasq_that_does_not_tell_whom_it_asks_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(monkeypatch, None) is None
+    assert asked(monkeypatch, 7, None) is None
+
+
+def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
+    found = Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY)
+    link = _way(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
+    assert (link.state, link.found) == (LinkState.UNKNOWN, "ip: no such program; install iproute2")
+
+
 # ---------------------------------------------------------------- the kernel
 
 
@@ -210,6 +241,38 @@ def test_names_come_from_the_warm_up_and_from_dnsmasqs_log(tmp_path: Path) -> No
     broken.write_text("{")
     found = names_of([ONE, TWO], [warm, log, broken, tmp_path / "missing.json"])
     assert found == {ONE: ["a.example", "b.example", "d.example"], TWO: ["b.example", "e.example"]}
+
+
+def test_a_file_of_the_warm_up_that_is_nested_without_end_has_no_names(tmp_path: Path) -> None:
+    (tmp_path / "gfwlist.warm.json").write_text('{"a":' * 5000)
+    assert names_of([ONE], [tmp_path / "gfwlist.warm.json"]) == {ONE: []}
+
+
+def test_the_object_of_an_address_and_what_is_said_on_a_host_that_was_never_bootstrapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {
+        ("ipset", "list", "-n"): "",
+        ("ip", "-j", "route", "get", str(ONE)): '[{"gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]',
+    }
+    tools = frozenset({"ip", "ipset", "iptables-save", "iptables-restore"})
+    monkeypatch.setattr("gfwtools.host.run.System", lambda: Recorder(answers, tools))
+    result = CliRunner().invoke(ip, [str(ONE), "--json"], obj=Context(None, tmp_path, 0))
+    assert result.exit_code == 0
+    assert "was never bootstrapped; run: gfwtools bootstrap --interface wg0" in result.stderr
+    assert json.loads(result.stdout) == {
+        "address": str(ONE),
+        "policy": None,
+        "sets": [],
+        "direct_sets": [],
+        "names": [],
+        "mark": None,
+        "device": "wan0",
+        "source": "203.0.113.2",
+        "gateway": "203.0.113.1",
+        "error": None,
+        "ok": True,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.2.3", "1.2.3.0/24", "fe80::1%eth0", "google.com", "1.2.3.4:80"])

@@ -1,9 +1,14 @@
 """``status`` fits on a screen, says what it could not read, and its JSON has the documented shape."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +20,7 @@ import pytest
 from cli import gfwtools
 
 from gfwtools import store
+from gfwtools.cli.status import fitting
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.host.check import Finding
 from gfwtools.host.plan import State
@@ -217,8 +223,9 @@ def test_the_counters_of_the_policys_own_mark_are_added_up_over_both_families() 
         ("wg", "show", "wg0", "transfer"): "KEY=\t1452\t1876\nOTHER=\t8\t24\n",
         ("wg", "show", "wg0", "latest-handshakes"): f"KEY=\t{int(time.time()) - 30}\n",
     }
+    tools = frozenset({"ip", "ipset", "iptables"})
     config = Config(host=replace(Config().host, backend="iptables"), root=Path("/nonexistent"))
-    (policy,) = status(config, Recorder(answers), root=True).policies
+    (policy,) = status(config, Recorder(answers, tools), root=True).policies
     assert policy.marked == Marked(20, 1737)
     assert policy.sets == (("gfwlist", 3), ("gfwlist6", None), ("gfwlist_direct", None))
     assert policy.tunnel is not None
@@ -234,12 +241,52 @@ def test_with_nftables_the_counters_and_the_sets_of_the_policy_are_told() -> Non
         ("nft", "list", "chain", "inet", "gfwtools", "GFWLIST"): NFTABLES,
     }
     config = Config(host=replace(Config().host, backend="nftables"), root=Path("/nonexistent"))
-    seen = status(config, Recorder(answers), root=True)
+    seen = status(config, Recorder(answers, frozenset({"ip", "nft"})), root=True)
     (policy,) = seen.policies
     assert policy.marked == Marked(15, 1100)
     assert policy.sets is not None
     assert dict(policy.sets)["gfwlist4"] == 2
     assert dict(policy.sets)["gfwlist6"] == 0
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_path: Path, backend: Any) -> None:
+    (tmp_path / "etc/dnsmasq.d").mkdir(parents=True)
+    (tmp_path / "etc/dnsmasq.d" / SNIPPET).touch()
+    seen = status(Config(host=replace(Config().host, backend=backend), root=tmp_path), Recorder(), root=True)
+    assert (seen.policies[0].sets, seen.policies[0].marked, seen.policies[0].tunnel) == (None, None, None)
+    text = "\n".join(lines(seen))
+    assert text.count("not known, see the checks below") == 3
+    assert "ip: no such program; install iproute2" in text
+
+
+def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
+    updated(tmp_path, datetime.now(UTC))
+    state = store.read_state(tmp_path / "var/lib/gfwtools/state.json")
+    evil = replace(state.of("gfwlist"), list_date="\x1b[2J", history=(replace(change(1), source="\x1b[2J"),))
+    store.write_state(tmp_path / "var/lib/gfwtools/state.json", store.State({"gfwlist": evil}))
+    assert "\x1b" not in gfwtools(tmp_path, "status").stdout + gfwtools(tmp_path, "status", "--history").stdout
+
+
+def test_a_screen_that_is_too_low_says_how_much_is_left_out() -> None:
+    text = [str(number) for number in range(30)]
+    assert fitting(text, 30) == text
+    assert fitting(text, 24) == [*text[:23], "and 7 more lines; see: gfwtools status"]
+
+
+def test_on_a_narrow_terminal_no_line_is_wider(tmp_path: Path) -> None:
+    updated(tmp_path, datetime.now(UTC))
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 44, 0, 0))
+    argv = [sys.executable, "-m", "gfwtools", "--root", str(tmp_path), "status"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment["TERM"] = "xterm"
+    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=terminal, check=True, timeout=30, env=environment)
+    os.close(terminal)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", os.read(master, 65536).decode()).splitlines()
+    os.close(master)
+    assert max(map(len, shown)) <= 44
+    assert any(line.startswith("domains") for line in shown)
 
 
 def test_a_run_that_found_nothing_new_and_one_that_failed_are_told_with_their_time(tmp_path: Path) -> None:

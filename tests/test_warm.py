@@ -21,9 +21,13 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 from cli import gfwtools
+from click.testing import CliRunner
 
+from gfwtools.cli import Context
+from gfwtools.cli.warm import warm as command
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.errors import ResolverError
+from gfwtools.errors import ResolverError, StoreError
+from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.warm import names_of, warm
 
 POLICY = PolicyConfig()
@@ -38,10 +42,24 @@ class Resolver:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self._serve_tcp, daemon=True).start()
 
     def close(self) -> None:
         self._socket.close()
+        self._listener.close()
+
+    def _serve_tcp(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                with self._listener.accept()[0] as connection:
+                    query = dns.message.from_wire(connection.recv(4096)[2:])
+                    answer = dns.message.make_response(query)
+                    kind = dns.rdatatype.to_text(query.question[0].rdtype)
+                    texts = [f"198.51.100.{n}" if kind == "A" else f"2001:db8::{n}" for n in range(1, 101)]
+                    answer.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", kind, *texts))
+                    connection.sendall(answer.to_wire(prepend_length=True))
 
     def _serve(self) -> None:
         with suppress(OSError):  # it was closed
@@ -63,6 +81,8 @@ class Resolver:
             answer.set_rcode(dns.rcode.SERVFAIL)
         elif how == "gone" or (how == "bare" and name.startswith("www.")):
             answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif how == "large":
+            answer.flags |= dns.flags.TC
         elif how != "empty" and kind in ("A", "AAAA"):
             text = "198.51.100.7" if kind == "A" else "2001:db8::7"
             answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, text))
@@ -109,6 +129,14 @@ def test_no_name_is_asked_for_twice() -> None:
     assert list(names_of(["a.example", "www.a.example", "b.example"])) == names
 
 
+def test_the_www_of_a_domain_that_is_an_exception_is_not_asked_for(root: Path, resolver: Resolver) -> None:
+    (root / "list.txt").write_text("[AutoProxy]\n||one.example\n||two.example\n@@||www.one.example\n")
+    gfwtools(root, "update", "--source", str(root / "list.txt"))
+    assert warm(Config(root=root), POLICY).answered == 3
+    assert resolver.asked["www.two.example", "A"] == 1
+    assert resolver.asked["www.one.example", "A"] == 0
+
+
 def test_a_name_without_an_address_is_empty_and_one_with_an_error_has_failed(root: Path, resolver: Resolver) -> None:
     config = domains(root, "bare.example", "broken.example", "empty.example", "gone.example")
     found = warm(config, POLICY)
@@ -123,6 +151,12 @@ def test_a_name_without_an_address_is_empty_and_one_with_an_error_has_failed(roo
 def test_an_answer_that_is_lost_is_asked_for_again(root: Path) -> None:
     found = warm(domains(root, *(f"lossy.{number}.example" for number in range(20))), POLICY)
     assert (found.answered, found.failed) == (40, 0)
+
+
+def test_what_does_not_fit_into_a_datagram_is_asked_for_by_tcp(root: Path) -> None:
+    config = domains(root, "large.example")
+    assert warm(config, POLICY).answered == 2
+    assert len(answers(config)["large.example"]) == 200
 
 
 def test_a_name_that_nobody_answers_for_costs_two_seconds_a_round(root: Path) -> None:
@@ -141,8 +175,27 @@ def test_where_nobody_answers_at_all_it_says_so(root: Path, resolver: Resolver) 
 
 
 def test_without_a_list_it_says_what_to_run(root: Path) -> None:
-    with pytest.raises(ResolverError, match="gfwtools update"):
+    with pytest.raises(ResolverError, match="gfwtools bootstrap --interface wg0"):
         warm(Config(root=root), POLICY)
+    (root / "etc/dnsmasq.d").mkdir()
+    (root / "etc/dnsmasq.d" / SNIPPET).touch()
+    with pytest.raises(ResolverError, match="gfwtools update --reload"):
+        warm(Config(root=root), POLICY)
+
+
+def test_on_a_full_disk_it_asks_all_the_same_and_says_that_nothing_is_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(files: object) -> None:
+        raise StoreError("No space left on device")
+
+    monkeypatch.setattr("gfwtools.warm.store.write_all", full)
+    monkeypatch.setattr("gfwtools.warm.SAVE_EVERY", 0)
+    domains(root, "one.example", "two.example")
+    result = CliRunner().invoke(command, [], obj=Context(None, root, 0))
+    assert result.exit_code == 0
+    assert "gfwlist: 4 answered, 0 without an address, 0 failed" in result.output
+    assert "the next run does not go on where this one ended: No space left on device" in result.output
 
 
 def test_the_next_run_goes_on_where_the_limit_was(root: Path) -> None:
@@ -163,7 +216,9 @@ def test_answers_of_an_hour_ago_and_from_before_the_sets_are_asked_for_again(roo
     assert warm(config, POLICY).answered == 2
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"one.example": 7}', '{"one.example": ["x"]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"a":' * 5000, "{", '{"one.example": 7}', '{"one.example": ["x"]}', '{"one.example": [1]}']
+)
 def test_a_damaged_file_is_written_anew(root: Path, text: str) -> None:
     config = domains(root, "one.example")
     config.paths.warm(POLICY.name).write_text(text)
@@ -176,7 +231,7 @@ def test_the_rate_is_kept(root: Path) -> None:
     assert 0.6 <= found.seconds < 3
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_it_can_be_interrupted_and_keeps_what_it_has(root: Path, number: int, code: int) -> None:
     config = domains(root, *(f"{number}.example" for number in range(500)))
     argv = [sys.executable, "-m", "gfwtools", "--root", str(root), "warm", "--qps", "200", "--json"]
@@ -185,6 +240,7 @@ def test_it_can_be_interrupted_and_keeps_what_it_has(root: Path, number: int, co
     child.send_signal(number)
     output, errors = child.communicate(timeout=10)
     assert child.returncode == code, errors
+    assert errors == ""
     (found,) = json.loads(output)
     assert found["answered"] > 0
     assert found["left"] == 1000 - found["answered"]
@@ -197,9 +253,10 @@ def test_the_json_has_the_documented_shape(root: Path) -> None:
     domains(root, "one.example")
     (found,) = json.loads(gfwtools(root, "warm", "--json").stdout)
     numbers = ["total", "skipped", "answered", "empty", "failed", "left", "addresses"]
-    assert set(found) == {"policy", "failures", "seconds", "stopped", *numbers}
+    assert set(found) == {"policy", "failures", "seconds", "stopped", "unsaved", *numbers}
     assert all(isinstance(found[key], int) for key in numbers)
     assert found["stopped"] is None
+    assert found["unsaved"] is None
 
 
 def test_the_summary_is_plain_text_in_a_pipe(root: Path) -> None:

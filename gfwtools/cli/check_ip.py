@@ -30,11 +30,15 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
     """
     from gfwtools.host.run import System
     from gfwtools.live.address import parse_address, report
+    from gfwtools.live.plumbing import is_wired
 
     try:
         reports = list(report(map(parse_address, addresses), context.config, System()))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if not is_wired(context.config) and not any(found.sets for found in reports):
+        interface = context.config.policies[0].interface
+        context.warn(f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}")
     for found in reports:
         if as_json:
             import json

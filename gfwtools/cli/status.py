@@ -41,8 +41,9 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
       gfwtools status --history
       gfwtools status --json | jq '.policies[0].domains'
     """
+    from gfwtools.cli.text import printable
     from gfwtools.host.run import System
-    from gfwtools.status import history_lines, lines
+    from gfwtools.status import WIDTH, history_lines, lines
     from gfwtools.status import status as look
 
     runner = System()
@@ -50,8 +51,11 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
     def seen() -> "Status":
         return look(context.config, runner)
 
-    def words(found: "Status") -> list[str]:
-        return history_lines(found.policies) if history else lines(found)
+    def words(width: int = WIDTH) -> list[str]:
+        found = seen()
+        text = history_lines(found.policies) if history else lines(found, min(width, WIDTH))
+        # A list's date and a mirror's message are somebody else's text.
+        return [printable(line) for line in text]
 
     if as_json:
         import json
@@ -60,12 +64,12 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
             click.echo(json.dumps(seen().to_json(), indent=None if watch else 1, ensure_ascii=False))
 
     elif sys.stdout.isatty():
-        _on_terminal(lambda: words(seen()), watch=watch)
+        _on_terminal(words, watch=watch)
         return
     else:
 
         def say() -> None:
-            click.echo("\n".join(words(seen())) + ("\n" if watch else ""))
+            click.echo("\n".join(words()) + ("\n" if watch else ""))
 
     say()
     while watch:
@@ -74,19 +78,36 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
         say()
 
 
-def _on_terminal(words: Callable[[], list[str]], *, watch: bool) -> None:
+def _on_terminal(words: Callable[[int], list[str]], *, watch: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(highlight=False)
     if not watch:
-        console.print(_coloured(words()), soft_wrap=True)
+        console.print(_coloured(words(_width(console.width))), soft_wrap=True)
         return
-    with Live(_coloured(words()), console=console, auto_refresh=False, screen=True) as live:
+
+    def screen() -> "Text":
+        return _coloured(fitting(words(_width(console.width)), console.height))
+
+    with Live(screen(), console=console, auto_refresh=False, screen=True) as live:
         while True:
             live.refresh()
             time.sleep(INTERVAL)
-            live.update(_coloured(words()))
+            live.update(screen())
+
+
+def _width(columns: int) -> int:
+    """The terminal's, unless it is too narrow for labels and words side by side."""
+    return max(columns, 40)
+
+
+def fitting(lines: list[str], height: int) -> list[str]:
+    """The lines that a screen has room for; the last one tells of those that are left out."""
+    if len(lines) <= height:
+        return lines
+    shown = lines[: max(height, 1) - 1]
+    return [*shown, f"and {len(lines) - len(shown)} more lines; see: gfwtools status"]
 
 
 def _coloured(lines: list[str]) -> "Text":

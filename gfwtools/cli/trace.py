@@ -16,7 +16,14 @@ __all__ = ["trace"]
 
 @click.command(short_help="Follow the packets to and from an address through netfilter.")
 @click.argument("target", metavar="NAME|ADDRESS")
-@click.option("--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True, metavar="N")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="N",
+    help="How long to follow them.",
+)
 @click.option("--connect", is_flag=True, help="Open a connection to port 443 from here, to have a packet.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object at the end.")
 @click.pass_obj
@@ -90,6 +97,7 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     from gfwtools.errors import HostError, InvalidNameError
     from gfwtools.live import dns
     from gfwtools.live.address import parse_address
+    from gfwtools.live.plumbing import is_wired
     from gfwtools.names import to_ascii
     from gfwtools.resolver import daemon_of
 
@@ -106,7 +114,11 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     replies = [dns.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
     addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
     if not addresses:
-        raise HostError(f"{name}: {dns.words(replies)} (asked {daemon}); nothing to trace")
+        why = "nothing to trace"
+        if not is_wired(context.config):
+            interface = context.config.policies[0].interface
+            why = f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}"
+        raise HostError(f"{name}: {dns.words(replies)} (asked {daemon}); {why}")
     return addresses[:8]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["warm", "warm_after"]
 
 #: Exit codes of a shell for a program that a signal has ended: 128 and its number.
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+SIGNALS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 
 
 @click.command(short_help="Ask dnsmasq for the tunnelled domains, so that the sets are full.")
@@ -99,6 +99,9 @@ def _warm_all(
 
 def _was_answered(context: Context, done: "list[Warming]") -> bool:
     """Whether anything was; exits where a signal has ended it."""
+    for found in done:
+        if found.unsaved:
+            context.warn(f"{found.policy}: the next run does not go on where this one ended: {found.unsaved}")
     if done[-1].stopped in SIGNALS:
         sys.exit(SIGNALS[done[-1].stopped])
     if any(found.failed and not found.answered + found.empty for found in done):

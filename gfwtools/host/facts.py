@@ -162,8 +162,22 @@ def _interface(name: str, runner: Runner) -> Interface | None:
             for address in links[0].get("addr_info", ())
             if address.get("scope") == "global"
         ),
-        endpoints=parse_endpoints(runner.ask("wg", "show", name, "endpoints") or ""),
+        endpoints=_endpoints(name, runner),
     )
+
+
+def _endpoints(name: str, runner: Runner) -> tuple[Address, ...]:
+    """Where the tunnel's own packets go; none for a tunnel that is not WireGuard's.
+
+    :raises HostError: it is WireGuard's and cannot be asked: the rule that keeps the tunnel out of itself would go.
+    """
+    if not runner.has("wg"):
+        details = json.loads(runner.ask("ip", "-d", "-j", "link", "show", "dev", name) or "[]")
+        kinds = [link.get("linkinfo", {}).get("info_kind") for link in details]
+        # Those that run as a program have a socket (wg(8), "configuration protocol").
+        if "wireguard" in kinds or Path(f"/run/wireguard/{name}.sock").exists():
+            raise HostError("wg: no such program; install wireguard-tools")
+    return parse_endpoints(runner.ask("wg", "show", name, "endpoints") or "")
 
 
 def parse_endpoints(text: str) -> tuple[Address, ...]:

@@ -158,7 +158,7 @@ def names_of(addresses: Iterable[Address], sources: Iterable[Path]) -> dict[Addr
 def _warm_names(path: Path) -> Iterator[tuple[str, str]]:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     for name, addresses in document.items() if isinstance(document, dict) else ():
         for address in addresses if isinstance(addresses, list) else ():

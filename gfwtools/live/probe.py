@@ -33,6 +33,8 @@ PORT = 443
 CONNECT_TIMEOUT = 2.0
 #: A keepalive packet of WireGuard is 32 bytes (its paper, section 5.4.6): more than that is an answer.
 KEEPALIVE = 32
+#: So many questions without one to the policy's resolvers, and dnsmasq asks somebody else.
+POKES = 3
 #: No more addresses of one name than these are looked at.
 LIMIT = 8
 
@@ -202,13 +204,23 @@ def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
 
 
 def _asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
-    """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind)."""
-    before = daemon.queries()
-    if not before:
-        return None
-    dns.poke(daemon.address, daemon.port, found.name)
-    after = daemon.queries()
-    return sum(after.get(server, 0) - before.get(server, 0) for server in _servers(config, found.policy))
+    """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
+
+    :returns: None where dnsmasq does not tell.
+    """
+    asked = 0
+    for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
+        before = daemon.queries()
+        if not before:
+            return None
+        dns.poke(daemon.address, daemon.port, found.name)
+        after = daemon.queries()
+        if not after:
+            return None
+        asked = sum(after.get(server, 0) - before.get(server, 0) for server in _servers(config, found.policy))
+        if asked > 0:
+            break
+    return asked
 
 
 def _servers(config: Config, policy: PolicyConfig) -> list[str]:
@@ -413,6 +425,8 @@ def _way(
         return Link("way", _SKIPPED, found="there is no address")
     tunnelled = found.match.verdict == "tunnel"
     expected = f"mark {policy.mark:#x}, dev {policy.interface}" if tunnelled else "no mark, the host's usual way"
+    if not runner.has("ip"):
+        return Link("way", _UNKNOWN, expected, "ip: no such program; install iproute2")
     words, wrong = [], False
     for address in lookup.addresses:
         mark = policy.mark if (tunnelled if holding is None else holding[address]) else 0
