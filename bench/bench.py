@@ -12,6 +12,7 @@ mirrors do; nothing leaves this machine but the installation of genpac.
 import os
 import platform
 import re
+import select
 import shutil
 import socket
 import statistics
@@ -43,6 +44,10 @@ ENVIRONMENT = {
 }
 
 
+#: Seconds that a run may take; genpac needs many minutes for a million rules.
+LIMIT = 60.0
+
+
 class Cost(NamedTuple):
     """Medians over the runs."""
 
@@ -57,11 +62,22 @@ class Cost(NamedTuple):
         return f"{self.wall:.3f} s, {self.cpu:.3f} s, {self.memory:.0f} MB"
 
 
+class TookTooLongError(Exception):
+    """A process was ended after :data:`LIMIT`."""
+
+
 def once(argv: tuple[str, ...]) -> Cost:
     """One run of a process. This program stays small: a child's peak is never below its parent's size at the fork."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=output, env=ENVIRONMENT)
+        descriptor = os.pidfd_open(process.pid)
+        in_time = select.select([descriptor], [], [], LIMIT)[0]
+        os.close(descriptor)
+        if not in_time:
+            process.kill()
+            process.wait()
+            raise TookTooLongError
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -206,7 +222,11 @@ def section_update(tools: list[Tool], lists: dict[str, Path], url: str, folder: 
         row = [f"{size} rules" if size != "today" else "today's list"]
         for tool in tools:
             output = folder / f"{size}.{tool.name}.conf"
-            cost = measure(partial(tool.convert, f"{url}/{path.name}", output))
+            try:
+                cost = measure(partial(tool.convert, f"{url}/{path.name}", output))
+            except TookTooLongError:
+                row.append(f"over {LIMIT:.0f} s")
+                continue
             row.append(str(cost))
             if tool.name == "gfwtools":
                 walls[size] = cost.wall
