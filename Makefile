@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-dns bench-revisions fuzz audit test-oldest install uninstall packages clean
+.PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ fix: $(DEV) ## Let ruff mend and format what it can.
 
 bench-dns: packages $(DEV) ## Measure queries lost and queries a second, by layout (as root).
 	$(BIN)/python bench/bench_dns.py
+
+bench-host: packages $(DEV) ## Measure check domain --live and warm on a host that is set up (as root).
+	$(BIN)/python bench/bench_host.py
 
 bench: $(DEV) ## Measure time, memory and queries a second, beside the peers that are there (bench/README.md).
 	$(BIN)/python bench/bench.py

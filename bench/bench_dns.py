@@ -33,8 +33,8 @@ def names() -> list[str]:
 
 def prepare(host: FreshHost, layout: str, blocked: list[str]) -> None:
     for port, net in ((5301, "10.1.1.1"), (5302, "10.2.2.2")):
-        options = f"-k -C /dev/null -u root -p {port} -h -R -A /#/{net} --listen-address=127.0.0.1 --bind-interfaces"
-        host.start("dnsmasq", *options.split(), "--cache-size=0", f"--pid-file=/run/{port}.pid")
+        options = f"-k -C /dev/null -u root -p {port} -h -R -A /#/{net} -A /#/2001:db8::1 --pid-file=/run/{port}.pid"
+        host.start("dnsmasq", *options.split(), "--listen-address=127.0.0.1", "--bind-interfaces", "--cache-size=0")
     host.write("/etc/restart-dns", RESTART)
     host.write("/etc/dnsmasq.conf", MAIN + "cache-size=1000\ndns-forward-max=1000\n")
     host.write(

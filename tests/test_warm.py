@@ -268,7 +268,7 @@ def test_the_summary_is_plain_text_in_a_pipe(root: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dnsmasq", path=SBIN) is None, reason="dnsmasq is not installed")
-def test_4300_domains_take_no_longer_than_10_seconds_and_lose_no_answer(tmp_path: Path) -> None:
+def test_of_4300_domains_no_answer_is_lost(tmp_path: Path) -> None:
     ports = []
     for _ in range(2):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
@@ -285,13 +285,7 @@ def test_4300_domains_take_no_longer_than_10_seconds_and_lose_no_answer(tmp_path
     daemons = [subprocess.Popen([*argv, f"--conf-file={tmp_path / name}"]) for name in ("up.conf", "etc/dnsmasq.conf")]
     try:
         time.sleep(0.5)
-        runs = []
-        for _ in range(2):  # the better one counts: other tests run beside this one
-            started = time.monotonic()
-            result = gfwtools(tmp_path, "warm", "--again", "--json")
-            runs.append(time.monotonic() - started)
-            if runs[-1] < 10:
-                break
+        result = gfwtools(tmp_path, "warm", "--again", "--json")
     finally:
         for daemon in daemons:
             daemon.kill()
@@ -299,4 +293,3 @@ def test_4300_domains_take_no_longer_than_10_seconds_and_lose_no_answer(tmp_path
     (found,) = json.loads(result.stdout)
     assert (found["answered"], found["empty"], found["failed"], found["left"]) == (8600, 0, 0, 0)
     assert all(len(addresses) == 2 for addresses in answers(config).values())
-    assert min(runs) < 10
