@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "PolicyUpdate",
     "Update",
-    "check_list",
     "compile_policy",
     "current_list",
     "is_stale",
     "prepare",
     "read_listings",
+    "require_list",
     "starter_list",
     "update",
 ]
@@ -278,7 +278,7 @@ def _obtain(
         decoded = decode(data, max_bytes=config.fetch.max_bytes)
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
-            _require_list(compiled())
+            require_list(compiled())
             if good and not force:
                 before = _usable_before(policy, state, good, held)
                 _require_share(_usable(compiled()), before, config.fetch.min_share)
@@ -305,15 +305,11 @@ def _obtain(
     return Obtained(fetched.source, decoded, compiled, mirror=mirror)
 
 
-def check_list(decoded: Decoded, policy: PolicyConfig) -> None:
-    """Whether a text is a list.
+def require_list(compiled: "Compiled") -> None:
+    """Whether what was compiled is a list.
 
     :raises ListError: hardly a line of it names a host.
     """
-    _require_list(_alone(decoded, policy))
-
-
-def _require_list(compiled: "Compiled") -> None:
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")

@@ -16,6 +16,7 @@ import ssl
 import threading
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Exchange:
 Behaviour = Callable[[Exchange], None]
 
 
-class Listener:
+class Listener(ABC):
     """A loopback socket with a thread for each connection; the base of servers and proxies."""
 
     def __init__(self) -> None:
@@ -81,9 +82,9 @@ class Listener:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
 
+    @abstractmethod
     def serve(self, connection: socket.socket) -> None:
         """Answer on a connection; it is closed afterwards."""
-        raise NotImplementedError
 
     def adopt(self, connection: socket.socket) -> None:
         """End this socket as well at the end."""

@@ -1,6 +1,5 @@
 """What brings the plumbing back at boot: units, scripts, the cron job, and enabling them."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from paths import REPO
+from tools import needs
 
 from gfwtools.config import Config, loads
 from gfwtools.errors import HostError
@@ -49,15 +49,6 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/true
 """
-
-
-def needs(tool: str) -> None:
-    """The tests' packages are installed for root, for whom a missing one is a failure; anybody else may lack one."""
-    if shutil.which(tool):
-        return
-    if os.geteuid() == 0:
-        pytest.fail(f"no {tool}; run: make packages")
-    pytest.skip(f"no {tool}; run: make packages")
 
 
 def run(*argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:

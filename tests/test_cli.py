@@ -37,10 +37,11 @@ def test_a_check_and_an_update_from_a_file_import_nothing_heavy(tmp_path: Path) 
 def test_every_command_has_a_help_with_examples(tmp_path: Path) -> None:
     from gfwtools.cli import COMMANDS
 
-    for name in COMMANDS:
-        output = gfwtools(tmp_path, name, "--help").stdout
+    for words in ([], *([name] for name in COMMANDS), *(["check", name] for name in ("domain", "ip", "host"))):
+        output = gfwtools(tmp_path, *words, "--help").stdout
         assert "Usage:" in output
-        assert all(len(line) <= 80 for line in output.splitlines()), name
+        assert "Examples:" in output, words
+        assert [line for line in output.splitlines() if len(line) > 80] == [], words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -23,6 +23,7 @@ import killing
 import pytest
 from cli import gfwtools
 from faults import Authority, Behaviour, Server
+from tools import needs
 
 from gfwtools import config, store
 from gfwtools.errors import GfwtoolsError
@@ -214,16 +215,13 @@ class Step(NamedTuple):
 
 
 TRACED = ("openat", "write", "pwrite64", "fsync", "fchmod", "rename", "unlink", "mkdir", "chmod", "flock")
-_strace = pytest.mark.skipif(
-    shutil.which("strace") is None and os.geteuid() != 0, reason="strace is missing, and only root can install it"
-)
 
 
 def traced(root: Path, *options: str) -> tuple[int, str, str]:
     """``gfwtools -q update`` under strace: exit code, standard error, trace."""
     trace = root.with_name(f"{root.name}.trace")
     fast = [] if "signal=" in "".join(options) else ["--seccomp-bpf"]  # strace 6.1 sends no signals with it
-    strace = ["strace", "-f", *fast, "-qq", "-y", "-o", str(trace), "-e", f"trace={','.join(TRACED)}", *options]
+    strace = [needs("strace"), "-f", *fast, "-qq", "-y", "-o", str(trace), "-e", f"trace={','.join(TRACED)}", *options]
     command = [
         sys.executable,
         "-m",
@@ -315,7 +313,6 @@ ERRORS = {
 }
 
 
-@_strace
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename"])
 def test_when_any_write_fails_nothing_is_changed_and_the_reason_is_told(root: Path, call: str) -> None:
     with a_host_between_two_lists(root) as (found, back, after):
@@ -334,7 +331,6 @@ def test_when_any_write_fails_nothing_is_changed_and_the_reason_is_told(root: Pa
     assert_answers(root)
 
 
-@_strace
 @pytest.mark.parametrize(
     ("call", "error"), [("write", "ENOSPC"), ("fsync", "EIO"), ("rename", "EROFS"), ("openat", "ENOSPC")]
 )
@@ -351,7 +347,6 @@ def test_when_the_disk_fails_from_one_write_on_every_file_is_whole(root: Path, c
     assert_answers(root)
 
 
-@_strace
 @pytest.mark.parametrize("call", ["pwrite64", "flock", "fchmod", "unlink"])
 def test_the_steps_around_a_write_may_fail_as_well(root: Path, call: str) -> None:
     with a_host_between_two_lists(root) as (found, back, after):
@@ -366,7 +361,6 @@ def test_the_steps_around_a_write_may_fail_as_well(root: Path, call: str) -> Non
         assert_repaired(root, after)
 
 
-@_strace
 def test_killed_at_any_step_of_its_first_run_nothing_stands_in_the_way_of_the_second(tmp_path: Path) -> None:
     first, later = tmp_path / "first", tmp_path / "later"
     for folder in (first, later):

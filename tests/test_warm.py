@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,16 +21,16 @@ import dns.rrset
 import pytest
 from cli import gfwtools
 from click.testing import CliRunner
+from tools import needs
 
 from gfwtools.cli import Context
 from gfwtools.cli.warm import warm as command
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.warm import names_of, warm
+from gfwtools.warm import QPS, names_of, warm
 
 POLICY = PolicyConfig()
-SBIN = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
 class Resolver:
@@ -259,6 +258,10 @@ def test_the_json_has_the_documented_shape(root: Path) -> None:
     assert found["unsaved"] is None
 
 
+def test_the_rate_that_the_help_tells_is_the_one_of_the_library() -> None:
+    assert [option.default for option in command.params if option.name == "qps"] == [QPS]
+
+
 def test_the_summary_is_plain_text_in_a_pipe(root: Path) -> None:
     domains(root, "one.example", "gone.example")
     result = gfwtools(root, "warm")
@@ -267,7 +270,6 @@ def test_the_summary_is_plain_text_in_a_pipe(root: Path) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.skipif(shutil.which("dnsmasq", path=SBIN) is None, reason="dnsmasq is not installed")
 def test_of_4300_domains_no_answer_is_lost(tmp_path: Path) -> None:
     ports = []
     for _ in range(2):
@@ -281,7 +283,7 @@ def test_of_4300_domains_no_answer_is_lost(tmp_path: Path) -> None:
     (tmp_path / "etc/dnsmasq.conf").write_text(f"port={local}\n{common}server=127.0.0.1#{upstream}\n")
     (tmp_path / "up.conf").write_text(f"port={upstream}\n{common}{known}")
     config = domains(tmp_path, *(f"site{number}.example" for number in range(4300)))
-    argv = [str(shutil.which("dnsmasq", path=SBIN)), "--keep-in-foreground", "--user=", "--pid-file="]
+    argv = [needs("dnsmasq"), "--keep-in-foreground", "--user=", "--pid-file="]
     daemons = [subprocess.Popen([*argv, f"--conf-file={tmp_path / name}"]) for name in ("up.conf", "etc/dnsmasq.conf")]
     try:
         time.sleep(0.5)

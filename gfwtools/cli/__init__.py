@@ -126,10 +126,10 @@ def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet
 
     \b
     Examples:
-      gfwtools update                      fetch the list, write the files
-      gfwtools update --reload             the same, and have dnsmasq read them (what cron runs)
-      gfwtools check domain example.com    say what happens to a name, and why
-      gfwtools --root ./demo update        try it without touching this host
+      gfwtools update                    fetch the list, write the files
+      gfwtools update --reload           and have dnsmasq read them (cron does)
+      gfwtools check domain example.com  say what happens to a name, and why
+      gfwtools --root ./demo update      try it without touching this host
 
     Exit codes: 0 done or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
     """

@@ -26,7 +26,15 @@ SHOWN = 3
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Say what happens to a name, and why.")
 def check() -> None:
-    """Answer a question about a name, an address or this host."""
+    """Answer a question about a name, an address or this host.
+
+    \b
+    Examples:
+      gfwtools check domain example.com          tunnel or direct? By which rule?
+      gfwtools check domain --live example.com   which link is broken?
+      gfwtools check ip 198.51.100.7             which set, which way?
+      gfwtools check host                        is every piece there?
+    """
 
 
 @click.command()

@@ -15,7 +15,9 @@ import click
 from gfwtools.cli import run
 
 if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled
     from gfwtools.config import Upstream
+    from gfwtools.decode import Decoded
 
 __all__ = ["main"]
 
@@ -114,7 +116,7 @@ def _convert(
     from gfwtools.formats import Listing
     from gfwtools.render import dnsmasq, plain
     from gfwtools.render.header import header
-    from gfwtools.update import check_list, read_listings
+    from gfwtools.update import read_listings, require_list
 
     named = os.environ.get("GFWTOOLS_CONFIG")
     root = Path(os.environ.get("GFWTOOLS_ROOT") or "/")
@@ -123,20 +125,18 @@ def _convert(
     if insecure:
         warning = "-i: no certificate is checked, and anybody on the way can forge the list"
         click.echo(f"gfwlist2dnsmasq: {warning}", err=True)
-    fetched = fetch(
-        policy.sources,
-        config.fetch,
-        accept=lambda data: check_list(decode(data, max_bytes=config.fetch.max_bytes), policy),
-        verify=not insecure,
-    )
-    assert fetched.data is not None  # no validator was sent
-    decoded = decode(fetched.data, max_bytes=config.fetch.max_bytes)
-    compiled = compile_lists(
-        Listing(fetched.source, decoded.text, policy.format),
-        allow=read_listings(allow),
-        deny=read_listings(deny),
-        granularity="host",
-    )
+    allowed, denied = read_listings(allow), read_listings(deny)
+    accepted: dict[int, tuple[Decoded, Compiled]] = {}
+
+    def accept(data: bytes) -> None:
+        decoded = decode(data, max_bytes=config.fetch.max_bytes)
+        listing = Listing("the list", decoded.text, policy.format)
+        compiled = compile_lists(listing, allow=allowed, deny=denied, granularity="host")
+        require_list(compiled)
+        accepted[id(data)] = decoded, compiled
+
+    fetched = fetch(policy.sources, config.fetch, accept=accept, verify=not insecure)
+    decoded, compiled = accepted[id(fetched.data)]
     for problem in compiled.problems:
         click.echo(f"gfwlist2dnsmasq: {problem}", err=True)
     if domain_list:
