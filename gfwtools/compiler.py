@@ -205,9 +205,7 @@ def compile_lists(
         read += 1
         if isinstance(found, str):
             domain = block(found)
-            if domain is None:
-                dropped[Reason.NAME] += 1
-            elif blocks.setdefault(domain, line) == line and domain != found:
+            if blocks.setdefault(domain, line) == line and domain != found:
                 wide.add(line)
             continue
         domains, wider, under, network, reason, _ = locate(found)

@@ -4,6 +4,7 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 """
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from gfwtools.config import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import is_plain, to_ascii
+from gfwtools.names import LOCAL, is_plain, to_ascii
 from gfwtools.rules import Anchor, Rule
 from gfwtools.suffixes import Suffixes
 
@@ -56,9 +57,6 @@ _NAMES = Path(__file__).parent / "data" / "names.txt"
 
 # What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
 _LONGEST_HOST = 1024  # a name has 253 octets, and its Unicode form is not longer than this
-# Names that only this host or its LAN can answer for (RFC 6761, RFC 6762, hosts(5)).
-_LOCAL = frozenset({"localhost", "localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback"})
-_LOCAL_ENDINGS = tuple(f".{name}" for name in _LOCAL)
 _NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 
 # Real lists have a handful of patterns such as google.*. Each stands for some 200 names: a list of nothing else would
@@ -92,27 +90,20 @@ class Locator:
         written: neither widened nor a keyword."""
         self._suffixes = suffixes
         self._widen = granularity == "registrable" and not trusted
+        self.block: Callable[[str], str] = suffixes.registrable if self._widen else str
+        """:meth:`locate` in short, for a block of a plain name (:func:`gfwtools.names.is_plain`): its domain."""
         self._trusted = trusted
         self._known: dict[str, tuple[str, ...]] | None = None
         self._expansions: dict[str, Target] = {}
-
-    def block(self, name: str) -> str | None:
-        """:meth:`locate` in short, for a block of a plain name (:func:`gfwtools.names.is_plain`): its domain, or None
-        where it has none."""
-        if name.endswith(_LOCAL_ENDINGS) and not self._trusted:
-            return None
-        return self._suffixes.registrable(name) if self._widen else name
 
     def locate(self, rule: Rule) -> Target:
         """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
         if rule.exception and not rule.whole:
             return Target(reason=Reason.NARROW)
         _, _, exception, host, anchor, _ = rule
-        if anchor is Anchor.HOST and not exception and is_plain(host) and not host.endswith(_LOCAL_ENDINGS):
+        if anchor is Anchor.HOST and not exception and is_plain(host):
             # Nine rules of ten; the questions below have been answered for them by one regular expression.
-            if not self._widen:
-                return Target((host,))
-            domain = self._suffixes.registrable(host)
+            domain = self.block(host)
             return Target((domain,), domain != host)
         if anchor is Anchor.REGEX:
             return self._regex(host)
@@ -144,7 +135,7 @@ class Locator:
         suffixes = self._suffixes
         if loose and not ("." in name and suffixes.is_known(name)):
             return Target(reason=Reason.KEYWORD)
-        if not self._trusted and name.rpartition(".")[2] in _LOCAL:
+        if not self._trusted and name.rpartition(".")[2] in LOCAL:
             return Target(reason=Reason.NAME, detail=f"{name!r} is a name of this host or its LAN")
         if "." not in name and not self._trusted and not exception and (len(name) == 2 or name in _NEVER):
             return Target(reason=Reason.TLD)

@@ -6,7 +6,8 @@ Algorithm: publicsuffix.org/list, "Algorithm"; private suffixes count.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,43 +22,47 @@ _PRIVATE = "===BEGIN PRIVATE DOMAINS==="
 class Suffixes:
     """A Public Suffix List, by its two sections."""
 
-    __slots__ = ("_exceptions", "_icann", "_rules", "_stops", "_unicode", "_wild")
+    __slots__ = ("_closer", "_exceptions", "_met", "_private", "_rules", "_unicode", "_wild")
 
     def __init__(self, icann: Iterable[str], private: Iterable[str]) -> None:
         """``icann`` and ``private``: the rules of the two sections as the list writes them, in Unicode or A-labels."""
-        self._icann: set[str] = set()
-        self._rules: set[str] = set()
+        self._rules: set[str] = set()  # of both sections
+        self._private: set[str] = set()
         self._wild: set[str] = set()  # "ck" of "*.ck"
         self._exceptions: set[str] = set()  # "www.ck" of "!www.ck"
-        self._stops: set[str] = set()  # where registrable() has to look closer
+        self._closer: set[str] = set()  # where not everything right below is what the rule alone makes of it
         # Punycode for 500 rules takes longer than all else here, and few names are under any of them: they wait, by
         # their top-level domains, until a name in A-labels comes along.
         self._unicode: dict[str, list[tuple[str, bool]]] = {}
+        self._met: set[str] = set()  # top-level domains whose rules wait no more
         for section, is_icann in ((icann, True), (private, False)):
             rules = list(section)
             self._add([rule for rule in rules if rule.isascii()], icann=is_icann)
             for rule in rules:
                 if not rule.isascii():
-                    self._unicode.setdefault(_top(rule), []).append((rule, is_icann))
+                    self._unicode.setdefault(rule.rpartition(".")[2], []).append((rule, is_icann))
 
-    def _add(self, rules: list[str], *, icann: bool) -> None:
+    def _add(self, rules: Sequence[str], *, icann: bool) -> None:
         """Take in rules in A-labels."""
+        if not icann:
+            self._private.update(rules)
         special = [rule for rule in rules if rule[0] in "*!"]
-        self._rules.update(rules)
-        self._rules.difference_update(special)
         self._wild.update(rule[2:] for rule in special if rule[0] == "*")
         self._exceptions.update(rule[1:] for rule in special if rule[0] == "!")
-        self._stops.update(rules, self._wild, (name.partition(".")[2] for name in self._exceptions))
-        if icann:
-            self._icann.update(rules)
+        self._closer.update(self._wild, (name.partition(".")[2] for name in self._exceptions))
+        self._rules.update(rules)  # at the end: another thread may ask meanwhile
 
     def _meet(self, name: str) -> None:
         """Take in the rules that wait for a name such as this one."""
-        if self._unicode and "xn--" in name:
-            top = _top(name)
-            for rule, icann in self._unicode.get(top, ()):
-                self._add([".".join(map(_a_label, rule.split(".")))], icann=icann)
-            self._unicode.pop(top, None)  # not before: another thread may ask meanwhile
+        if "xn--" not in name:
+            return
+        top = name.rpartition(".")[2]
+        if top not in self._met:
+            waiting = self._unicode.get(_u_label(top), [])
+            for is_icann in (True, False):
+                a_labels = [".".join(map(_a_label, rule.split("."))) for rule, icann in waiting if icann is is_icann]
+                self._add(a_labels, icann=is_icann)
+            self._met.add(top)  # not before: another thread may ask meanwhile
 
     def is_suffix(self, name: str) -> bool:
         """Whether ``name`` (A-labels) is a public suffix, ICANN's or private; a single unknown label is one."""
@@ -70,10 +75,10 @@ class Suffixes:
     def is_icann(self, name: str) -> bool:
         """Whether ``name`` is a suffix of ICANN's section, or a single label."""
         self._meet(name)
-        if name in self._icann:
+        if self._in_icanns(name):
             return True
         _, dot, parent = name.partition(".")
-        return not dot or (f"*.{parent}" in self._icann and name not in self._exceptions)
+        return not dot or (self._in_icanns(f"*.{parent}") and name not in self._exceptions)
 
     def has_suffixes(self, name: str) -> bool:
         """Whether everything right below ``name`` is a suffix by a rule such as ``*.kawasaki.jp``."""
@@ -84,33 +89,39 @@ class Suffixes:
         """Whether ``name`` ends in a top-level domain that exists, as ``index.php`` does not."""
         self._meet(name)
         top = name.rpartition(".")[2]
-        return top in self._icann or f"*.{top}" in self._icann
+        return self._in_icanns(top) or self._in_icanns(f"*.{top}")
+
+    def _in_icanns(self, rule: str) -> bool:
+        return rule in self._rules and rule not in self._private
 
     def registrable(self, name: str) -> str:
         """The domain one label below the longest public suffix of ``name``; a suffix itself is returned as it is."""
-        if "xn--" in name:
-            self._meet(name)
-        stops = self._stops
-        if name in self._rules:
+        parent = name[name.find(".") + 1 :]
+        if parent in self._rules and parent not in self._closer:  # 97 names of 100, and suffixes such as com
+            return name
+        self._meet(name)
+        rules, wild, exceptions = self._rules, self._wild, self._exceptions
+        if name in rules:
             return name
         below = rest = name
         while True:
             dot = rest.find(".")
             parent = rest[dot + 1 :]
-            if parent in stops:
-                if parent in self._wild and rest not in self._exceptions:
-                    return below  # "rest" is a suffix by a rule such as *.ck
-                if parent in self._rules or rest in self._exceptions:
-                    return rest
+            if parent in wild and rest not in exceptions:
+                return below  # "rest" is a suffix by a rule such as *.ck
+            if parent in rules or rest in exceptions:
+                return rest
             if dot < 0:
                 return below  # an unknown top-level domain is a suffix (the rule "*")
             below, rest = rest, parent
 
 
-def _top(name: str) -> str:
-    """The top-level domain of a name or a rule; one for all that are not ASCII."""
-    top = name.rpartition(".")[2]
-    return top if top.isascii() and not top.startswith("xn--") else "xn--"
+def _u_label(label: str) -> str:
+    """A label as a rule writes it (RFC 3492); what is no A-label stays as it is."""
+    if label.startswith("xn--"):
+        with suppress(UnicodeError):
+            return label[4:].encode("ascii").decode("punycode")
+    return label
 
 
 def _a_label(label: str) -> str:
