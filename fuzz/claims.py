@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.answer import name_in
 from gfwtools.autoproxy import parse_line
 from gfwtools.compiler import Compiled, compile_lists
@@ -24,6 +23,7 @@ from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.resolver_setup import edits as resolver_edits
 from gfwtools.layout import files_of
 from gfwtools.names import to_ascii
+from gfwtools.state import read_state, write_state
 from gfwtools.suffixes import bundled
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
@@ -202,18 +202,18 @@ def a_state(data: bytes) -> None:
         path = Path(folder, "state.json")
         path.write_bytes(data)
         try:
-            state = store.read_state(path)
+            state = read_state(path)
         except StoreError as error:
             _one_line(error)
             return
         assert all(character.isprintable() for character in state.problem), f"{state.problem!r}"
         assert len(state.problem) < 4096
         try:
-            store.write_state(path, state)
+            write_state(path, state)
         except StoreError as error:
             _one_line(error)
             return
-        assert store.read_state(path).policies == state.policies or state.problem
+        assert read_state(path).policies == state.policies or state.problem
 
 
 #: By the name that ``make fuzz`` calls them.

@@ -20,7 +20,7 @@ from gfwtools.errors import GfwtoolsError, ResolverError
 from gfwtools.host.run import Command, Runner, System
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
-from gfwtools.store import State
+from gfwtools.state import State, write_state
 
 if TYPE_CHECKING:
     from gfwtools.update import PolicyUpdate, Update
@@ -330,7 +330,7 @@ def _remember(config: Config, update: "Update") -> None:
     policies = dict(update.state.policies)
     for policy in update.policies:
         policies[policy.policy.name] = replace(policy.state, loaded=policy.state.effective)
-    store.write_state(config.paths.state, State(policies))
+    write_state(config.paths.state, State(policies))
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gfwtools import store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import HostError, ResolverError
@@ -41,9 +40,10 @@ from gfwtools.host.run import Runner
 from gfwtools.host.wanted import CHAIN
 from gfwtools.live import kernel
 from gfwtools.live.plumbing import is_wired
+from gfwtools.lock import Run, last_run
 from gfwtools.render.nftables import TABLE
 from gfwtools.resolver import manager_of
-from gfwtools.store import Change, PolicyState, Run
+from gfwtools.state import Change, PolicyState, read_state
 
 __all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lines", "lines", "status"]
 
@@ -179,7 +179,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
     :raises StoreError: the state cannot be read.
     """
     readable = os.geteuid() == 0 if root is None else root
-    known = store.read_state(config.paths.state)
+    known = read_state(config.paths.state)
     bootstrapped = is_wired(config)
     backend = backend_of(config)
     found: list[Finding] | None = None
@@ -196,7 +196,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         bootstrapped=bootstrapped,
         readable=readable,
         problem=problem,
-        last_run=store.last_run(config.paths.lock),
+        last_run=last_run(config.paths.lock),
         layout=config.dns.layout,
         backend=backend,
         manager=_manager(config, runner),

@@ -1,36 +1,23 @@
-"""Files on disk: written beside their place, synced and renamed; the lock; ``state.json``.
+"""Files on disk: written beside their place, synced and renamed. Killed at any moment, each file is the old one or the
+new one, whole."""
 
-Killed at any moment, each file is the old one or the new one, whole. ``state.json`` goes last and holds the digests of
-the others, so that the next run sees what a killed one left undone, and does it.
-"""
-
-import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gfwtools.errors import GfwtoolsError, LockedError, StoreError
+from gfwtools.errors import GfwtoolsError, StoreError
 
 __all__ = [
-    "Change",
-    "Mirror",
-    "PolicyState",
-    "Run",
-    "State",
     "digest",
     "is_as_written",
-    "last_run",
-    "lock",
     "make_folder",
     "now",
     "read",
-    "read_state",
     "remove",
     "remove_leftovers",
     "replace_all",
@@ -38,16 +25,11 @@ __all__ = [
     "snapshot",
     "write_all",
     "write_output",
-    "write_state",
 ]
 
 MODE = 0o644
-STATE_VERSION = 1
-#: How many updates ``state.json`` remembers.
-HISTORY = 30
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
-_RUNNING = "running"
 
 
 class _WriteError(StoreError):
@@ -331,219 +313,6 @@ def remove_leftovers(*folders: Path) -> None:
                 leftover.unlink()
 
 
-@contextmanager
-def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
-    """Hold the lock at ``path``; a second one waits up to ``wait`` seconds.
-
-    The kernel lets go of it with the process (flock(2)), however it ends; nothing stale stays behind. Its file tells
-    who holds it, and how the last one that did has ended (:func:`last_run`).
-
-    :raises LockedError: somebody else still holds it; the message says who.
-    :raises StoreError: the lock cannot be made.
-    """
-    import fcntl
-
-    try:
-        make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; run as root, or with --root DIR on a folder of yours") from None
-    try:
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise LockedError(f"{path}: held by {_holder(path)} for {wait:g} s; try again later") from None
-                time.sleep(0.05)
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None
-        _account(descriptor, _RUNNING)
-        try:
-            yield
-        except GfwtoolsError as error:
-            _account(descriptor, str(error))
-            raise
-        except BaseException as error:
-            _account(descriptor, f"ended by {type(error).__name__}")
-            raise
-        _account(descriptor, "")
-    finally:
-        os.close(descriptor)
-
-
-def _account(descriptor: int, outcome: str) -> None:
-    """Write who holds the lock, since when, and how it went, a line each."""
-    text = f"{os.getpid()}\n{now()}\n{' '.join(outcome.split())}\n".encode("utf-8", "replace")
-    # On a full disk the lock is held all the same; only its story is not to be read.
-    with suppress(OSError):
-        os.pwrite(descriptor, text, 0)
-        os.ftruncate(descriptor, len(text))
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The last run that held a lock."""
-
-    date: str
-    """When it ended (or began, where it has not): ISO 8601, UTC."""
-    error: str = ""
-    """Why it failed, in one line; empty where it did not."""
-    running: bool = False
-
-
-def last_run(path: Path) -> Run | None:
-    """How the last run that held the lock at ``path`` ended, whether or not it changed anything; None where none did.
-
-    A run that finds nothing new writes nowhere else.
-
-    :raises StoreError: the file cannot be read.
-    """
-    lines = (read(path, limit=1 << 20) or b"").decode("utf-8", "replace").split("\n")
-    if len(lines) < 4:
-        return None
-    pid, date, outcome = lines[:3]
-    if outcome != _RUNNING:
-        return Run(date, outcome)
-    if Path("/proc", pid).is_dir():
-        return Run(date, running=True)
-    return Run(date, "it was killed")
-
-
 def now() -> str:
     """ISO 8601, UTC, in seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-
-
-def _holder(path: Path) -> str:
-    """Who holds the lock, as its file tells."""
-    try:
-        pid = int(path.read_text().split("\n")[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-    except (OSError, ValueError):
-        return "another gfwtools"
-    printable = "".join(character for character in command if character.isprintable())[:80]
-    return f"process {pid} ({printable})" if printable else f"process {pid}"
-
-
-# ---------------------------------------------------------------- state.json
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """What a mirror said of the list that it gave (RFC 9110 section 8.8), and which list that was."""
-
-    etag: str = ""
-    last_modified: str = ""
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One update that changed something, for the history."""
-
-    date: str
-    """ISO 8601, UTC."""
-    source: str
-    digest: str
-    counts: dict[str, Any]
-    domains: int
-    added: int
-    removed: int
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyState:
-    """What is known of a policy's last update."""
-
-    source: str = ""
-    """Where the list came from: a URL, a path, or ``starter list``."""
-    starter: bool = False
-    list_date: str = ""
-    list_digest: str = ""
-    inputs: str = ""
-    """A digest over everything that the files are made from."""
-    updated: str = ""
-    """When the files last changed: ISO 8601, UTC."""
-    counts: dict[str, Any] = field(default_factory=dict)
-    domains: int = 0
-    files: dict[str, str] = field(default_factory=dict)
-    """Path without the root -> digest."""
-    effective: dict[str, str] = field(default_factory=dict)
-    """The same for what running programs read, without comments."""
-    loaded: dict[str, str] = field(default_factory=dict)
-    """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
-    mirrors: dict[str, Mirror] = field(default_factory=dict)
-    history: tuple[Change, ...] = ()
-
-    def remember(self, change: Change) -> "PolicyState":
-        """The state with one more update in its history."""
-        return replace(self, history=(*self.history, change)[-HISTORY:])
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """``state.json``: it speeds up and explains; everything in it can be found again."""
-
-    policies: dict[str, PolicyState] = field(default_factory=dict)
-    problem: str = ""
-    """Why the file was not used, in one line; not written."""
-
-    def of(self, policy: str) -> PolicyState:
-        return self.policies.get(policy, PolicyState())
-
-    def to_json(self) -> bytes:
-        document = {
-            "version": STATE_VERSION,
-            "policies": {name: asdict(policy) for name, policy in self.policies.items()},
-        }
-        return (json.dumps(document, indent=1) + "\n").encode()
-
-
-def read_state(path: Path) -> State:
-    """The state at ``path``. One that is missing, damaged or of a later version is an empty one that says so.
-
-    :raises StoreError: the file is there and cannot be read.
-    """
-    data = read(path)
-    if data is None:
-        return State()
-    try:
-        document = json.loads(data)
-        if document["version"] != STATE_VERSION:
-            version = repr(document["version"])[:20]
-            return State(problem=f"{path}: of version {version}; this gfwtools writes {STATE_VERSION}")
-        return State({str(name): _policy_state(value) for name, value in document["policies"].items()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return State(problem=f"{path}: damaged; it is written anew")
-
-
-def _policy_state(value: dict[str, Any]) -> PolicyState:
-    """A policy's part of the file; whatever has another shape than we write raises TypeError."""
-    typed = _typed(PolicyState, value)
-    for name in ("files", "effective", "loaded"):
-        typed[name] = {str(path): str(digest) for path, digest in typed.get(name, {}).items()}
-    typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
-    typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ()))
-    return PolicyState(**typed)
-
-
-def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
-    """The known fields of ``value``, each of the type that ``kind`` says."""
-    types = {"str": str, "int": int, "bool": bool, "dict": dict, "tuple": list}
-    kept = {}
-    for name, annotation in kind.__annotations__.items():
-        if name in value:
-            expected = annotation if isinstance(annotation, type) else annotation.__origin__
-            expected = types[expected.__name__]
-            if not isinstance(value[name], expected):
-                raise TypeError(name)
-            kept[name] = value[name]
-    return kept
-
-
-def write_state(path: Path, state: State) -> None:
-    """:raises StoreError: it could not be written."""
-    write_all({path: state.to_json()})

@@ -1,22 +1,22 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools import store
-from gfwtools._version import __version__
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import Listing
+from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
-from gfwtools.store import Mirror, PolicyState, State
-from gfwtools.suffixes import bundled_path
+from gfwtools.lock import lock
+from gfwtools.state import Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts
@@ -25,23 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "PolicyUpdate",
     "Update",
-    "compile_policy",
-    "current_list",
-    "is_stale",
     "prepare",
-    "read_listings",
     "require_list",
-    "starter_list",
     "update",
 ]
 
-STARTER = Path(__file__).parent / "data" / "starter.txt"
-STARTER_NAME = "starter list"
 #: Of a list's rules at least this share names a host; 98 of 100 did in the worst of the published lists. A page that
 #: somebody's network gives in place of the list has a few lines that look like one.
 USABLE_SHARE = 0.1
-#: The user's own lists are read whole; a million domains have some 20 MB.
-USER_LIST_LIMIT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +132,7 @@ def update(
     :raises GfwtoolsError: nothing was changed, or all of it was put back.
     """
     paths = config.paths
-    with store.lock(paths.lock, wait=lock_wait()):
+    with lock(paths.lock, wait=lock_wait()):
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
         store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
@@ -165,7 +156,7 @@ def prepare(
 
     :raises GfwtoolsError: no list, or one that may not be used.
     """
-    state = store.read_state(config.paths.state)
+    state = read_state(config.paths.state)
     done: list[PolicyUpdate] = []
     inputs = ""
     for index, policy in enumerate(config.policies):
@@ -180,8 +171,7 @@ def prepare(
             force=force,
             progress=progress,
         )
-        # What the policies before it claim is an input of a policy as well.
-        inputs = store.digest(f"{inputs} {_inputs(config, policy, obtained.decoded, own)}".encode())
+        inputs = digest_of(config, policy, obtained.decoded, own, inputs)
         done.append(_prepare_policy(config, policy, state.of(policy.name), obtained, inputs, done))
     gone = {
         name: _files_of(config, name, policy_state)
@@ -208,35 +198,11 @@ def lock_wait() -> float:
 # ---------------------------------------------------------------- the list
 
 
-def starter_list() -> Decoded:
-    """The list that ships with the package, for a host that has never reached a mirror."""
-    return decode(STARTER.read_bytes())
-
-
-def is_starter(decoded: Decoded) -> bool:
-    """Told by its title: the file may be that of an earlier gfwtools."""
-    return decoded.header.get("title") == "gfwtools starter list"
-
-
-def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
-    """The last good list (or the starter list, where it was taken), or None.
-
-    :raises StoreError: it cannot be read.
-    """
-    data = store.read(config.paths.list(policy.name), limit=None)
-    if data is None:
-        return None
-    try:
-        return decode(data, max_bytes=config.fetch.max_bytes)
-    except ListError:
-        return None  # damaged: as good as none, and the next update writes it anew
-
-
 def _obtain(
     config: Config,
     policy: PolicyConfig,
     state: PolicyState,
-    own: "UserLists",
+    own: UserLists,
     *,
     explicit: tuple[str, ...],
     offline: bool,
@@ -249,7 +215,7 @@ def _obtain(
     path = config.paths.list(policy.name)
 
     def compiler(decoded: Decoded) -> "Callable[[], Compiled]":
-        return cache(lambda: _compile(str(path), policy, decoded, own))
+        return cache(lambda: compile_with(str(path), policy, decoded, own))
 
     def starter(warning: str) -> Obtained:
         decoded = starter_list()
@@ -348,86 +314,6 @@ def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
 # ---------------------------------------------------------------- the files
 
 
-@dataclass(frozen=True, slots=True)
-class UserLists:
-    """The user's own lists of a policy, read once, so that what is compiled is what the digest was taken over."""
-
-    allow: Sequence[Listing]
-    deny: Sequence[Listing]
-
-    @classmethod
-    def read(cls, config: Config, policy: PolicyConfig) -> "UserLists":
-        """As they are on disk now; a file that is not there is an empty one.
-
-        :raises StoreError: one is there and cannot be read.
-        """
-        at = config.paths.at
-        return cls(read_listings(map(at, policy.allow)), read_listings(map(at, policy.deny)))
-
-
-def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
-    """Lists with one domain a line; a file that is not there is an empty one.
-
-    :raises StoreError: one is there and cannot be read.
-    """
-    listings = []
-    for path in paths:
-        data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
-        text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-        listings.append(Listing(str(path), text, "domains"))
-    return listings
-
-
-def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded, *, about: str | None = None) -> "Compiled":
-    """Compile a list with the user's as they are on disk now.
-
-    :param about: see :func:`gfwtools.compiler.compile_lists`.
-    :raises StoreError: one of the user's is there and cannot be read.
-    """
-    path = config.paths.list(policy.name)
-    source = str(path) if path.exists() else STARTER_NAME
-    return _compile(source, policy, decoded, UserLists.read(config, policy), about)
-
-
-def _compile(
-    source: str, policy: PolicyConfig, decoded: Decoded, own: UserLists, about: str | None = None
-) -> "Compiled":
-    from gfwtools.compiler import compile_lists
-
-    return compile_lists(
-        Listing(source, decoded.text, policy.format),
-        allow=own.allow,
-        deny=own.deny,
-        granularity=policy.granularity,
-        about=about,
-    )
-
-
-def is_stale(config: Config, lists: Iterable[tuple[PolicyConfig, Decoded]]) -> bool:
-    """Whether the files on disk were made from other lists or another configuration than those of now."""
-    state = store.read_state(config.paths.state)
-    inputs = ""
-    for policy, decoded in lists:
-        inputs = store.digest(f"{inputs} {_inputs(config, policy, decoded, UserLists.read(config, policy))}".encode())
-        if state.of(policy.name).inputs != inputs:
-            return True
-    return False
-
-
-def _inputs(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserLists) -> str:
-    """A digest over all that the files are made from, so that nothing is compiled to find that nothing is new."""
-    suffix_list = bundled_path().stat()
-    parts = [
-        __version__,
-        f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
-        repr(policy),
-        repr((backend_of(config), config.dns.layout, config.dns.conf_dir)),
-        store.digest(decoded.data),
-    ]
-    parts += [listing.text for listing in (*own.allow, *own.deny)]
-    return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))
-
-
 def _prepare_policy(
     config: Config,
     policy: PolicyConfig,
@@ -477,7 +363,7 @@ def _prepare_policy(
         mirrors=mirrors,
         history=state.history,
     )
-    change = store.Change(
+    change = Change(
         now, obtained.source, new_state.list_digest, counts._asdict(), new_state.domains, len(added), len(removed)
     )
     return PolicyUpdate(

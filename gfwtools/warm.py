@@ -22,6 +22,7 @@ from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.live import wire
 from gfwtools.live.dns import Kind
+from gfwtools.lock import lock
 from gfwtools.resolver import Daemon, daemon_of
 
 __all__ = ["QPS", "Warming", "names_of", "warm"]
@@ -129,7 +130,7 @@ def warm(
         raise ResolverError(f"{config.paths.domains(policy.name)}: no such file; run: gfwtools {remedy}")
     path = config.paths.warm(policy.name)
     daemon = daemon_of(config)
-    with store.lock(config.paths.state_dir / "warm.lock", wait=1.0):
+    with lock(config.paths.state_dir / "warm.lock", wait=1.0):
         known = {} if again else _fresh(path, sets_made)
         is_free = _exceptions(config, policy)
         wanted = [name for name in names_of(data.decode("ascii", "replace").split()) if not is_free(name)]
@@ -147,7 +148,7 @@ def warm(
 
 def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
     """Whether a name goes directly: the www. of a tunnelled domain does where an exception or the user says so."""
-    from gfwtools.update import compile_policy, current_list
+    from gfwtools.inputs import compile_policy, current_list
 
     decoded = current_list(config, policy)
     if decoded is None:

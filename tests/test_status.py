@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 from cli import gfwtools
 
-from gfwtools import store
 from gfwtools.cli.status import fitting
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.host.check import Finding
 from gfwtools.host.plan import State
 from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.host.run import Recorder
+from gfwtools.lock import Run
+from gfwtools.state import HISTORY, Change, PolicyState, read_state, write_state
 from gfwtools.status import Marked, PolicyStatus, Service, Status, Tunnel, history_lines, lines, status
-from gfwtools.store import Change, PolicyState, Run
 
 LIST = "[AutoProxy 0.2.9]\n! Last Modified: {date}\n||google.com\n||youtube.com\n"
 KEYS = {
@@ -199,7 +199,7 @@ def test_the_history_has_30_updates_at_most_and_fits_into_80_columns() -> None:
     for number in range(35):
         state = state.remember(change(number % 28))
     table = history_lines([PolicyStatus(PolicyConfig(), state)])
-    assert len(table) == 1 + store.HISTORY
+    assert len(table) == 1 + HISTORY
     assert max(map(len, table)) <= 80
 
 
@@ -262,9 +262,9 @@ def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_
 
 def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
     updated(tmp_path, datetime.now(UTC))
-    state = store.read_state(tmp_path / "var/lib/gfwtools/state.json")
+    state = read_state(tmp_path / "var/lib/gfwtools/state.json")
     evil = replace(state.of("gfwlist"), list_date="\x1b[2J", history=(replace(change(1), source="\x1b[2J"),))
-    store.write_state(tmp_path / "var/lib/gfwtools/state.json", store.State({"gfwlist": evil}))
+    write_state(tmp_path / "var/lib/gfwtools/state.json", replace(state, policies={"gfwlist": evil}))
     assert "\x1b" not in gfwtools(tmp_path, "status").stdout + gfwtools(tmp_path, "status", "--history").stdout
 
 

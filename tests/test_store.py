@@ -7,18 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gfwtools import store
-from gfwtools.errors import FetchError, GfwtoolsError, LockedError, StoreError
+from gfwtools.errors import StoreError
+from gfwtools.lock import lock
 
 
 def test_files_are_written_whole_with_mode_0644_whatever_the_umask(tmp_path: Path) -> None:
@@ -160,7 +157,7 @@ def test_on_a_read_only_file_system_nothing_is_changed_and_the_reason_is_told(tm
     try:
         with pytest.raises(StoreError, match="Read-only file system"):
             store.write_all({tmp_path / "one": b"1"})
-        with pytest.raises(StoreError, match="Read-only file system"), store.lock(tmp_path / "lock"):
+        with pytest.raises(StoreError, match="Read-only file system"), lock(tmp_path / "lock"):
             pass
     finally:
         subprocess.run(["umount", tmp_path], check=True)
@@ -189,107 +186,3 @@ def test_killed_at_any_moment_each_file_is_the_old_one_or_the_new_one(tmp_path: 
                 assert len(set(data)) == 1
     store.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"one", "two"}
-
-
-def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
-    order: list[str] = []
-
-    def second() -> None:
-        with store.lock(tmp_path / "lock", wait=5):
-            order.append("second")
-
-    with store.lock(tmp_path / "lock"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        time.sleep(0.15)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
-
-
-def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    expected = re.escape(f"{lock}: held by process {os.getpid()} (")
-    with store.lock(lock), pytest.raises(LockedError, match=expected), store.lock(lock, wait=0.1):
-        pass
-
-
-def test_the_lock_tells_how_the_last_run_ended_and_when(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    assert store.last_run(lock) is None
-    with pytest.raises(FetchError), store.lock(lock):
-        raise FetchError("no mirror\nanswered")
-    failed = store.last_run(lock)
-    assert failed
-    assert failed.error == "no mirror answered"
-    assert abs(datetime.now(UTC) - datetime.fromisoformat(failed.date)) < timedelta(minutes=1)
-    with store.lock(lock):
-        running = store.last_run(lock)
-    assert running
-    assert running.running
-    ended = store.last_run(lock)
-    assert ended
-    assert (ended.error, ended.running) == ("", False)
-
-
-def test_the_lock_tells_of_a_run_that_was_killed(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("4194305\n2026-08-06T05:00:00+00:00\nrunning\n")
-    assert store.last_run(tmp_path / "lock") == store.Run("2026-08-06T05:00:00+00:00", "it was killed")
-
-
-def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("4194305             \n")
-    assert store.last_run(tmp_path / "lock") is None
-
-
-def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
-    program = "import sys, time; from pathlib import Path; from gfwtools import store\n"
-    program += "with store.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE)
-    assert process.stdout
-    process.stdout.readline()
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    with store.lock(tmp_path / "lock", wait=0):
-        pass
-
-
-def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    change = store.Change("2026-08-06T00:00:00+00:00", "u", "d", {"read": 1}, 1, 1, 0)
-    policy = store.PolicyState(source="u", files={"/a": "b"}, mirrors={"u": store.Mirror("e", "l", "d")}).remember(
-        change
-    )
-    state = store.State({"gfwlist": policy})
-    store.write_state(tmp_path / "state.json", state)
-    assert store.read_state(tmp_path / "state.json") == state
-
-
-def test_the_history_keeps_the_last_thirty_updates() -> None:
-    state = store.PolicyState()
-    for number in range(40):
-        state = state.remember(store.Change(str(number), "", "", {}, 0, 0, 0))
-    assert [change.date for change in state.history] == [str(number) for number in range(10, 40)]
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "null", '{"version": 1}', '{"version": 1, "policies": []}', '{"version": 1, "policies": {"a": 1}}',
-     '{"version": 1, "policies": {"a": {"files": []}}}', '{"version": 1, "policies": {"a": {"source": 1}}}',
-     '{"version": 1, "policies": {"a": {"mirrors": {"u": 1}}}}', '{"version": 99, "policies": {}}', "[" * 100_000, "\x00"],
-)  # fmt: skip
-def test_a_damaged_or_foreign_state_is_an_empty_one_that_says_so(tmp_path: Path, content: str) -> None:
-    (tmp_path / "state.json").write_text(content)
-    state = store.read_state(tmp_path / "state.json")
-    assert not state.policies
-    assert state.problem
-
-
-@given(st.binary(max_size=200))
-def test_no_state_file_raises_anything_but_our_own_errors(tmp_path_factory, data: bytes) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path_factory.getbasetemp() / "state.json"
-    path.write_bytes(data)
-    try:
-        store.read_state(path)
-    except GfwtoolsError as error:
-        assert "\n" not in str(error)

@@ -277,8 +277,8 @@ def test_a_held_lock_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
     import sys
 
     program = (
-        "import sys, time; from pathlib import Path; from gfwtools import store\n"
-        "with store.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+        "import sys, time; from pathlib import Path; from gfwtools.lock import lock\n"
+        "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
     )
     lock = tmp_path / VAR / "lock"
     process = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)

@@ -25,8 +25,9 @@ from cli import gfwtools
 from faults import Authority, Behaviour, Server
 from tools import needs
 
-from gfwtools import config, store
+from gfwtools import config
 from gfwtools.errors import GfwtoolsError
+from gfwtools.state import read_state
 from gfwtools.update import update
 
 VAR = "var/lib/gfwtools"
@@ -296,7 +297,7 @@ def assert_repaired(root: Path, after: dict[str, bytes]) -> None:
     for name in after:
         if not name.endswith("state.json"):
             assert found[name] == after[name], name
-    assert not store.read_state(root / VAR / "state.json").problem
+    assert not read_state(root / VAR / "state.json").problem
 
 
 #: System call -> the errors that a disk gives to it.
@@ -577,8 +578,8 @@ def test_with_a_damaged_or_foreign_state_it_answers_and_the_next_run_writes_it_a
     }
     assert precious.read_text() == "precious"
     domains = (root / VAR / "gfwlist.domains").read_text().splitlines()
-    assert store.read_state(path).of("gfwlist").domains == len(domains) > 0
-    assert not store.read_state(path).problem
+    assert read_state(path).of("gfwlist").domains == len(domains) > 0
+    assert not read_state(path).problem
 
 
 LISTS = {

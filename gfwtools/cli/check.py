@@ -129,7 +129,7 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
 
 def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":
     """Every policy, compiled from what is on disk now; only as far as it is ``about`` a name, where there is one."""
-    from gfwtools.update import compile_policy, current_list, is_stale, starter_list
+    from gfwtools.inputs import compile_policy, current_list, is_stale, starter_list
 
     config = context.config
     lists = []

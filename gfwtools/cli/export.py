@@ -38,9 +38,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     """
     from gfwtools import store
     from gfwtools.backend import backend_of
+    from gfwtools.inputs import compile_policy, current_list, starter_list
     from gfwtools.layout import without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
-    from gfwtools.update import compile_policy, current_list, starter_list
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}

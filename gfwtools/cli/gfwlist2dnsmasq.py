@@ -114,9 +114,10 @@ def _convert(
     from gfwtools.decode import decode
     from gfwtools.fetch import fetch
     from gfwtools.formats import Listing
+    from gfwtools.inputs import read_listings
     from gfwtools.render import dnsmasq, plain
     from gfwtools.render.header import header
-    from gfwtools.update import read_listings, require_list
+    from gfwtools.update import require_list
 
     named = os.environ.get("GFWTOOLS_CONFIG")
     root = Path(os.environ.get("GFWTOOLS_ROOT") or "/")

@@ -40,8 +40,8 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --seconds 60
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
-    from gfwtools import store
     from gfwtools.host.run import System
+    from gfwtools.lock import lock
     from gfwtools.trace import Packet, legacy_note
     from gfwtools.trace import trace as follow
 
@@ -61,7 +61,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
     if note:
         context.warn(note)
     following = follow(addresses, runner, seconds=seconds, ready=ready)
-    with store.lock(context.config.paths.state_dir / "trace.lock", wait=0), closing(following):
+    with lock(context.config.paths.state_dir / "trace.lock", wait=0), closing(following):
         for packet in following:
             found.append(packet)
             if not as_json:

@@ -24,8 +24,10 @@ from gfwtools.host.facts import choose_backend
 from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import State, Step, script
 from gfwtools.host.run import Command, Runner
+from gfwtools.inputs import current_list
 from gfwtools.resolver import MAIN_CONF
-from gfwtools.update import current_list, update
+from gfwtools.state import read_state, write_state
+from gfwtools.update import update
 
 __all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
 
@@ -306,7 +308,7 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
 
 def _generated(config: Config) -> list[str]:
     """Every file that the state speaks of."""
-    state = store.read_state(config.paths.state)
+    state = read_state(config.paths.state)
     return [path for policy in state.policies.values() for path in policy.files]
 
 
@@ -325,10 +327,10 @@ def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
 
 
 def _forget_loaded(paths: Paths) -> None:
-    state = store.read_state(paths.state)
+    state = read_state(paths.state)
     policies = {name: replace(policy, loaded={}) for name, policy in state.policies.items()}
     if state.policies != policies:
-        store.write_state(paths.state, replace(state, policies=policies))
+        write_state(paths.state, replace(state, policies=policies))
 
 
 def _apply(steps: list[Step], runner: Runner, say: Say, back: "_Back") -> None:
@@ -369,7 +371,7 @@ def _real_list(config: Config, say: Say, warn: Say) -> None:
 
 
 def _is_starter(config: Config, policy: str) -> bool:
-    return store.read_state(config.paths.state).of(policy).starter
+    return read_state(config.paths.state).of(policy).starter
 
 
 _Back = list[tuple[str, Callable[[], object]]]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from gfwtools import store
 from gfwtools.config import Config
 from gfwtools.host import learned, record
 from gfwtools.host.apply import apply
@@ -11,6 +10,7 @@ from gfwtools.host.plan import Step
 from gfwtools.host.record import Record
 from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey, look, look_for_down
+from gfwtools.lock import lock
 
 __all__ = ["clear_caches", "down", "look", "look_for_down", "up"]
 
@@ -26,7 +26,7 @@ def up(config: Config, runner: Runner, *, clear_cache: Callable[[], bool] | None
     :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
     :raises StoreError: one of our files cannot be read or written.
     """
-    with store.lock(config.paths.state_dir / "host.lock"):
+    with lock(config.paths.state_dir / "host.lock"):
         survey = look(config, runner)
         after = survey.next_record()
         _run(config, survey, runner, after)
@@ -46,7 +46,7 @@ def down(config: Config, runner: Runner) -> list[Step]:
     :raises HostError: a step failed, and the plumbing is as it was before.
     :raises StoreError: one of our files cannot be read or written.
     """
-    with store.lock(config.paths.state_dir / "host.lock"):
+    with lock(config.paths.state_dir / "host.lock"):
         survey = look_for_down(config, runner)
         learned.save(config, survey.learned)
         _run(config, survey, runner, Record())

@@ -1,0 +1,148 @@
+"""What an update is made from, as it is on this host: the last good list, the user's lists, and a digest over
+all of it. ``check domain`` needs no more than this.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfwtools import store
+from gfwtools._version import __version__
+from gfwtools.backend import backend_of
+from gfwtools.config import Config, PolicyConfig
+from gfwtools.decode import Decoded, decode
+from gfwtools.errors import ListError
+from gfwtools.formats import Listing
+from gfwtools.state import read_state
+from gfwtools.suffixes import bundled_path
+
+if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled
+
+__all__ = [
+    "STARTER_NAME",
+    "UserLists",
+    "compile_policy",
+    "compile_with",
+    "current_list",
+    "digest_of",
+    "is_stale",
+    "is_starter",
+    "read_listings",
+    "starter_list",
+]
+
+STARTER = Path(__file__).parent / "data" / "starter.txt"
+STARTER_NAME = "starter list"
+#: The user's own lists are read whole; a million domains have some 20 MB.
+USER_LIST_LIMIT = 64 * 1024 * 1024
+
+
+def starter_list() -> Decoded:
+    """The list that ships with the package, for a host that has never reached a mirror."""
+    return decode(STARTER.read_bytes())
+
+
+def is_starter(decoded: Decoded) -> bool:
+    """Told by its title: the file may be that of an earlier gfwtools."""
+    return decoded.header.get("title") == "gfwtools starter list"
+
+
+def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
+    """The last good list (or the starter list, where it was taken), or None.
+
+    :raises StoreError: it cannot be read.
+    """
+    data = store.read(config.paths.list(policy.name), limit=None)
+    if data is None:
+        return None
+    try:
+        return decode(data, max_bytes=config.fetch.max_bytes)
+    except ListError:
+        return None  # damaged: as good as none, and the next update writes it anew
+
+
+@dataclass(frozen=True, slots=True)
+class UserLists:
+    """The user's own lists of a policy, read once, so that what is compiled is what the digest was taken over."""
+
+    allow: Sequence[Listing]
+    deny: Sequence[Listing]
+
+    @classmethod
+    def read(cls, config: Config, policy: PolicyConfig) -> "UserLists":
+        """As they are on disk now; a file that is not there is an empty one.
+
+        :raises StoreError: one is there and cannot be read.
+        """
+        at = config.paths.at
+        return cls(read_listings(map(at, policy.allow)), read_listings(map(at, policy.deny)))
+
+
+def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
+    """Lists with one domain a line; a file that is not there is an empty one.
+
+    :raises StoreError: one is there and cannot be read.
+    """
+    listings = []
+    for path in paths:
+        data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
+        text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+        listings.append(Listing(str(path), text, "domains"))
+    return listings
+
+
+def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded, *, about: str | None = None) -> "Compiled":
+    """Compile a list with the user's as they are on disk now.
+
+    :param about: see :func:`gfwtools.compiler.compile_lists`.
+    :raises StoreError: one of the user's is there and cannot be read.
+    """
+    path = config.paths.list(policy.name)
+    source = str(path) if path.exists() else STARTER_NAME
+    return compile_with(source, policy, decoded, UserLists.read(config, policy), about)
+
+
+def compile_with(
+    source: str, policy: PolicyConfig, decoded: Decoded, own: UserLists, about: str | None = None
+) -> "Compiled":
+    """Compile a list, called ``source``, with the user's ``own``."""
+    from gfwtools.compiler import compile_lists
+
+    return compile_lists(
+        Listing(source, decoded.text, policy.format),
+        allow=own.allow,
+        deny=own.deny,
+        granularity=policy.granularity,
+        about=about,
+    )
+
+
+def is_stale(config: Config, lists: Iterable[tuple[PolicyConfig, Decoded]]) -> bool:
+    """Whether the files on disk were made from other lists or another configuration than those of now."""
+    state = read_state(config.paths.state)
+    inputs = ""
+    for policy, decoded in lists:
+        inputs = digest_of(config, policy, decoded, UserLists.read(config, policy), inputs)
+        if state.of(policy.name).inputs != inputs:
+            return True
+    return False
+
+
+def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserLists, before: str) -> str:
+    """A digest over all that the files are made from, so that nothing is compiled to find that nothing is new.
+
+    :param before: the digest of the policy before this one: what that one claims is an input as well.
+    """
+    suffix_list = bundled_path().stat()
+    parts = [
+        before,
+        __version__,
+        f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
+        repr(policy),
+        repr((backend_of(config), config.dns.layout, config.dns.conf_dir)),
+        store.digest(decoded.data),
+    ]
+    parts += [listing.text for listing in (*own.allow, *own.deny)]
+    return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))

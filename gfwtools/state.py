@@ -1,0 +1,136 @@
+"""``state.json``: what is known of each policy's last update, and the updates before it.
+
+It goes last and holds the digests of the other files, so that the next run sees what a killed one left undone, and does
+it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gfwtools.store import read, write_all
+
+__all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", "write_state"]
+
+STATE_VERSION = 1
+#: How many updates ``state.json`` remembers.
+HISTORY = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What a mirror said of the list that it gave (RFC 9110 section 8.8), and which list that was."""
+
+    etag: str = ""
+    last_modified: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One update that changed something, for the history."""
+
+    date: str
+    """ISO 8601, UTC."""
+    source: str
+    digest: str
+    counts: dict[str, Any]
+    domains: int
+    added: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """What is known of a policy's last update."""
+
+    source: str = ""
+    """Where the list came from: a URL, a path, or ``starter list``."""
+    starter: bool = False
+    list_date: str = ""
+    list_digest: str = ""
+    inputs: str = ""
+    """A digest over everything that the files are made from."""
+    updated: str = ""
+    """When the files last changed: ISO 8601, UTC."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    domains: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    """Path without the root -> digest."""
+    effective: dict[str, str] = field(default_factory=dict)
+    """The same for what running programs read, without comments."""
+    loaded: dict[str, str] = field(default_factory=dict)
+    """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
+    mirrors: dict[str, Mirror] = field(default_factory=dict)
+    history: tuple[Change, ...] = ()
+
+    def remember(self, change: Change) -> "PolicyState":
+        """The state with one more update in its history."""
+        return replace(self, history=(*self.history, change)[-HISTORY:])
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``state.json``: it speeds up and explains; everything in it can be found again."""
+
+    policies: dict[str, PolicyState] = field(default_factory=dict)
+    problem: str = ""
+    """Why the file was not used, in one line; not written."""
+
+    def of(self, policy: str) -> PolicyState:
+        return self.policies.get(policy, PolicyState())
+
+    def to_json(self) -> bytes:
+        document = {
+            "version": STATE_VERSION,
+            "policies": {name: asdict(policy) for name, policy in self.policies.items()},
+        }
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def read_state(path: Path) -> State:
+    """The state at ``path``. One that is missing, damaged or of a later version is an empty one that says so.
+
+    :raises StoreError: the file is there and cannot be read.
+    """
+    data = read(path)
+    if data is None:
+        return State()
+    try:
+        document = json.loads(data)
+        if document["version"] != STATE_VERSION:
+            version = repr(document["version"])[:20]
+            return State(problem=f"{path}: of version {version}; this gfwtools writes {STATE_VERSION}")
+        return State({str(name): _policy_state(value) for name, value in document["policies"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return State(problem=f"{path}: damaged; it is written anew")
+
+
+def _policy_state(value: dict[str, Any]) -> PolicyState:
+    """A policy's part of the file; whatever has another shape than we write raises TypeError."""
+    typed = _typed(PolicyState, value)
+    for name in ("files", "effective", "loaded"):
+        typed[name] = {str(path): str(digest) for path, digest in typed.get(name, {}).items()}
+    typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
+    typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ()))
+    return PolicyState(**typed)
+
+
+def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """The known fields of ``value``, each of the type that ``kind`` says."""
+    types = {"str": str, "int": int, "bool": bool, "dict": dict, "tuple": list}
+    kept = {}
+    for name, annotation in kind.__annotations__.items():
+        if name in value:
+            expected = annotation if isinstance(annotation, type) else annotation.__origin__
+            expected = types[expected.__name__]
+            if not isinstance(value[name], expected):
+                raise TypeError(name)
+            kept[name] = value[name]
+    return kept
+
+
+def write_state(path: Path, state: State) -> None:
+    """:raises StoreError: it could not be written."""
+    write_all({path: state.to_json()})

@@ -1,0 +1,79 @@
+"""One at a time, and the lock's file tells who and how it went."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gfwtools.errors import FetchError, LockedError
+from gfwtools.lock import Run, last_run, lock
+
+
+def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with lock(tmp_path / "lock", wait=5):
+            order.append("second")
+
+    with lock(tmp_path / "lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.15)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    expected = re.escape(f"{path}: held by process {os.getpid()} (")
+    with lock(path), pytest.raises(LockedError, match=expected), lock(path, wait=0.1):
+        pass
+
+
+def test_the_lock_tells_how_the_last_run_ended_and_when(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert last_run(path) is None
+    with pytest.raises(FetchError), lock(path):
+        raise FetchError("no mirror\nanswered")
+    failed = last_run(path)
+    assert failed
+    assert failed.error == "no mirror answered"
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(failed.date)) < timedelta(minutes=1)
+    with lock(path):
+        running = last_run(path)
+    assert running
+    assert running.running
+    ended = last_run(path)
+    assert ended
+    assert (ended.error, ended.running) == ("", False)
+
+
+def test_the_lock_tells_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("4194305\n2026-08-06T05:00:00+00:00\nrunning\n")
+    assert last_run(tmp_path / "lock") == Run("2026-08-06T05:00:00+00:00", "it was killed")
+
+
+def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("4194305             \n")
+    assert last_run(tmp_path / "lock") is None
+
+
+def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from gfwtools.lock import lock\n"
+    program += "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with lock(tmp_path / "lock", wait=0):
+        pass
