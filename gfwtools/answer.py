@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -24,8 +23,7 @@ class RuleRef(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What happens to a name, and why."""
 
     name: str
@@ -125,7 +123,7 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
     under = match.matched.startswith("*.")
     domain = match.matched.removeprefix("*.")
     listing, locator, exception = compiled.listing, compiled.locator, match.reason == "exception"
-    for line, found in listing.scan(domain):
+    for line, found in compiled.scan(domain):
         if isinstance(found, str):
             if locator.block(found) == domain and not exception:
                 yield RuleRef(listing.source, line, f"||{found}")

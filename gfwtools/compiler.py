@@ -74,6 +74,12 @@ class Compiled:
     wide: set[int]
     """Lines of the rules that were widened."""
     problems: tuple[Problem, ...] = ()
+    lines: Sequence[tuple[int, str | Rule]] | None = None
+    """What was read of the list, where it was read about one name only; see :meth:`Listing.scan`."""
+
+    def scan(self, domain: str) -> Iterable[tuple[int, str | Rule]]:
+        """:meth:`Listing.scan` about ``domain``, or all that was read about the one name that this is about."""
+        return self.listing.scan(domain) if self.lines is None else self.lines
 
     @cached_property
     def cover(self) -> list[Entry]:
@@ -201,7 +207,8 @@ def compile_lists(
     read = 0
     block, locate = locator.block, locator.locate
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
-    for line, found in listing.scan(".".join(about.split(".")[-2:]) if about else None):
+    lines = list(listing.scan(".".join(about.split(".")[-2:]))) if about else None
+    for line, found in listing.scan() if lines is None else lines:
         read += 1
         if isinstance(found, str):
             domain = block(found)
@@ -221,7 +228,7 @@ def compile_lists(
                 wide.add(line)
             for name in domains:
                 blocks.setdefault(name, line)
-    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems))
+    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), lines)
 
 
 def _merge_user_lists(

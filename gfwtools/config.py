@@ -5,7 +5,6 @@ character that the kernel, a shell or dnsmasq could read as anything else.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
@@ -52,14 +51,14 @@ RESERVED_TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
 SECOND_PORT = 5354
 LLMNR_PORT = 5355
 
-# IPSET_MAXNAMELEN is 32 with the NUL; "_direct" and a family digit are put behind the name of a policy's set.
 #: The policy that is there without any configuration.
 _FIRST = "gfwlist"
-_SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,22}")
-_POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+# IPSET_MAXNAMELEN is 32 with the NUL; "_direct" and a family digit are put behind the name of a policy's set.
+_SET_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,22}"
+_POLICY_NAME = r"[a-z][a-z0-9_-]{0,30}"
 # IFNAMSIZ is 16 with the NUL; the kernel forbids '/' and blanks (dev_valid_name), and ':' names an alias.
 # "all" and "default" are no interfaces to sysctl(8), and iptables(8) takes "wg+" for whatever begins with wg.
-_INTERFACE = re.compile(r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)")
+_INTERFACE = r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +265,8 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
         raise ConfigError(
             f"{name}: larger than {MAX_BYTES} bytes; no configuration is, and lists have files of their own"
         )
+    import tomllib  # 2 ms that a host without a configuration does not need
+
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError that is no TOMLDecodeError: a number of 5,000 digits
@@ -277,7 +278,7 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
         if key == "policy":
             for policy_name, table in _table(value, name, key).items():
                 where = f"policy.{_key(policy_name)}"
-                if not _POLICY_NAME.fullmatch(policy_name):
+                if not re.fullmatch(_POLICY_NAME, policy_name):
                     raise ConfigError(
                         f"{name}: {where}: {_show(policy_name)} is no name for a policy; "
                         "give small letters, digits, - and _, 31 at most"
@@ -448,9 +449,9 @@ def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
     return check_list
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> Check:
+def _matching(pattern: str, what: str) -> Check:
     def check(value: object) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value) or value in (".", ".."):
+        if not isinstance(value, str) or not re.fullmatch(pattern, value) or value in (".", ".."):
             raise _Bad(f"{_show(value)} is {what}")
         return value
 

@@ -4,7 +4,9 @@ import codecs
 import hashlib
 import re
 from binascii import b2a_base64
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from gfwtools.errors import ListError
 
@@ -20,15 +22,14 @@ _HTML = re.compile(rb"\s*<[a-z!/?]|[^!]*?^\s*<(?:!doctype|html|head|body)\b", re
 _HEADER_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A list as its author wrote it."""
 
     data: bytes
     """The decoded bytes, without a byte order mark."""
     text: str
     """The same as text; bytes that are no UTF-8 (old lists have some in comments) are U+FFFD."""
-    header: dict[str, str] = field(default_factory=dict)
+    header: Mapping[str, str] = MappingProxyType({})
     """The fields of the header by their names in lower case: ``title``, ``last modified``, ``checksum``."""
 
     @property

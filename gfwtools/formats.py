@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gfwtools import autoproxy
 from gfwtools.decode import decode
@@ -58,8 +58,7 @@ FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """A list as text, with the name that errors and answers call it by."""
 
     source: str

@@ -3,9 +3,8 @@ all of it. ``check domain`` needs no more than this.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools import store
 from gfwtools._version import __version__
@@ -63,8 +62,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
         return None  # damaged: as good as none, and the next update writes it anew
 
 
-@dataclass(frozen=True, slots=True)
-class UserLists:
+class UserLists(NamedTuple):
     """The user's own lists of a policy, read once, so that what is compiled is what the digest was taken over."""
 
     allow: Sequence[Listing]

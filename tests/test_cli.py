@@ -82,7 +82,7 @@ entry()
 
 
 @pytest.mark.parametrize(
-    "name", ["gfwtools.cli", "click", "click.core", "gfwtools.errors", "gfwtools.config", "tomllib"]
+    "name", ["gfwtools.cli", "click", "click.core", "gfwtools.errors", "gfwtools.config", "ipaddress"]
 )
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {130, -signal.SIGTERM})])
 def test_interrupted_while_it_is_being_loaded_it_ends_quietly(
