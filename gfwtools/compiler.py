@@ -112,7 +112,9 @@ class Compiled:
     @cached_property
     def _counts(self) -> Counts:
         policy, emitted = self.policy, self._emitted
-        lines = {line for name, line in policy.blocks.items() if name in emitted and self._by_list(name)}
+        lines = {
+            line for name, line in policy.blocks.items() if name in emitted and (not policy.deny or self._by_list(name))
+        }
         freed = {policy.exceptions[name] for name in self._freeing & policy.exceptions.keys()}
         freed |= {
             policy.under[name[2:]] for name in self._freeing if name.startswith("*.") and name[2:] in policy.under

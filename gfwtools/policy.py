@@ -165,12 +165,13 @@ class Policy:
         times as much: where there is nothing but other blocks above a block, it changes nothing."""
         special = self._special
         above = _Above(self.blocks.keys(), special)
+        nothing, others = _By.NOTHING, _By.OTHERS
         alone, contested = [], []
         for name in self.blocks:
             by = above[name.partition(".")[2]]
-            if by is _By.OTHERS or name in special:
+            if by is others or name in special:
                 contested.append(name)
-            elif by is _By.NOTHING:
+            elif by is nothing:
                 alone.append(name)
         return Standing(alone, contested)
 

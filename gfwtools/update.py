@@ -403,5 +403,7 @@ def _intact(config: Config, state: PolicyState) -> bool:
 
 def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The domains that came and those that went, each sorted as the ``new`` ones are."""
-    old = set((before or b"").decode("utf-8", "replace").split())
+    if not before:
+        return tuple(new), ()
+    old = set(before.decode("utf-8", "replace").split())
     return tuple(domain for domain in new if domain not in old), tuple(sorted(old.difference(new)))

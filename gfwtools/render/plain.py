@@ -9,4 +9,4 @@ __all__ = ["domains"]
 
 def domains(cover: Iterable[Entry]) -> str:
     """The tunnelled domains in the order of the cover, each for itself and what is under it."""
-    return "".join(f"{entry.domain}\n" for entry in cover if entry.tunnel)
+    return "".join([f"{domain}\n" for domain, _, tunnel in cover if tunnel])
