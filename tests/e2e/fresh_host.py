@@ -55,7 +55,7 @@ for pid in /run/dnsmasq/dnsmasq.pid /run/gfwtools/dns-*.pid; do
 done
 for conf in /etc/gfwtools/dns/*.conf; do
     [ -e "$conf" ] || continue
-    dnsmasq --conf-file="$conf" --user=root || exit 1
+    (ulimit -n 96 && exec dnsmasq --conf-file="$conf" --user=root) || exit 1  # as its unit has it
 done
 dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid || exit 1
 echo restart >>/run/restarts

@@ -13,6 +13,7 @@ from stub_resolver import address
 pytestmark = pytest.mark.e2e
 
 CLEAN, ISP = "10.1", "10.2"
+DATA = HERE.parents[1] / "gfwtools" / "data"
 
 
 def configure(host: FreshHost, layout: str, backend: str, more: str = "") -> None:
@@ -255,6 +256,34 @@ def test_a_host_moves_from_one_layout_to_the_other_and_back(host: FreshHost) -> 
         host.gfwtools("update", "--reload")
         assert is_tunnelled(host, f"in.{layout}.google.com")
         assert (host.run("ls", "/etc/gfwtools/dns/gfwlist.conf", code=None).returncode == 0) == (layout == "split")
+
+
+# Holds more connections than dnsmasq serves at once (20, each with a process of its own), then asks a hundred questions.
+CROWD = """
+import dns.message, socket, time
+held = [socket.create_connection(("127.0.0.1", 5354), 3) for _ in range(25)]
+for one in held:
+    one.send(b"\\0")
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asking.settimeout(5)
+for number in range(100):
+    query = dns.message.make_query(f"n{number}.google.com", "A", id=number)
+    asking.sendto(query.to_wire(), ("127.0.0.1", 53))
+answers = {dns.message.from_wire(asking.recv(4096)).id for _ in range(100)}
+assert answers == set(range(100))
+"""
+
+
+@pytest.mark.parametrize("host", [("split", "iptables"), ("split", "nftables")], ids="-".join, indirect=True)
+def test_the_files_that_its_unit_allows_are_enough_for_a_crowd_at_the_second_dnsmasq(host: FreshHost) -> None:
+    host.gfwtools("update", "--reload")
+    unit = (DATA / "gfwtools-dns@.service").read_text()
+    allowed = re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
+    assert allowed
+    assert f'rc_ulimit="-n {allowed[1]}"' in (DATA / "gfwtools-dns.openrc").read_text()
+    limits = host.run("sh", "-c", "cat /proc/$(cat /run/gfwtools/dns-gfwlist.pid)/limits").stdout
+    assert re.search(rf"Max open files +{allowed[1]} ", limits)
+    host.run(sys.executable, "-c", CROWD)
 
 
 def test_sighup_goes_to_nobody_but_dnsmasq(tmp_path: Path) -> None:
