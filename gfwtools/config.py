@@ -6,11 +6,11 @@ character that the kernel, a shell or dnsmasq could read as anything else.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gfwtools.errors import ConfigError
 
@@ -61,8 +61,7 @@ _POLICY_NAME = r"[a-z][a-z0-9_-]{0,30}"
 _INTERFACE = r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)"
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(NamedTuple):
     """A resolver that dnsmasq asks: an address and a port."""
 
     address: Address
@@ -72,8 +71,7 @@ class Upstream:
         return f"{self.address}#{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """``[fetch]``: how a list is brought here. Times in seconds, sizes in bytes."""
 
     timeout: float = 20.0
@@ -84,8 +82,7 @@ class Fetch:
     min_share: float = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Dns:
+class Dns(NamedTuple):
     """``[dns]``: how dnsmasq is told, and how it is reloaded."""
 
     layout: Literal["paired", "split"] = "paired"
@@ -101,8 +98,7 @@ class Dns:
     warm: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """``[host]``: the plumbing that all policies share."""
 
     backend: Literal["auto", "iptables", "nftables"] = "auto"
@@ -110,8 +106,7 @@ class Host:
     preference: int = 5180
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyConfig:
+class PolicyConfig(NamedTuple):
     """``[policy.NAME]``: which domains, by which resolver, into which set, with which mark, table and interface."""
 
     name: str = "gfwlist"
@@ -145,8 +140,7 @@ class PolicyConfig:
         return ip_address(self.nat[5:]) if self.nat.startswith("snat:") else None
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(NamedTuple):
     """Every file that the tool reads or writes, below ``root`` (as DESTDIR does)."""
 
     root: Path = Path("/")
@@ -300,7 +294,7 @@ def _new_policy(name: str, index: int) -> PolicyConfig:
     if name == _FIRST:
         return first
     set_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:23]
-    return replace(first, name=name, set=set_name, mark=first.mark + index, table=first.table + index)
+    return first._replace(name=name, set=set_name, mark=first.mark + index, table=first.table + index)
 
 
 def _check_together(config: Config, name: str) -> None:
@@ -354,7 +348,7 @@ def _fill(default: Any, table: Mapping[str, Any], name: str, where: str) -> Any:
             changes[key] = checks[key](value)
         except _Bad as bad:
             raise ConfigError(f"{name}: {where}.{key}: {bad}") from None
-    return replace(default, **changes)
+    return default._replace(**changes)
 
 
 def _names(names: Sequence[str] | Mapping[str, object]) -> str:
@@ -539,7 +533,7 @@ def _nat(value: object) -> str:
     raise _Bad(f'{_show(value)} is not known; give "masquerade", "snat:ADDRESS" or "none"')
 
 
-_CHECKS: dict[type, dict[str, Check]] = {
+_CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
     Fetch: {
         "timeout": _number(0.1, 3600, "a time in seconds"),
         "connect_timeout": _number(0.1, 3600, "a time in seconds"),
@@ -586,6 +580,6 @@ _CHECKS: dict[type, dict[str, Check]] = {
 
 # A key that is a field but has no check, or the other way round, is a mistake in this file.
 for _type, _keys in _CHECKS.items():
-    _expected = {f.name for f in fields(_type) if f.default is not MISSING} - {"name"}
+    _expected = set(_type._fields) - {"name"}
     if _expected != set(_keys):
         raise AssertionError(f"{_type.__name__}: {_expected ^ set(_keys)}")

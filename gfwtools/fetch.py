@@ -17,13 +17,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from importlib import import_module
 from io import BytesIO
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from gfwtools import config
@@ -47,16 +46,14 @@ MAX_ANSWER = 240
 BLOCK = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Validators:
+class Validators(NamedTuple):
     """What a source says of its version, as it wrote it (RFC 9110 section 8.8); empty where it says nothing."""
 
     etag: str = ""
     last_modified: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What the winning source gave."""
 
     data: bytes | None

@@ -5,9 +5,9 @@ it.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gfwtools.store import read, write_all
 
@@ -18,8 +18,7 @@ STATE_VERSION = 1
 HISTORY = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(NamedTuple):
     """What a mirror said of the list that it gave (RFC 9110 section 8.8), and which list that was."""
 
     etag: str = ""
@@ -27,8 +26,7 @@ class Mirror:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One update that changed something, for the history."""
 
     date: str
@@ -69,6 +67,13 @@ class PolicyState:
         """The state with one more update in its history."""
         return replace(self, history=(*self.history, change)[-HISTORY:])
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "mirrors": {url: mirror._asdict() for url, mirror in self.mirrors.items()},
+            "history": [change._asdict() for change in self.history],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -84,7 +89,7 @@ class State:
     def to_json(self) -> bytes:
         document = {
             "version": STATE_VERSION,
-            "policies": {name: asdict(policy) for name, policy in self.policies.items()},
+            "policies": {name: policy.to_json() for name, policy in self.policies.items()},
         }
         return (json.dumps(document, indent=1) + "\n").encode()
 

@@ -118,7 +118,7 @@ class PolicyStatus:
             "sets": None if self.sets is None else [{"name": name, "size": size} for name, size in self.sets],
             "marked": asdict(self.marked) if self.marked else None,
             "tunnel": asdict(self.tunnel) if self.tunnel else None,
-            "history": [asdict(change) for change in self.state.history],
+            "history": [change._asdict() for change in self.state.history],
         }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools import store
 from gfwtools.backend import backend_of
@@ -35,8 +35,7 @@ __all__ = [
 USABLE_SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Obtained:
+class Obtained(NamedTuple):
     """A list, decoded, and where it came from."""
 
     source: str

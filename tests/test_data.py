@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ TEMPLATE = (DATA / "config.toml").read_text("utf-8")
 STARTER = decode((DATA / "starter.txt").read_bytes())
 #: Every key of the configuration, by its table.
 KEYS = {
-    name: {field.name for field in fields(kind) if field.default is not MISSING} - {"name"}
+    name: set(kind._fields) - {"name"}
     for name, kind in (("fetch", Fetch), ("dns", Dns), ("host", Host), ("policy", PolicyConfig))
 }
 

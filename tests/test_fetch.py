@@ -11,7 +11,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -160,27 +159,27 @@ def test_a_failure_moves_on_at_once(serve: Serve) -> None:
 
 def test_a_mirror_that_has_sent_headers_is_waited_for(serve: Serve) -> None:
     first, second = serve(drip(LIST, every=0.03)), serve(good(OTHER))
-    assert fetch([first.url, second.url], replace(QUICK, timeout=10)).data == LIST
+    assert fetch([first.url, second.url], QUICK._replace(timeout=10)).data == LIST
     assert not second.requests
 
 
 def test_a_late_answer_still_wins_where_the_others_have_none(serve: Serve) -> None:
     first, second = serve(good(LIST, delay=0.5)), serve(hang_before_headers())
-    assert fetch([first.url, second.url], replace(QUICK, timeout=10)).source == first.url
+    assert fetch([first.url, second.url], QUICK._replace(timeout=10)).source == first.url
     assert len(second.requests) == 1
 
 
 def test_the_failure_of_a_hedged_mirror_asks_no_third_while_the_second_answers(serve: Serve) -> None:
     slow, third = serve(drip(OTHER, every=0.05)), serve(good(LIST))
     with unreachable() as first:
-        assert fetch([first, slow.url, third.url], replace(QUICK, timeout=10)).source == slow.url
+        assert fetch([first, slow.url, third.url], QUICK._replace(timeout=10)).source == slow.url
     assert not third.requests
 
 
 def test_a_failure_moves_on_at_once_beside_a_silent_mirror_as_well(serve: Serve) -> None:
     silent, missing, third = serve(hang_before_headers()), serve(status("404 Not Found")), serve(good(LIST))
     sources = [silent.url, missing.url, third.url]
-    took = timed(lambda: fetch(sources, replace(PATIENT, hedge=0.5)))
+    took = timed(lambda: fetch(sources, PATIENT._replace(hedge=0.5)))
     assert third.requests[0].at - missing.requests[0].at < 0.4
     assert took < PATIENT.timeout / 4
 
@@ -188,13 +187,13 @@ def test_a_failure_moves_on_at_once_beside_a_silent_mirror_as_well(serve: Serve)
 def test_with_hedge_zero_all_mirrors_are_asked_at_once(serve: Serve) -> None:
     servers = [serve(hang_before_headers()) for _ in range(3)]
     last = serve(good(LIST))
-    options = replace(PATIENT, hedge=0)
+    options = PATIENT._replace(hedge=0)
     assert timed(lambda: fetch([*(server.url for server in servers), last.url], options)) < 5
 
 
 def test_a_mirror_that_lost_is_hung_up(serve: Serve) -> None:
     silent, mirror = serve(hang_until_hung_up()), serve(good(LIST))
-    fetch([silent.url, mirror.url], replace(PATIENT, hedge=0.1))
+    fetch([silent.url, mirror.url], PATIENT._replace(hedge=0.1))
     assert silent.broken.wait(3)
 
 
@@ -213,7 +212,7 @@ def test_a_mirror_that_lost_before_it_was_connected_is_asked_nothing(
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     slow = silent.url.replace("127.0.0.1", "slow.example")
     try:
-        assert fetch([slow, mirror.url], replace(PATIENT, hedge=0.1)).source == mirror.url
+        assert fetch([slow, mirror.url], PATIENT._replace(hedge=0.1)).source == mirror.url
     finally:
         over.set()  # it connects now, and its thread must end all the same (see serve)
     time.sleep(0.1)
@@ -226,7 +225,7 @@ def test_a_mirror_that_lost_while_its_body_came_is_hung_up(serve: Serve) -> None
             endless()(exchange)
 
     lost, mirror = serve(late_and_endless), serve(good(LIST, delay=0.4))
-    assert fetch([lost.url, mirror.url], replace(PATIENT, hedge=0.1, max_bytes=2**40)).source == mirror.url
+    assert fetch([lost.url, mirror.url], PATIENT._replace(hedge=0.1, max_bytes=2**40)).source == mirror.url
     assert lost.broken.wait(3)
 
 
@@ -236,7 +235,7 @@ def test_of_mirrors_under_way_together_the_first_complete_one_wins(serve: Serve)
             drip(LIST, every=0.3)(exchange)
 
     slow, quick = serve(late_and_slow), serve(good(OTHER, delay=0.4))
-    assert fetch([slow.url, quick.url], replace(PATIENT, hedge=0.1)).source == quick.url
+    assert fetch([slow.url, quick.url], PATIENT._replace(hedge=0.1)).source == quick.url
 
 
 def test_a_mirror_that_failed_once_is_good_the_next_time(serve: Serve) -> None:
@@ -284,7 +283,7 @@ def test_a_list_that_came_in_time_is_taken_although_accepting_another_took_long(
             raise ListError("not this one")
 
     first, second = serve(good(LIST, delay=0.25)), serve(good(OTHER, delay=0.25))
-    assert fetch([first.url, second.url], replace(QUICK, timeout=0.6), accept=accept).source == second.url
+    assert fetch([first.url, second.url], QUICK._replace(timeout=0.6), accept=accept).source == second.url
 
 
 def test_a_list_that_came_too_late_is_not_taken_because_accepting_another_took_long(serve: Serve) -> None:
@@ -295,7 +294,7 @@ def test_a_list_that_came_too_late_is_not_taken_because_accepting_another_took_l
 
     first, second = serve(good(LIST, delay=0.25)), serve(drip(OTHER, every=0.06))
     with pytest.raises(FetchError, match=r"not this one; .*: not complete within 0\.6 s"):
-        fetch([first.url, second.url], replace(QUICK, timeout=0.6), accept=accept)
+        fetch([first.url, second.url], QUICK._replace(timeout=0.6), accept=accept)
 
 
 # ---------------------------------------------------------------- errors
@@ -402,7 +401,7 @@ def test_a_name_that_does_not_resolve_is_said_to(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 def test_a_proxy_that_hangs_counts_as_connecting(scheme: str) -> None:
     with Mute() as mute:
-        options = replace(QUICK, proxy=f"{scheme}://127.0.0.1:{mute.port}")
+        options = QUICK._replace(proxy=f"{scheme}://127.0.0.1:{mute.port}")
         assert answer("https://mirror.example/list", options) == "no connection through the proxy within 0.4 s"
 
 
@@ -435,7 +434,7 @@ def test_six_mirrors_that_drop_every_packet_take_five_hedges_and_one_connect_lim
 )
 def test_whatever_hangs_is_cut_off_at_the_total_limit(serve: Serve, behaviour: Behaviour, said: str) -> None:
     server = serve(behaviour)
-    options = replace(QUICK, timeout=0.6, max_bytes=2**40)
+    options = QUICK._replace(timeout=0.6, max_bytes=2**40)
     took = timed(lambda: equal(answer(server.url, options), said))
     assert 0.6 <= took < 0.6 + SLACK
 
@@ -446,7 +445,7 @@ def test_the_total_limit_counts_over_redirects(serve: Serve) -> None:
             redirect_chain(9, good(LIST))(exchange)
 
     server = serve(late)
-    took = timed(lambda: equal(answer(server.url, replace(QUICK, timeout=0.6)), "no answer within 0.6 s"))
+    took = timed(lambda: equal(answer(server.url, QUICK._replace(timeout=0.6)), "no answer within 0.6 s"))
     assert took < 0.6 + SLACK
 
 
@@ -605,7 +604,7 @@ def test_a_304_may_bring_a_newer_validator_and_leave_one_out(serve: Serve) -> No
     server = serve(raw(b'HTTP/1.1 304 Not Modified\r\nETag: "2"\r\n\r\n'))
     held = Validators('"1"', "Thu, 06 Aug 2026 01:02:03 GMT")
     fetched = fetch([server.url], PATIENT, validators={server.url: held})
-    assert fetched == Fetched(None, server.url, replace(held, etag='"2"'))
+    assert fetched == Fetched(None, server.url, held._replace(etag='"2"'))
 
 
 def test_a_date_alone_is_validator_enough(serve: Serve) -> None:
@@ -689,7 +688,7 @@ def test_a_redirect_leads_to_http_only(serve: Serve, target: str) -> None:
 
 
 def test_the_connect_limit_holds_again_after_a_redirect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = replace(QUICK, timeout=10)
+    options = QUICK._replace(timeout=10)
     with unreachable() as dead:
         assert answer(serve(redirect(dead)).url, options) == "no connection within 0.4 s"
     over = threading.Event()
@@ -771,14 +770,14 @@ def test_a_redirect_may_set_a_cookie_that_the_next_one_wants(serve: Serve) -> No
 def test_an_http_proxy_is_asked_for_http(serve: Serve) -> None:
     server = serve(good(LIST))
     with HttpProxy() as proxy:
-        assert fetch([server.url], replace(PATIENT, proxy=proxy.url)).data == LIST
+        assert fetch([server.url], PATIENT._replace(proxy=proxy.url)).data == LIST
     assert proxy.asked == [server.url.removeprefix("http://").removesuffix("/list")]
 
 
 def test_an_http_proxy_is_asked_for_a_tunnel_for_https(serve: Serve, trusted: Authority) -> None:
     server = serve(good(LIST), trusted.good())
     with HttpProxy() as proxy:
-        assert fetch([server.url], replace(PATIENT, proxy=proxy.url)).data == LIST
+        assert fetch([server.url], PATIENT._replace(proxy=proxy.url)).data == LIST
     assert proxy.asked == [server.url.removeprefix("https://").removesuffix("/list")]
 
 
@@ -787,13 +786,13 @@ def test_a_socks_proxy_resolves_the_names(serve: Serve, trusted: Authority, sche
     server = serve(good(LIST), trusted.good())
     with SocksProxy() as proxy:
         url = server.url.replace("127.0.0.1", "localhost")
-        assert fetch([url], replace(PATIENT, proxy=proxy.url.replace("socks5", scheme))).data == LIST
+        assert fetch([url], PATIENT._replace(proxy=proxy.url.replace("socks5", scheme))).data == LIST
     assert proxy.asked == [url.removeprefix("https://").removesuffix("/list")]
 
 
 def test_a_proxy_that_refuses_is_named_as_such() -> None:
     with HttpProxy(refuse="403 Forbidden") as proxy:
-        said = answer("https://mirror.example/list", replace(PATIENT, proxy=proxy.url))
+        said = answer("https://mirror.example/list", PATIENT._replace(proxy=proxy.url))
     assert said == "the proxy refused: 403 Forbidden"
 
 
@@ -814,7 +813,7 @@ def test_the_configured_proxy_goes_before_that_of_the_environment(
     server = serve(good(LIST))
     with HttpProxy() as ours, HttpProxy() as theirs:
         monkeypatch.setenv("http_proxy", theirs.url)
-        fetch([server.url], replace(PATIENT, proxy=ours.url))
+        fetch([server.url], PATIENT._replace(proxy=ours.url))
     assert (len(ours.asked), len(theirs.asked)) == (1, 0)
 
 
@@ -888,7 +887,7 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_whose_size_is_not_told_is_measured_as_it_is_read() -> None:
     assert fetch(["/proc/self/status"], PATIENT).data
-    assert answer("/proc/self/status", replace(PATIENT, max_bytes=100)) == "larger than fetch.max_bytes, 100 bytes"
+    assert answer("/proc/self/status", PATIENT._replace(max_bytes=100)) == "larger than fetch.max_bytes, 100 bytes"
 
 
 def test_a_newline_in_a_path_is_none_in_the_error() -> None:
@@ -963,7 +962,7 @@ def test_a_mirror_that_lost_tells_no_more_progress(serve: Serve) -> None:
             endless()(exchange)
 
     lost, mirror = serve(late_and_endless), serve(good(LIST, delay=0.6))
-    fetch([lost.url, mirror.url], replace(PATIENT, hedge=0.1, max_bytes=2**40), progress=progress)
+    fetch([lost.url, mirror.url], PATIENT._replace(hedge=0.1, max_bytes=2**40), progress=progress)
     before = told.count(lost.url)
     over.set()
     assert lost.broken.wait(3)

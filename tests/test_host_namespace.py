@@ -288,7 +288,7 @@ def test_learned_addresses_move_to_the_other_backend(config: Config, namespace: 
     up(config, namespace)
     learn(config, namespace, "1.2.3.4")
     other: Backend = "nftables" if config.host.backend == "iptables" else "iptables"
-    changed = replace(config, host=replace(config.host, backend=other))
+    changed = replace(config, host=config.host._replace(backend=other))
     up(changed, namespace)
     assert element(changed, namespace, "1.2.3.4")
     assert bad(changed, namespace) == []
@@ -300,7 +300,7 @@ def test_learned_addresses_move_to_the_other_backend(config: Config, namespace: 
 def test_what_an_earlier_configuration_wanted_goes(config: Config, namespace: Namespace) -> None:
     before = namespace.snapshot()
     up(config, namespace)
-    smaller = replace(config, host=replace(config.host, gateway=False), policies=(replace(POLICY, routes=()),))
+    smaller = replace(config, host=config.host._replace(gateway=False), policies=(POLICY._replace(routes=()),))
     up(smaller, namespace)
     seen = namespace.snapshot()
     assert "work" not in seen["ipset save"] + seen["nft list ruleset"]

@@ -147,7 +147,7 @@ def test_an_address_to_translate_to_is_for_its_own_family(nat: str, expected: li
     ],
 )
 def test_an_address_of_a_family_that_the_tunnel_lacks_is_an_error(change: dict[str, object], message: str) -> None:
-    config = Config(policies=(replace(PolicyConfig(), **change),))
+    config = Config(policies=(PolicyConfig()._replace(**change),))
     with pytest.raises(HostError, match=message):
         wanted(config, facts(WG0))
 

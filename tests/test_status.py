@@ -224,7 +224,7 @@ def test_the_counters_of_the_policys_own_mark_are_added_up_over_both_families() 
         ("wg", "show", "wg0", "latest-handshakes"): f"KEY=\t{int(time.time()) - 30}\n",
     }
     tools = frozenset({"ip", "ipset", "iptables"})
-    config = Config(host=replace(Config().host, backend="iptables"), root=Path("/nonexistent"))
+    config = Config(host=Config().host._replace(backend="iptables"), root=Path("/nonexistent"))
     (policy,) = status(config, Recorder(answers, tools), root=True).policies
     assert policy.marked == Marked(20, 1737)
     assert policy.sets == (("gfwlist", 3), ("gfwlist6", None), ("gfwlist_direct", None))
@@ -240,7 +240,7 @@ def test_with_nftables_the_counters_and_the_sets_of_the_policy_are_told() -> Non
         (*ask, "gfwlist6"): '{"nftables": [{"set": {}}]}',
         ("nft", "list", "chain", "inet", "gfwtools", "GFWLIST"): NFTABLES,
     }
-    config = Config(host=replace(Config().host, backend="nftables"), root=Path("/nonexistent"))
+    config = Config(host=Config().host._replace(backend="nftables"), root=Path("/nonexistent"))
     seen = status(config, Recorder(answers, frozenset({"ip", "nft"})), root=True)
     (policy,) = seen.policies
     assert policy.marked == Marked(15, 1100)
@@ -253,7 +253,7 @@ def test_with_nftables_the_counters_and_the_sets_of_the_policy_are_told() -> Non
 def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_path: Path, backend: Any) -> None:
     (tmp_path / "etc/dnsmasq.d").mkdir(parents=True)
     (tmp_path / "etc/dnsmasq.d" / SNIPPET).touch()
-    seen = status(Config(host=replace(Config().host, backend=backend), root=tmp_path), Recorder(), root=True)
+    seen = status(Config(host=Config().host._replace(backend=backend), root=tmp_path), Recorder(), root=True)
     assert (seen.policies[0].sets, seen.policies[0].marked, seen.policies[0].tunnel) == (None, None, None)
     text = "\n".join(lines(seen))
     assert text.count("not known, see the checks below") == 3
@@ -263,7 +263,7 @@ def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_
 def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
     updated(tmp_path, datetime.now(UTC))
     state = read_state(tmp_path / "var/lib/gfwtools/state.json")
-    evil = replace(state.of("gfwlist"), list_date="\x1b[2J", history=(replace(change(1), source="\x1b[2J"),))
+    evil = replace(state.of("gfwlist"), list_date="\x1b[2J", history=(change(1)._replace(source="\x1b[2J"),))
     write_state(tmp_path / "var/lib/gfwtools/state.json", replace(state, policies={"gfwlist": evil}))
     assert "\x1b" not in gfwtools(tmp_path, "status").stdout + gfwtools(tmp_path, "status", "--history").stdout
 
