@@ -7,6 +7,10 @@ DEMO   := ./demo
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
+# The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
+# compiles all of it: half as long again for the whole suite.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
 
@@ -78,6 +82,7 @@ uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
 
 clean: ## Remove what the targets above made here.
 	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find gfwtools tests bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)

@@ -171,6 +171,7 @@ def _import_httpx() -> None:
     modules["httpx._main"] = None
     try:
         import_module("httpx")
+        import_module("httpcore")  # httpx imports it with its first client, when the mirror's time has begun
     finally:
         modules.pop("httpx._main", None)  # another thread may have been as fast
 
