@@ -87,10 +87,22 @@ def once(argv: tuple[str, ...]) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def measure(command: Callable[[], list[str | Path]]) -> Cost:
-    """The medians of :data:`RUNS` runs, after one that fills the caches; ``command`` is called for each, unmeasured."""
-    costs = [once(tuple(map(str, command()))) for _ in range(RUNS + 1)]
-    return Cost(*(statistics.median(values) for values in zip(*costs[1:], strict=True)))
+def measure(*commands: Callable[[], list[str | Path]]) -> list[Cost | None]:
+    """The medians of :data:`RUNS` runs of each, after one that fills the caches; None for one that took too long.
+
+    They run by turns: a machine that others use as well is not as fast a minute later. Each of ``commands`` is called
+    before each of its runs, unmeasured.
+    """
+    costs: list[list[Cost]] = [[] for _ in commands]
+    for turn in range(RUNS + 1):
+        for index, command in enumerate(commands):
+            if len(costs[index]) == turn:  # it has ended in time so far
+                with suppress(TookTooLongError):
+                    costs[index].append(once(tuple(map(str, command()))))
+    return [
+        Cost(*(statistics.median(values) for values in zip(*runs[1:], strict=True))) if len(runs) > RUNS else None
+        for runs in costs
+    ]
 
 
 # ---------------------------------------------------------------- lists
@@ -219,18 +231,13 @@ def section_update(tools: list[Tool], lists: dict[str, Path], url: str, folder: 
     rows = []
     walls: dict[str, float] = {}
     for size, path in lists.items():
-        row = [f"{size} rules" if size != "today" else "today's list"]
-        for tool in tools:
-            output = folder / f"{size}.{tool.name}.conf"
-            try:
-                cost = measure(partial(tool.convert, f"{url}/{path.name}", output))
-            except TookTooLongError:
-                row.append(f"over {LIMIT:.0f} s")
-                continue
-            row.append(str(cost))
-            if tool.name == "gfwtools":
-                walls[size] = cost.wall
-        rows.append(row)
+        found = measure(
+            *(partial(tool.convert, f"{url}/{path.name}", folder / f"{size}.{tool.name}.conf") for tool in tools)
+        )
+        title = f"{size} rules" if size != "today" else "today's list"
+        rows.append([title, *(str(cost) if cost else f"over {LIMIT:.0f} s" for cost in found)])
+        if found[0]:
+            walls[size] = found[0].wall
     table("A list on a loopback server to files on disk (wall, CPU, peak memory)", ["", *(t.name for t in tools)], rows)
     if {"100000", "1000000"} <= walls.keys():
         print(f"\nGrowth: ten times the rules take {walls['1000000'] / walls['100000']:.1f} times the time.")
@@ -243,11 +250,15 @@ def section_check(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
         output = folder / f"{size}.check.conf"
         once(tuple(map(str, tools[0].convert(f"{url}/{path.name}", output))))
         command: list[str | Path] = [*GFWTOOLS, "--root", output.with_suffix(".root")]
-        found = [measure([*command, *words].copy) for words in (["check", "domain", "google.com"], ["update"])]
+        found = measure(*([*command, *words].copy for words in (["check", "domain", "google.com"], ["update"])))
         rows.append([f"{size} rules" if size != "today" else "today's list", *map(str, found)])
     table(
         "gfwtools on a host that has the list (wall, CPU, peak memory)", ["", "check domain", "unchanged update"], rows
     )
+
+
+#: The packages that ``update`` cannot do without, as it imports them (gfwtools/fetch.py).
+IMPORTS = "import sys; sys.modules['httpx._main'] = None; import click, httpx, httpcore"
 
 
 def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: Path) -> None:
@@ -255,10 +266,12 @@ def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
     commands: dict[str, list[str | Path]] = {
         'python -c ""': [sys.executable, "-c", ""],
         'python -c "import click"': [sys.executable, "-c", "import click"],
+        'python -c "import click, httpx, httpcore"': [sys.executable, "-c", IMPORTS],
         "gfwtools --help": [*GFWTOOLS, "--help"],
         "gfwtools --version": [*GFWTOOLS, "--version"],
     }
-    rows = [[f"`{name}`", str(measure(command.copy))] for name, command in commands.items()]
+    costs = measure(*(command.copy for command in commands.values()))
+    rows = [[f"`{name}`", str(cost)] for name, cost in zip(commands, costs, strict=True)]
     table("Start (wall, CPU, peak memory)", ["", "cost"], rows)
 
 
