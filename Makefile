@@ -10,6 +10,8 @@ DEV    := $(VENV)/.installed-dev
 # The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
 # compiles all of it: half as long again for the whole suite.
 unexport PYTHONDONTWRITEBYTECODE
+# Half of the time a test waits: for a daemon, or for what must not come.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
@@ -28,7 +30,7 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
 
 test: packages check ## Run all tests (as root they include the network namespaces).
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(DEV) ## ruff and mypy --strict.
 	$(BIN)/ruff check .

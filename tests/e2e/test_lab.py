@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,7 @@ class Traces:
 
     def processes(self) -> list[str]:
         """Processes in one of the networks."""
+        networks = self._networks - self._reused()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -170,9 +172,17 @@ class Traces:
                 command = (process / "cmdline").read_text().replace("\0", " ")
             except OSError:
                 continue
-            if inode in self._networks:
+            if inode in networks:
                 found.append(command)
         return found
+
+    def _reused(self) -> set[int]:
+        """Inodes that the kernel has given to another test's networks since ours have gone."""
+        found = set()
+        for path in Path("/run/netns").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(path.stat().st_ino)
+        return found - {path.stat().st_ino for path in self.namespaces if path.exists()}
 
     def left(self) -> list[str]:
         ours = {str(self._folder), *map(str, self.namespaces)}
