@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 # The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
-# compiles all of it: half as long again for the whole suite.
+# compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # Half of the time a test waits: for a daemon, or for what must not come.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))

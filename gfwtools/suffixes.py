@@ -97,7 +97,7 @@ class Suffixes:
     def registrable(self, name: str) -> str:
         """The domain one label below the longest public suffix of ``name``; a suffix itself is returned as it is."""
         parent = name[name.find(".") + 1 :]
-        if parent in self._rules and parent not in self._closer:  # 97 names of 100, and suffixes such as com
+        if parent in self._rules and parent not in self._closer:  # nine names of ten, and suffixes such as com
             return name
         self._meet(name)
         rules, wild, exceptions = self._rules, self._wild, self._exceptions

@@ -260,7 +260,7 @@ def test_a_host_moves_from_one_layout_to_the_other_and_back(host: FreshHost) -> 
 
 # Holds more connections than dnsmasq serves at once (20, each with a process of its own), then asks a hundred questions.
 CROWD = """
-import dns.message, socket, time
+import dns.message, socket
 held = [socket.create_connection(("127.0.0.1", 5354), 3) for _ in range(25)]
 for one in held:
     one.send(b"\\0")
