@@ -10,9 +10,7 @@ DEV    := $(VENV)/.installed-dev
 # The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
 # compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Half of the time a test waits: for a daemon, or for what must not come. With two on each core those that watch the
-# clock begin to fail.
-WORKERS ?= $(shell expr $$(nproc) '*' 3 / 2)
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
