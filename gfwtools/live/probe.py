@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -33,6 +34,8 @@ PORT = 443
 CONNECT_TIMEOUT = 2.0
 #: A keepalive packet of WireGuard is 32 bytes (its paper, section 5.4.6): more than that is an answer.
 KEEPALIVE = 32
+#: Where nobody listens: traceroute(8)'s first port.
+KNOCK_PORT = 33434
 #: So many questions without one to the policy's resolvers, and dnsmasq asks somebody else.
 POKES = 3
 #: No more addresses of one name than these are looked at.
@@ -180,6 +183,8 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
     local = both(daemon.address, daemon.port)
     if found.match.verdict != "tunnel":
         return Lookup(daemon, alive.result(), _replies(local))
+    for server in found.policy.upstream:
+        _knock(server.address)
     clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
     second = None
     if config.dns.layout == "split":
@@ -197,6 +202,23 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
         asked,
         second.result() if second else None,
     )
+
+
+def _knock(address: Address) -> None:
+    """Have the tunnel's peer show that it lives, whatever becomes of the questions to the resolver behind it.
+
+    As traceroute(8) begins: one hop, and a port where nobody listens. The peer's kernel says "time exceeded", or "port
+    unreachable" where ``address`` is its own, and the tunnel counts what comes back. By itself a peer that has nothing
+    to say is silent for ten seconds (WireGuard's paper, section 6.5).
+    """
+    family, level, option = (
+        (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+        if address.version == 6
+        else (socket.AF_INET, socket.IPPROTO_IP, socket.IP_TTL)
+    )
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as knock:  # no way there: other links say so
+        knock.setsockopt(level, option, 1)
+        knock.sendto(b"", (str(address), KNOCK_PORT))
 
 
 def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
@@ -292,7 +314,8 @@ def clear_command(config: Config) -> str:
 
 
 def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, runner: Runner) -> Link:
-    """Does the other end of the tunnel answer? Judged by what came back from it while the clean resolver was asked."""
+    """Does the other end of the tunnel answer? Judged by what came back from it while the clean resolver was asked, and
+    it was knocked at."""
     assert survey.facts is not None
     tunnel = survey.facts.interfaces.get(policy.interface)
     if tunnel is None or not tunnel.up:
