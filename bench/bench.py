@@ -280,7 +280,7 @@ import sys, time
 from gfwtools.decode import decode
 import gfwtools
 policy = gfwtools.compile(open(sys.argv[1], "rb").read())
-domains = [entry.domain for entry in policy.cover()]
+domains = policy.cover().tunnelled
 kinds = {
     "blocked": [f"www.{name}" for name in domains],
     "free": [f"www.free{number}.example.org" for number in range(len(domains))],

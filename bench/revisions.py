@@ -50,17 +50,18 @@ def decoded(data: bytes, *, checksum: bool) -> Decoded:
 
 def is_smallest(policy: Policy) -> str:
     """An entry that could be left out, in words; the empty text for none."""
-    patterns = {entry.pattern: entry.tunnel for entry in policy.cover()}
-    for entry in policy.cover():
-        rest = entry.domain
-        above = entry.under and patterns.get(entry.domain)
+    cover = policy.cover()
+    patterns = dict.fromkeys(cover.tunnelled, True) | dict.fromkeys(cover.freed, False)
+    for pattern, tunnel in patterns.items():
+        rest = pattern.removeprefix("*.")
+        above = rest != pattern and patterns.get(rest)
         while above in (None, False) and "." in rest:
             rest = rest.partition(".")[2]
             above = patterns.get(f"*.{rest}", patterns.get(rest))
             if above is not None:
                 break
-        if bool(above) == entry.tunnel:
-            return f"{entry.pattern} is redundant"
+        if bool(above) == tunnel:
+            return f"{pattern} is redundant"
     return ""
 
 
@@ -87,7 +88,7 @@ def _faults(path: Path, *, checksum: bool, dnsmasq: str | None) -> Iterator[str]
             yield f"{granularity}: the account does not add up: {counts}"
         if took > 1 + counts.read / 50_000:
             yield f"{granularity}: {took:.1f} s for {counts.read:,} rules"
-        if not compiled.cover:
+        if not compiled.cover.tunnelled:
             yield f"{granularity}: not a single domain of {counts.read:,} rules"
         if fault := is_smallest(compiled.policy):
             yield f"{granularity}: {fault}"

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
         StoreError,
     )
     from gfwtools.formats import Listing, parse
-    from gfwtools.policy import Entry, Match, Policy
+    from gfwtools.policy import Cover, Match, Policy
     from gfwtools.rules import Rule
 
 __all__ = [
     "Compiled",
     "ConfigError",
-    "Entry",
+    "Cover",
     "FetchError",
     "GfwtoolsError",
     "HostError",
@@ -56,7 +56,7 @@ _HOME = {
     **dict.fromkeys(("Compiled", "compile", "compile_lists"), "compiler"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys(("Listing", "parse"), "formats"),
-    **dict.fromkeys(("Entry", "Match", "Policy"), "policy"),
+    **dict.fromkeys(("Cover", "Match", "Policy"), "policy"),
     "Rule": "rules",
 }
 

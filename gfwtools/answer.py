@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from gfwtools.compiler import Compiled
 from gfwtools.config import PolicyConfig
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii
-from gfwtools.policy import Entry, Match
+from gfwtools.policy import Cover, Match
 
 __all__ = ["Answer", "RuleRef", "answer", "name_in"]
 
@@ -93,12 +94,12 @@ def answer(name: str, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> Answ
     return Answer(name, match, tuple(_rules(match, decided)), policy)
 
 
-def _longest(name: str, covers: Sequence[Sequence[Entry]]) -> tuple[str | None, int]:
+def _longest(name: str, covers: Sequence[Cover]) -> tuple[str | None, int]:
     """The longest pattern of all files that covers ``name``, and whose it is; of the very same one, the first's."""
     owners: dict[str, int] = {}
     for index, cover in enumerate(covers):
-        for entry in cover:
-            owners.setdefault(entry.pattern, index)
+        for pattern in chain(*cover):
+            owners.setdefault(pattern, index)
     rest = name
     while rest:
         under = f"*.{rest}"

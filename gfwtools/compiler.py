@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gfwtools.config import Network
 from gfwtools.domains import Locator, Reason, Target
 from gfwtools.formats import FORMATS, Listing, decoded_text
-from gfwtools.policy import Entry, Policy, Ref, Standing
+from gfwtools.policy import Cover, Policy, Ref, Standing
 from gfwtools.rules import Rule
 from gfwtools.suffixes import Suffixes, bundled
 
@@ -82,7 +82,7 @@ class Compiled:
         return self.listing.scan(domain) if self.lines is None else self.lines
 
     @cached_property
-    def cover(self) -> list[Entry]:
+    def cover(self) -> Cover:
         return self.policy.cover(self._standing)
 
     @cached_property
@@ -91,13 +91,13 @@ class Compiled:
 
     @cached_property
     def _emitted(self) -> set[str]:
-        return {entry.domain for entry in self.cover if entry.tunnel}
+        return set(self.cover.tunnelled)
 
     @cached_property
     def _freeing(self) -> set[str]:
         """The exceptions without which the output would be another: in the cover themselves, or freeing a block."""
         policy = self.policy
-        used = {entry.pattern for entry in self.cover if not entry.tunnel}
+        used = set(self.cover.freed)
         if policy.exceptions or policy.under:
             for name in self._standing.contested:
                 match = policy.match(name)

@@ -1,12 +1,12 @@
 """Which files a policy has, by layout and backend: path -> content. Pure; the paths are only named."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
 from gfwtools.config import Config, Network, PolicyConfig
 from gfwtools.decode import Decoded
-from gfwtools.policy import Entry
+from gfwtools.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
 
 __all__ = ["SERVERS_FILE_LIMIT", "Role", "files_of", "role_of", "without_claimed"]
@@ -31,7 +31,7 @@ class Role(Enum):
 def files_of(
     config: Config,
     policy: PolicyConfig,
-    cover: Sequence[Entry],
+    cover: Cover,
     seeds: Iterable[Network],
     decoded: Decoded,
     backend: str,
@@ -54,7 +54,7 @@ def files_of(
         pid_file = on_host(config, paths.second_pid(name))
         files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, backend=backend)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
-        if len(cover) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
+        if len(cover.tunnelled) + len(cover.freed) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
             files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date)
         else:
             files[paths.servers(name)] = dnsmasq.servers(cover, policy, port, list_date=date)
@@ -74,14 +74,13 @@ def role_of(config: Config, policy: PolicyConfig, path: Path) -> Role:
     }.get(path, Role.NONE)
 
 
-def without_claimed(cover: Sequence[Entry], claimed: set[str]) -> tuple[list[Entry], list[str]]:
+def without_claimed(cover: Cover, claimed: set[str]) -> tuple[Cover, list[str]]:
     """A cover without what an earlier policy's cover has already, and the domains that this policy loses by it.
 
     The longer domain wins by dnsmasq's own matching; only of the very same one there may not be two.
     """
-    kept = [entry for entry in cover if entry.pattern not in claimed]
-    lost = [entry.domain for entry in cover if entry.pattern in claimed and entry.tunnel]
-    return kept, lost
+    kept = Cover(*([pattern for pattern in patterns if pattern not in claimed] for patterns in cover))
+    return kept, [domain for domain in cover.tunnelled if domain in claimed]
 
 
 def on_host(config: Config, path: Path) -> str:

@@ -5,7 +5,7 @@ themselves and everything under them, the longest one deciding, which is how dns
 for every name is a property test.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from gfwtools.config import Network
 from gfwtools.names import to_ascii
 
-__all__ = ["Entry", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]
+__all__ = ["Cover", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]
 
 Verdict = Literal["tunnel", "direct"]
 MatchReason = Literal["list", "deny", "allow", "exception", "none"]
@@ -28,17 +28,13 @@ class Match(NamedTuple):
     reason: MatchReason
 
 
-class Entry(NamedTuple):
-    """One entry of a cover: from ``domain`` downwards the verdict is another than above it."""
+class Cover(NamedTuple):
+    """Domains where the verdict is another than above them, each with all that is under it. Both lists are sorted."""
 
-    domain: str
-    under: bool
-    """Only what is under the domain; dnsmasq writes ``*.domain``."""
-    tunnel: bool
-
-    @property
-    def pattern(self) -> str:
-        return f"*.{self.domain}" if self.under else self.domain
+    tunnelled: list[str]
+    freed: list[str]
+    """From here on downwards it is direct again; ``*.domain``, as dnsmasq writes it, where that is so under the domain
+    and not at the domain itself."""
 
 
 class Ref(NamedTuple):
@@ -148,17 +144,23 @@ class Policy:
             return Match("tunnel", block, "list")
         return Match("direct", None, "none")
 
-    def cover(self, standing: Standing | None = None) -> list[Entry]:
-        """The smallest equivalent output, sorted: a domain only where its verdict differs from what is above it.
+    def cover(self, standing: Standing | None = None) -> Cover:
+        """The smallest equivalent output.
 
         :param standing: what :meth:`standing` gives, where it is at hand.
         """
         standing = standing or self.standing()
-        # Names are compared in a third of the time that entries take; the second sort finds nearly all in its place.
-        entries = [Entry(name, False, True) for name in sorted(standing.alone)]
-        entries += [entry for name in self._special | set(standing.contested) for entry in self._changes_at(name)]
-        entries.sort()
-        return entries
+        tunnelled: list[str] = standing.alone.copy()
+        freed: list[str] = []
+        for name in self._special.union(standing.contested):
+            parent = name.partition(".")[2]
+            above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
+            own = self.match(name).verdict == "tunnel"
+            if own != above:
+                (tunnelled if own else freed).append(name)
+            if own and name in self.under and self.match(name, inside=True).verdict == "direct":
+                freed.append(f"*.{name}")
+        return Cover(sorted(tunnelled), sorted(freed))
 
     def standing(self) -> Standing:
         """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
@@ -179,17 +181,6 @@ class Policy:
     def _special(self) -> set[str]:
         """The domains of everything but blocks."""
         return self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
-
-    def _changes_at(self, name: str) -> Iterator[Entry]:
-        parent = name.partition(".")[2]
-        above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
-        own = self.match(name).verdict == "tunnel"
-        if own != above:
-            yield Entry(name, False, own)
-        if name in self.under:
-            below = self.match(name, inside=True).verdict == "tunnel"
-            if below != own:
-                yield Entry(name, True, below)
 
     def seeds(self) -> list[Network]:
         """The networks that the lists put into the set, sorted.

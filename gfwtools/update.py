@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -326,7 +327,7 @@ def _prepare_policy(
         return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
     compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
-    claimed = {entry.pattern for other in before for entry in other.compiled.cover}
+    claimed = {pattern for other in before for pattern in chain(*other.compiled.cover)}
     cover, lost = without_claimed(compiled.cover, claimed) if claimed else (compiled.cover, [])
     if lost:
         more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
@@ -335,8 +336,7 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.policy.seeds(), decoded, backend_of(config))
     domains_file = config.paths.domains(policy.name)
-    tunnelled = [entry.domain for entry in cover if entry.tunnel]
-    added, removed = _difference(store.read(domains_file), tunnelled)
+    added, removed = _difference(store.read(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = store.now()
     mirrors = dict(state.mirrors)
@@ -351,7 +351,7 @@ def _prepare_policy(
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
-        domains=len(tunnelled),
+        domains=len(cover.tunnelled),
         files=digests,
         effective={
             on_host(config, path): store.digest(without_comments(data))

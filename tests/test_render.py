@@ -15,16 +15,12 @@ import gfwtools
 from gfwtools.compiler import compile_lists
 from gfwtools.config import PolicyConfig, parse_upstream
 from gfwtools.formats import FORMATS, Listing
-from gfwtools.policy import Entry
+from gfwtools.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
 
 POLICY = PolicyConfig()
-COVER = [
-    Entry("a.com", False, True),
-    Entry("b.app", False, True),
-    Entry("b.app", True, False),
-    Entry("x.a.com", False, False),
-]
+COVER = Cover(["a.com", "b.app"], ["*.b.app", "x.a.com"])
+ONE = Cover(["a.com"], [])
 
 
 def body(text: str) -> list[str]:
@@ -53,7 +49,7 @@ def test_a_domain_is_a_server_line_and_a_set_line_and_an_exception_both_the_othe
 
 def test_every_upstream_has_a_line_of_its_own() -> None:
     policy = PolicyConfig(upstream=(parse_upstream("8.8.8.8"), parse_upstream("2001:4860:4860::8888#5353")))
-    assert body(dnsmasq.paired(COVER[:1], policy)) == [
+    assert body(dnsmasq.paired(ONE, policy)) == [
         "server=/a.com/8.8.8.8#53",
         "server=/a.com/2001:4860:4860::8888#5353",
         "ipset=/a.com/gfwlist,gfwlist6",
@@ -61,7 +57,7 @@ def test_every_upstream_has_a_line_of_its_own() -> None:
 
 
 def test_nftset_names_both_families_on_one_line() -> None:
-    lines = body(dnsmasq.paired(COVER[:1], POLICY, backend="nftables"))
+    lines = body(dnsmasq.paired(ONE, POLICY, backend="nftables"))
     assert lines[1] == "nftset=/a.com/4#inet#gfwtools#gfwlist4,6#inet#gfwtools#gfwlist6"
 
 
@@ -82,7 +78,7 @@ def test_a_list_that_only_moves_its_lines_changes_nothing_but_the_order_of_nothi
 
 @given(st.lists(st.sampled_from(HOSTILE)).map("".join))
 def test_a_hostile_date_adds_no_line(date: str) -> None:
-    text = dnsmasq.paired([], POLICY, list_date=date)
+    text = dnsmasq.paired(Cover([], []), POLICY, list_date=date)
     assert len(text.splitlines()) == 4
     assert all(line.startswith("# ") for line in text.splitlines())
 
@@ -110,7 +106,7 @@ def test_no_text_of_a_list_puts_a_line_a_slash_or_a_hash_into_a_file(
 
 def test_ten_megabytes_on_one_line_are_one_dropped_rule() -> None:
     compiled = compile_lists(Listing("x", "||ok.com\n||" + "a" * 10_000_000 + "\n@@" + "." * 10_000_000))
-    assert [entry.domain for entry in compiled.cover] == ["ok.com"]
+    assert compiled.cover.tunnelled == ["ok.com"]
     assert compiled.counts().dropped == {"name": 1, "keyword": 1} or sum(compiled.counts().dropped.values()) == 2
 
 

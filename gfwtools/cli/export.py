@@ -1,5 +1,6 @@
 """``gfwtools export``."""
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -56,7 +57,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     for other in config.policies[: config.policies.index(policy)]:
         before = current_list(config, other)
         if before:  # what an earlier policy claims is not in the files of this one
-            claimed = {entry.pattern for entry in compile_policy(config, other, before).cover}
+            claimed = set(chain(*compile_policy(config, other, before).cover))
             cover, _ = without_claimed(cover, claimed)
     date = decoded.last_modified
     if format == "domains":

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from gfwtools.config import PolicyConfig, Upstream
-from gfwtools.policy import Entry
+from gfwtools.policy import Cover
 from gfwtools.render import nftables
 from gfwtools.render.header import header
 
@@ -30,7 +30,7 @@ def direct_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
     return policy.direct_set
 
 
-def paired(cover: Iterable[Entry], policy: PolicyConfig, *, backend: str = "iptables", list_date: str = "") -> str:
+def paired(cover: Cover, policy: PolicyConfig, *, backend: str = "iptables", list_date: str = "") -> str:
     """The dnsmasq file of a policy.
 
     An exception needs both of its lines: the longest match wins for sets as well. For one that frees only what is under
@@ -39,11 +39,11 @@ def paired(cover: Iterable[Entry], policy: PolicyConfig, *, backend: str = "ipta
     """
     keyword = "nftset" if backend == "nftables" else "ipset"
     sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
-    body = "".join(pairs(cover, policy.upstream, keyword, sets, direct))
+    body = pairs(cover, policy.upstream, keyword, sets, direct)
     return header(f"policy {policy.name}, paired layout", list_date, body) + body
 
 
-def servers(cover: Iterable[Entry], policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
+def servers(cover: Cover, policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
     """The ``servers-file`` of the split layout: every domain to the second dnsmasq at ``port``."""
     body = _servers(cover, port)
     return header(f"policy {policy.name}, split layout: read again on SIGHUP", list_date, body) + body
@@ -55,14 +55,14 @@ def split_main(policy: PolicyConfig, servers_file: str) -> str:
     return header(f"policy {policy.name}, split layout", "", body) + body
 
 
-def inline_servers(cover: Iterable[Entry], policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
+def inline_servers(cover: Cover, policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
     """The same for a list that is too long for a ``servers-file``."""
     body = _servers(cover, port)
     return header(f"policy {policy.name}, split layout", list_date, body) + body
 
 
-def _servers(cover: Iterable[Entry], port: int) -> str:
-    return "".join(pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", ""))
+def _servers(cover: Cover, port: int) -> str:
+    return pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", "")
 
 
 def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "iptables") -> str:
@@ -85,20 +85,17 @@ def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "ip
     return header(f"policy {policy.name}, the second dnsmasq of the split layout", "", body) + body
 
 
-def pairs(cover: Iterable[Entry], upstream: tuple[Upstream, ...], keyword: str, sets: str, direct: str) -> list[str]:
-    """The lines themselves, each with its newline; ``sets`` may be empty for no set lines."""
-    lines: list[str] = []
-    add = lines.append
-    servers = [str(server) for server in upstream]
-    single = servers[0] if len(servers) == 1 else None
-    for domain, under, tunnel in cover:
-        name = f"*.{domain}" if under else domain
-        if not tunnel:
-            add(f"server=/{name}/#\n{keyword}=/{name}/{direct}\n" if sets else f"server=/{name}/#\n")
-        elif single and sets:
-            add(f"server=/{name}/{single}\n{keyword}=/{name}/{sets}\n")
-        else:
-            lines += [f"server=/{name}/{server}\n" for server in servers]
-            if sets:
-                add(f"{keyword}=/{name}/{sets}\n")
-    return lines
+def pairs(cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, direct: str) -> str:
+    """The lines themselves; ``sets`` may be empty for no set lines."""
+    tunnel, free = [("server", str(server)) for server in upstream], [("server", "#")]
+    if sets:
+        tunnel.append((keyword, sets))
+        free.append((keyword, direct))
+    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free)
+
+
+def _lines(patterns: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:
+    """``KEY=/PATTERN/VALUE`` for each pattern and each (key, value)."""
+    # What stands between a pattern and the same one again: str.join writes all the lines of one at once.
+    between = "".join(f"{key}=/\0/{value}\n" for key, value in settings).split("\0")
+    return "".join([pattern.join(between) for pattern in patterns])

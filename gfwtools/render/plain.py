@@ -1,12 +1,10 @@
 """The tunnelled domains, one a line, for other programs."""
 
-from collections.abc import Iterable
-
-from gfwtools.policy import Entry
+from gfwtools.policy import Cover
 
 __all__ = ["domains"]
 
 
-def domains(cover: Iterable[Entry]) -> str:
-    """The tunnelled domains in the order of the cover, each for itself and what is under it."""
-    return "".join([f"{domain}\n" for domain, _, tunnel in cover if tunnel])
+def domains(cover: Cover) -> str:
+    """The tunnelled domains, each for itself and what is under it."""
+    return "\n".join([*cover.tunnelled, ""])
