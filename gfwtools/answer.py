@@ -123,12 +123,19 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
         return
     under = match.matched.startswith("*.")
     domain = match.matched.removeprefix("*.")
-    listing, locator, exception = compiled.listing, compiled.locator, match.reason == "exception"
-    for line, found in compiled.scan(domain):
-        if isinstance(found, str):
-            if locator.block(found) == domain and not exception:
-                yield RuleRef(listing.source, line, f"||{found}")
-        elif found.exception == exception:
-            target = locator.locate(found)
+    source, locator, exception = compiled.listing.source, compiled.locator, match.reason == "exception"
+    names, lines, rules = compiled.scan_about(domain)
+    found = []
+    if not exception:
+        domains = locator.domains(names)
+        found += [
+            RuleRef(source, line, f"||{name}")
+            for name, line, its in zip(names, lines, domains, strict=True)
+            if its == domain
+        ]
+    for rule in rules:
+        if rule.exception == exception:
+            target = locator.locate(rule)
             if domain in target.domains and target.under == under:
-                yield RuleRef(listing.source, line, found.text)
+                found.append(RuleRef(source, rule.line, rule.text))
+    yield from sorted(found)

@@ -15,7 +15,7 @@ from gfwtools.config import Network
 from gfwtools.domains import Locator, Reason, Target
 from gfwtools.formats import FORMATS, Listing, decoded_text
 from gfwtools.policy import Cover, Policy, Ref, Standing
-from gfwtools.rules import Rule
+from gfwtools.rules import Rule, Scan
 from gfwtools.suffixes import Suffixes, bundled
 
 __all__ = ["Compiled", "Counts", "Outcome", "Problem", "Status", "compile", "compile_lists"]
@@ -74,12 +74,12 @@ class Compiled:
     wide: set[int]
     """Lines of the rules that were widened."""
     problems: tuple[Problem, ...] = ()
-    lines: Sequence[tuple[int, str | Rule]] | None = None
-    """What was read of the list, where it was read about one name only; see :meth:`Listing.scan`."""
+    about: Scan | None = None
+    """What was read of the list, where it was read about one name only."""
 
-    def scan(self, domain: str) -> Iterable[tuple[int, str | Rule]]:
-        """:meth:`Listing.scan` about ``domain``, or all that was read about the one name that this is about."""
-        return self.listing.scan(domain) if self.lines is None else self.lines
+    def scan_about(self, domain: str) -> Scan:
+        """:meth:`Listing.scan_about`, or all that was read about the one name that this is about."""
+        return self.about or self.listing.scan_about(domain)
 
     @cached_property
     def cover(self) -> Cover:
@@ -206,31 +206,31 @@ def compile_lists(
     dropped: Counter[Reason] = Counter()
     wide: set[int] = set()
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
-    read = 0
-    block, locate = locator.block, locator.locate
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
-    lines = list(listing.scan(".".join(about.split(".")[-2:]))) if about else None
-    for line, found in listing.scan() if lines is None else lines:
+    scan = listing.scan_about(".".join(about.split(".")[-2:])) if about else listing.scan()
+    read = len(scan.names)
+    domains = locator.domains(scan.names)
+    blocks.update(zip(reversed(domains), reversed(scan.lines), strict=True))  # of the same ones the first stays
+    wide.update(line for line, name, domain in zip(scan.lines, scan.names, domains, strict=True) if name != domain)
+    locate = locator.locate
+    for rule in scan.rules:
         read += 1
-        if isinstance(found, str):
-            domain = block(found)
-            if blocks.setdefault(domain, line) == line and domain != found:
-                wide.add(line)
-            continue
-        domains, wider, under, network, reason, _ = locate(found)
+        line = rule.line
+        names, wider, under, network, reason, _ = locate(rule)
         if reason:
             dropped[reason] += 1
         elif network:
-            (policy.freed if found.exception else policy.networks).setdefault(network, Ref(listing.source, line))
-        elif found.exception:
-            for name in domains:
+            (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, line))
+        elif rule.exception:
+            for name in names:
                 (policy.under if under else policy.exceptions).setdefault(name, line)
         else:
             if wider:
                 wide.add(line)
-            for name in domains:
-                blocks.setdefault(name, line)
-    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), lines)
+            for name in names:
+                if line < blocks.get(name, line + 1):
+                    blocks[name] = line
+    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), scan if about else None)
 
 
 def _merge_user_lists(

@@ -4,7 +4,6 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 """
 
 import re
-from collections.abc import Callable
 from enum import Enum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -90,11 +89,13 @@ class Locator:
         written: neither widened nor a keyword."""
         self._suffixes = suffixes
         self._widen = granularity == "registrable" and not trusted
-        self.block: Callable[[str], str] = suffixes.registrable if self._widen else str
-        """:meth:`locate` in short, for a block of a plain name (:func:`gfwtools.names.is_plain`): its domain."""
         self._trusted = trusted
         self._known: dict[str, tuple[str, ...]] | None = None
         self._expansions: dict[str, Target] = {}
+
+    def domains(self, names: list[str]) -> list[str]:
+        """:meth:`locate` in short, for blocks of plain names (:func:`gfwtools.names.is_plain`): the domain of each."""
+        return self._suffixes.registrables(names) if self._widen else names
 
     def locate(self, rule: Rule) -> Target:
         """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
@@ -103,7 +104,7 @@ class Locator:
         _, _, exception, host, anchor, _ = rule
         if anchor is Anchor.HOST and not exception and is_plain(host):
             # Nine rules of ten; the questions below have been answered for them by one regular expression.
-            domain = self.block(host)
+            domain = self._suffixes.registrable(host) if self._widen else host
             return Target((domain,), domain != host)
         if anchor is Anchor.REGEX:
             return self._regex(host)

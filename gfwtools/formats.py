@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gfwtools import autoproxy
 from gfwtools.decode import decode
-from gfwtools.rules import Anchor, Rule
+from gfwtools.rules import Anchor, Rule, Scan
 
 __all__ = ["FORMATS", "Listing", "parse"]
 
@@ -69,15 +69,16 @@ class Listing(NamedTuple):
         """Its rules, parsed anew each time: a list of a million is not kept twice."""
         return FORMATS[self.format](self.text)
 
-    def scan(self, about: str | None = None) -> Iterator[tuple[int, str | Rule]]:
-        """The same, each with its line; of a plain block (``||name``) nothing but the name, where that is quicker.
+    def scan(self) -> Scan:
+        """The same, of plain blocks nothing but the name, where that is quicker."""
+        return autoproxy.scan(self.text) if self.format == "autoproxy" else Scan([], [], self.rules())
 
-        :param about: a domain in A-labels: rules that mean neither it, nor its top-level domain, nor any under it may
-            be left out.
-        """
-        if self.format != "autoproxy":
-            return ((rule.line, rule) for rule in self.rules())
-        return autoproxy.scan_about(self.text, about) if about else autoproxy.scan(self.text)
+    def scan_about(self, domain: str) -> Scan:
+        """The rules that may mean ``domain`` (A-labels), its top-level domain or any under it, and perhaps others. They
+        can be gone through many times."""
+        if self.format == "autoproxy":
+            return autoproxy.scan_about(self.text, domain)
+        return Scan([], [], list(self.rules()))
 
 
 def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:

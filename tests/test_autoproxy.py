@@ -69,27 +69,21 @@ def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_par
     text: str, granularity: str
 ) -> None:
     locator = Locator(bundled(), granularity)
-    scanned = list(scan(text))
-    for (line, found), rule in zip(scanned, parse(text), strict=True):
-        assert line == rule.line
-        if isinstance(found, str):
-            assert (rule.host, rule.anchor, rule.exception, rule.whole) == (found, Anchor.HOST, False, True)
-            target = locator.locate(rule)
-            domain = locator.block(found)
-            assert (target.domains, target.reason, target.wider) == ((domain,), None, domain != found)
-        else:
-            assert found == rule
+    rules = {rule.line: rule for rule in parse(text)}
+    names, lines, others = scan(text)
+    for name, line, domain in zip(names, lines, locator.domains(names), strict=True):
+        rule = rules.pop(line)
+        assert (rule.host, rule.anchor, rule.exception, rule.whole) == (name, Anchor.HOST, False, True)
+        target = locator.locate(rule)
+        assert (target.domains, target.reason, target.wider) == ((domain,), None, domain != name)
+    assert list(others) == list(rules.values())
 
 
 def test_a_scan_finds_the_lines_that_are_plain_blocks() -> None:
     long = f"||{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}"
     text = f"||a.com\n||printer.local\n{long}\n{long}d\n||1.2.3.4\n||A.com\n||a.com/\n||a..com\n||com"
-    assert [found if isinstance(found, str) else None for _, found in scan(text)] == [
-        "a.com",
-        None,
-        long[2:],
-        *[None] * 6,
-    ]
+    names, lines, _ = scan(text)
+    assert list(zip(names, lines, strict=True)) == [("a.com", 1), (long[2:], 3)]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +105,13 @@ def test_a_scan_finds_the_lines_that_are_plain_blocks() -> None:
     ],
 )
 def test_a_rule_that_may_be_about_a_domain_is_read(line: str) -> None:
-    assert len(list(scan_about(line, "blog.google"))) == 1
+    names, _, rules = scan_about(line, "blog.google")
+    assert len([*names, *rules]) == 1
 
 
 @pytest.mark.parametrize("line", ["||b.google", "||blog.google.com", "|http://b.google/blog.html", "@@||google.com"])
 def test_a_rule_that_is_about_another_domain_is_passed_over(line: str) -> None:
-    assert list(scan_about(line, "blog.google")) == []
+    assert scan_about(line, "blog.google") == ([], [], [])
 
 
 @pytest.mark.parametrize("character", ["a", ".", "*", "|", "@", "/", "\\", "(", "[", "^", ":", " ", "-", "%", "中"])
