@@ -6,7 +6,8 @@ The syntax is AutoProxy 0.2.9's, a part of Adblock Plus's: ``!`` comments, ``@@`
 
 import re
 from collections.abc import Iterator
-from itertools import compress, count
+from itertools import compress
+from operator import not_
 
 from gfwtools.names import MAX_NAME, PLAIN
 from gfwtools.rules import Anchor, Rule, Scan
@@ -17,6 +18,8 @@ __all__ = ["parse", "parse_line", "scan", "scan_about"]
 _PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
 # The same of a name that is surely one, so that there is nothing more to ask (names.is_plain).
 _SURE = re.compile(rf"\|\|{PLAIN}")
+#: Lines that are scanned at once: with all of a million the memory would be filled twice, and no sooner.
+BLOCK = 10_000
 _LONGEST = len("||") + MAX_NAME
 _SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
 # A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
@@ -36,19 +39,18 @@ def parse(text: str) -> Iterator[Rule]:
             yield rule
 
 
-def scan(text: str) -> Scan:
-    """:func:`parse` for those who want no more of ``||name`` than its name."""
+def scan(text: str) -> Iterator[Scan]:
+    """:func:`parse` for those who want no more of ``||name`` than its name: :data:`BLOCK` lines after each other."""
     sure, lines = _SURE.fullmatch, text.split("\n")
-    plain = [sure(line) is not None and len(line) <= _LONGEST for line in lines]
-    return Scan(
-        [line[2:] for line in compress(lines, plain)],
-        list(compress(count(1), plain)),
-        (
-            rule
-            for number, line, is_plain in zip(count(1), lines, plain, strict=False)
-            if not is_plain and (rule := parse_line(line, number))
-        ),
-    )
+    for start in range(0, len(lines), BLOCK):
+        block, numbers = lines[start : start + BLOCK], range(start + 1, start + BLOCK + 1)
+        plain = [sure(line) is not None and len(line) <= _LONGEST for line in block]
+        others = compress(zip(numbers, block, strict=False), map(not_, plain))
+        yield Scan(
+            [line[2:] for line in compress(block, plain)],
+            list(compress(numbers, plain)),
+            [rule for number, line in others if (rule := parse_line(line, number))],
+        )
 
 
 def scan_about(text: str, domain: str) -> Scan:

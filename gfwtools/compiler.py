@@ -207,30 +207,36 @@ def compile_lists(
     wide: set[int] = set()
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
-    scan = listing.scan_about(".".join(about.split(".")[-2:])) if about else listing.scan()
-    read = len(scan.names)
-    domains = locator.domains(scan.names)
-    blocks.update(zip(reversed(domains), reversed(scan.lines), strict=True))  # of the same ones the first stays
-    wide.update(line for line, name, domain in zip(scan.lines, scan.names, domains, strict=True) if name != domain)
-    locate = locator.locate
-    for rule in scan.rules:
-        read += 1
-        line = rule.line
-        names, wider, under, network, reason, _ = locate(rule)
-        if reason:
-            dropped[reason] += 1
-        elif network:
-            (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, line))
-        elif rule.exception:
-            for name in names:
-                (policy.under if under else policy.exceptions).setdefault(name, line)
-        else:
-            if wider:
-                wide.add(line)
-            for name in names:
-                if line < blocks.get(name, line + 1):
-                    blocks[name] = line
-    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), scan if about else None)
+    part = listing.scan_about(".".join(about.split(".")[-2:])) if about else None
+    read = 0
+    first, locate = blocks.setdefault, locator.locate
+    for names, lines, rules in [part] if part else listing.scan():
+        read += len(names)
+        domains = locator.domains(names)
+        for domain, line in zip(domains, lines, strict=True):
+            first(domain, line)
+        wide.update(
+            line
+            for line, name, domain in zip(lines, names, domains, strict=True)
+            if name != domain and blocks[domain] == line
+        )
+        for rule in rules:
+            read += 1
+            line = rule.line
+            found, wider, under, network, reason, _ = locate(rule)
+            if reason:
+                dropped[reason] += 1
+            elif network:
+                (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, line))
+            elif rule.exception:
+                for name in found:
+                    (policy.under if under else policy.exceptions).setdefault(name, line)
+            else:
+                if wider:
+                    wide.add(line)
+                for name in found:
+                    blocks[name] = min(line, blocks.get(name, line))
+    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), part)
 
 
 def _merge_user_lists(

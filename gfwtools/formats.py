@@ -1,7 +1,7 @@
 """The formats of lists: each a text -> :class:`Rule` values, so that nothing further on knows which it was."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from gfwtools import autoproxy
@@ -69,9 +69,9 @@ class Listing(NamedTuple):
         """Its rules, parsed anew each time: a list of a million is not kept twice."""
         return FORMATS[self.format](self.text)
 
-    def scan(self) -> Scan:
-        """The same, of plain blocks nothing but the name, where that is quicker."""
-        return autoproxy.scan(self.text) if self.format == "autoproxy" else Scan([], [], self.rules())
+    def scan(self) -> Iterable[Scan]:
+        """The same in parts, of plain blocks nothing but the name, where that is quicker."""
+        return autoproxy.scan(self.text) if self.format == "autoproxy" else [Scan([], [], self.rules())]
 
     def scan_about(self, domain: str) -> Scan:
         """The rules that may mean ``domain`` (A-labels), its top-level domain or any under it, and perhaps others. They

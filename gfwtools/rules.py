@@ -34,9 +34,9 @@ class Rule(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The rules of a list by how much there is to say of them: nine of ten are a name and no more.
+    """Rules by how much there is to say of them: nine of ten are a name and no more.
 
-    A Rule and a Target for each of a million lines took two seconds of four; two lists are gone through at once.
+    A Rule and a Target for each of a million lines took two seconds of four.
     """
 
     names: list[str]
@@ -44,4 +44,4 @@ class Scan(NamedTuple):
     lines: list[int]
     """The line of each of ``names``."""
     rules: Iterable[Rule]
-    """All others, in the list's order. To be gone through once."""
+    """All others, in the list's order."""

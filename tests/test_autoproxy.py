@@ -1,5 +1,7 @@
 """A line becomes a rule: its host pattern, its anchor, and whether it means the whole host."""
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,25 +66,28 @@ def test_parsing_never_fails_and_the_quick_way_agrees_with_the_long_one(lines: l
     assert list(parse(text)) == [rule for rule in slow if rule]
 
 
-@given(lists, st.sampled_from(["registrable", "host"]))
+@given(lists, st.sampled_from(["registrable", "host"]), st.integers(1, 9))
 def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_parsing_gives(
-    text: str, granularity: str
+    text: str, granularity: str, block: int
 ) -> None:
     locator = Locator(bundled(), granularity)
     rules = {rule.line: rule for rule in parse(text)}
-    names, lines, others = scan(text)
-    for name, line, domain in zip(names, lines, locator.domains(names), strict=True):
-        rule = rules.pop(line)
-        assert (rule.host, rule.anchor, rule.exception, rule.whole) == (name, Anchor.HOST, False, True)
-        target = locator.locate(rule)
-        assert (target.domains, target.reason, target.wider) == ((domain,), None, domain != name)
-    assert list(others) == list(rules.values())
+    others = []
+    with patch("gfwtools.autoproxy.BLOCK", block):
+        for names, lines, part in scan(text):
+            others += part
+            for name, line, domain in zip(names, lines, locator.domains(names), strict=True):
+                rule = rules.pop(line)
+                assert (rule.host, rule.anchor, rule.exception, rule.whole) == (name, Anchor.HOST, False, True)
+                target = locator.locate(rule)
+                assert (target.domains, target.reason, target.wider) == ((domain,), None, domain != name)
+    assert others == list(rules.values())
 
 
 def test_a_scan_finds_the_lines_that_are_plain_blocks() -> None:
     long = f"||{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}"
     text = f"||a.com\n||printer.local\n{long}\n{long}d\n||1.2.3.4\n||A.com\n||a.com/\n||a..com\n||com"
-    names, lines, _ = scan(text)
+    ((names, lines, _),) = scan(text)
     assert list(zip(names, lines, strict=True)) == [("a.com", 1), (long[2:], 3)]
 
 
