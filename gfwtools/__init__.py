@@ -6,7 +6,7 @@ As a library, the list's half of the work, pure and without I/O::
 
     policy = gfwtools.compile(text, deny=["example.org"])
     policy.lookup("www.google.com").verdict   # "tunnel"
-    policy.cover()                            # the smallest equivalent output
+    policy.cover()                            # the smallest equivalent output: .tunnelled, .freed
 
 What is named here is imported when it is used, so that ``import gfwtools`` costs next to nothing.
 """

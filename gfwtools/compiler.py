@@ -234,7 +234,7 @@ def compile_lists(
             else:
                 if wider:
                     wide.add(line)
-                for name in found:
+                for name in found:  # a plain block of a later line was there sooner
                     blocks[name] = min(line, blocks.get(name, line))
     return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), part)
 

@@ -1,5 +1,8 @@
 """The policy's meaning, and that its smallest encoding means the same."""
 
+from unittest.mock import patch
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching import longest, read_conf, verdict
@@ -132,6 +135,21 @@ def test_every_rule_is_accounted_for_and_the_numbers_are_those_of_the_outcomes(
     assert counts.redundant == found[Status.REDUNDANT]
     assert sum(counts.dropped.values()) == found[Status.DROPPED]
     assert all(outcome.detail for outcome in outcomes if outcome.status in (Status.REDUNDANT, Status.DROPPED))
+
+
+@pytest.mark.parametrize("block", [1, 2, 10_000])
+def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(block: int) -> None:
+    text = "|http://a.com/x\n||a.com\n||www.a.com\n||www.b.com\n.b.com/x\n||b.com"
+    with patch("gfwtools.autoproxy.BLOCK", block):
+        compiled = compile_lists(Listing("x", text))
+    assert compiled.policy.blocks == {"a.com": 1, "b.com": 4}
+    assert [(outcome.status, outcome.detail) for outcome in compiled.outcomes()] == [
+        (Status.APPLIED, ""),
+        *[(Status.REDUNDANT, "the same as line 1")] * 2,
+        (Status.WIDENED, ""),
+        *[(Status.REDUNDANT, "the same as line 4")] * 2,
+    ]
+    assert compiled.counts() == (6, 1, 1, 4, {})
 
 
 @settings(max_examples=150, deadline=None)
