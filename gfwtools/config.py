@@ -6,8 +6,6 @@ character that the kernel, a shell or dnsmasq could read as anything else.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -201,17 +199,16 @@ class Paths(NamedTuple):
         return self.state_dir / f"{policy}.warm.json"
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """The whole configuration."""
 
-    fetch: Fetch = field(default_factory=Fetch)
-    dns: Dns = field(default_factory=Dns)
-    host: Host = field(default_factory=Host)
+    fetch: Fetch = Fetch()
+    dns: Dns = Dns()
+    host: Host = Host()
     policies: tuple[PolicyConfig, ...] = (PolicyConfig(),)
     root: Path = Path("/")
 
-    @cached_property
+    @property
     def paths(self) -> Paths:
         return Paths(self.root)
 

@@ -5,8 +5,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 from gfwtools.store import MODE, make_folder, now, read
@@ -66,8 +66,7 @@ def _account(descriptor: int, outcome: str) -> None:
         os.ftruncate(descriptor, len(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """The last run that held a lock."""
 
     date: str

@@ -6,7 +6,6 @@ for every name is a property test.
 """
 
 from collections.abc import Set
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -85,28 +84,30 @@ class _Above(dict[str, _By]):
         return by
 
 
-@dataclass(frozen=True, slots=True)
 class Policy:
     """A named decision over all names; build one with :func:`gfwtools.compile`.
 
     The dictionaries go from a domain in A-labels to where it was first said. They are not to be changed.
     """
 
-    blocks: dict[str, int] = field(default_factory=dict)
-    """Domain -> its line in the fetched list."""
-    exceptions: dict[str, int] = field(default_factory=dict)
-    under: dict[str, int] = field(default_factory=dict)
-    """Exceptions that free what is under a domain and not the domain itself."""
-    deny: dict[str, Ref] = field(default_factory=dict)
-    allow: dict[str, Ref] = field(default_factory=dict)
-    networks: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses of the list's IP rules."""
-    freed: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses of the list's exceptions."""
-    denied: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses and networks of the deny lists."""
-    allowed: dict[Network, Ref] = field(default_factory=dict)
-    """Addresses and networks of the allow lists."""
+    __slots__ = ("allow", "allowed", "blocks", "denied", "deny", "exceptions", "freed", "networks", "under")
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, int] = {}
+        """Domain -> its line in the fetched list."""
+        self.exceptions: dict[str, int] = {}
+        self.under: dict[str, int] = {}
+        """Exceptions that free what is under a domain and not the domain itself."""
+        self.deny: dict[str, Ref] = {}
+        self.allow: dict[str, Ref] = {}
+        self.networks: dict[Network, Ref] = {}
+        """Addresses of the list's IP rules."""
+        self.freed: dict[Network, Ref] = {}
+        """Addresses of the list's exceptions."""
+        self.denied: dict[Network, Ref] = {}
+        """Addresses and networks of the deny lists."""
+        self.allowed: dict[Network, Ref] = {}
+        """Addresses and networks of the allow lists."""
 
     def lookup(self, name: str) -> Match:
         """What happens to ``name``: any spelling of a host name is understood.

@@ -329,7 +329,7 @@ def _remember(config: Config, update: "Update") -> None:
     """Write down that everything has been read."""
     policies = dict(update.state.policies)
     for policy in update.policies:
-        policies[policy.policy.name] = replace(policy.state, loaded=policy.state.effective)
+        policies[policy.policy.name] = policy.state._replace(loaded=policy.state.effective)
     write_state(config.paths.state, State(policies))
 
 

@@ -5,7 +5,6 @@ it.
 """
 
 import json
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,8 @@ __all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", 
 STATE_VERSION = 1
 #: How many updates ``state.json`` remembers.
 HISTORY = 30
+#: The default of what a state maps. All of them share it; nothing in a state is ever changed in place.
+_NOTHING: dict[str, Any] = {}
 
 
 class Mirror(NamedTuple):
@@ -39,8 +40,7 @@ class Change(NamedTuple):
     removed: int
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyState:
+class PolicyState(NamedTuple):
     """What is known of a policy's last update."""
 
     source: str = ""
@@ -52,34 +52,33 @@ class PolicyState:
     """A digest over everything that the files are made from."""
     updated: str = ""
     """When the files last changed: ISO 8601, UTC."""
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, Any] = _NOTHING
     domains: int = 0
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = _NOTHING
     """Path without the root -> digest."""
-    effective: dict[str, str] = field(default_factory=dict)
+    effective: dict[str, str] = _NOTHING
     """The same for what running programs read, without comments."""
-    loaded: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, str] = _NOTHING
     """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
-    mirrors: dict[str, Mirror] = field(default_factory=dict)
+    mirrors: dict[str, Mirror] = _NOTHING
     history: tuple[Change, ...] = ()
 
     def remember(self, change: Change) -> "PolicyState":
         """The state with one more update in its history."""
-        return replace(self, history=(*self.history, change)[-HISTORY:])
+        return self._replace(history=(*self.history, change)[-HISTORY:])
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
+            **self._asdict(),
             "mirrors": {url: mirror._asdict() for url, mirror in self.mirrors.items()},
             "history": [change._asdict() for change in self.history],
         }
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """``state.json``: it speeds up and explains; everything in it can be found again."""
 
-    policies: dict[str, PolicyState] = field(default_factory=dict)
+    policies: dict[str, PolicyState] = _NOTHING
     problem: str = ""
     """Why the file was not used, in one line; not written."""
 

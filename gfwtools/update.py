@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,15 +47,14 @@ class Obtained(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PolicyUpdate:
+class PolicyUpdate(NamedTuple):
     """What an update does, or did, to one policy."""
 
     policy: PolicyConfig
     obtained: Obtained
     state: PolicyState
     """The state after the update."""
-    files: Mapping[Path, bytes] = field(default_factory=dict)
+    files: Mapping[Path, bytes] = {}
     """The whole content of every file of the policy; empty where nothing has changed."""
     obsolete: tuple[Path, ...] = ()
     """Files that the policy had in another layout or backend."""
@@ -76,24 +74,23 @@ class PolicyUpdate:
     def list_date(self) -> str:
         return self.obtained.decoded.last_modified
 
-    @cached_property
+    @property
     def compiled(self) -> "Compiled":
         """The policy with the account of its rules."""
         return self.obtained.compiler()
 
-    @cached_property
+    @property
     def counts(self) -> "Counts":
         return self.compiled.counts()
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """What an update does to all policies."""
 
     policies: tuple[PolicyUpdate, ...]
     state: State
     """The state after the update."""
-    gone: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    gone: Mapping[str, tuple[Path, ...]] = {}
     """Policies that are no longer in the configuration -> their files."""
     warnings: tuple[str, ...] = ()
 

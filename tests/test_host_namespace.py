@@ -288,7 +288,7 @@ def test_learned_addresses_move_to_the_other_backend(config: Config, namespace: 
     up(config, namespace)
     learn(config, namespace, "1.2.3.4")
     other: Backend = "nftables" if config.host.backend == "iptables" else "iptables"
-    changed = replace(config, host=config.host._replace(backend=other))
+    changed = config._replace(host=config.host._replace(backend=other))
     up(changed, namespace)
     assert element(changed, namespace, "1.2.3.4")
     assert bad(changed, namespace) == []
@@ -300,7 +300,7 @@ def test_learned_addresses_move_to_the_other_backend(config: Config, namespace: 
 def test_what_an_earlier_configuration_wanted_goes(config: Config, namespace: Namespace) -> None:
     before = namespace.snapshot()
     up(config, namespace)
-    smaller = replace(config, host=config.host._replace(gateway=False), policies=(POLICY._replace(routes=()),))
+    smaller = config._replace(host=config.host._replace(gateway=False), policies=(POLICY._replace(routes=()),))
     up(smaller, namespace)
     seen = namespace.snapshot()
     assert "work" not in seen["ipset save"] + seen["nft list ruleset"]
@@ -383,7 +383,7 @@ def test_the_endpoint_is_guarded_in_a_real_wireguard_tunnel(config: Config, name
             namespace.run(f"wg set {name} {peer}")
             namespace.run(f"ip addr add 10.7.0.2/24 dev {name}")
             namespace.run(f"ip link set {name} up")
-            real = replace(config, policies=(PolicyConfig(interface=name),))
+            real = config._replace(policies=(PolicyConfig(interface=name),))
             up(real, namespace)
             rules = namespace.read("iptables-save") + namespace.read("nft", "list", "ruleset")
             assert "203.0.113.9" in rules

@@ -49,7 +49,7 @@ def test_the_second_policy_has_the_next_two_preferences() -> None:
 
 
 def test_the_base_of_the_preferences_can_be_chosen() -> None:
-    config = replace(ONE, host=Host(preference=100))
+    config = ONE._replace(host=Host(preference=100))
     assert {rule.preference for rule in wanted(config, facts(WG0)).rules} == {100, 101}
 
 
@@ -113,7 +113,7 @@ def test_each_tunnel_has_a_loose_reverse_path_filter_and_only_a_gateway_forwards
 
 
 def test_ipv6_is_not_forwarded_where_no_tunnel_carries_it() -> None:
-    config = replace(ONE, host=Host(gateway=True))
+    config = ONE._replace(host=Host(gateway=True))
     assert [s.key for s in wanted(config, facts(WG0)).sysctls] == ["net/ipv4/conf/wg0/rp_filter", "net/ipv4/ip_forward"]
 
 
@@ -268,7 +268,7 @@ def test_where_no_backend_can_work_each_reason_is_told() -> None:
 
 
 def test_a_backend_that_was_asked_for_and_cannot_work_is_an_error_with_a_remedy() -> None:
-    config = replace(ONE, host=Host(backend="nftables"))
+    config = ONE._replace(host=Host(backend="nftables"))
     with pytest.raises(HostError, match=r"host.backend = nftables: nft: no such program; install nftables"):
         choose_backend(config, Recorder(WORKS, BOTH - {"nft"}))
 
@@ -280,7 +280,7 @@ def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> N
         '{"family":"inet6","local":"fe80::1","prefixlen":64,"scope":"link"}]}]'
     )
     answers = {**WORKS, ("ip", "-j", "address", "show", "dev", "wg0"): link}
-    found = read_facts(replace(ONE, root=tmp_path), Recorder(answers, BOTH))
+    found = read_facts(ONE._replace(root=tmp_path), Recorder(answers, BOTH))
     assert found.interfaces == {"wg0": Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),))}
     assert found.families == (4,)
     assert found.seeds == {"gfwlist": (ip_network("8.8.8.8/32"),)}
@@ -293,7 +293,7 @@ def test_a_wireguard_that_cannot_be_asked_for_its_endpoints_is_an_error_and_none
         ("ip", "-d", "-j", "link", "show", "dev", "wg0"): '[{"linkinfo":{"info_kind":"wireguard"}}]',
     }
     with pytest.raises(HostError, match="wg: no such program; install wireguard-tools"):
-        read_facts(replace(ONE, root=tmp_path), Recorder(answers, BOTH - {"wg"}))
+        read_facts(ONE._replace(root=tmp_path), Recorder(answers, BOTH - {"wg"}))
 
 
 def test_policies_of_a_configuration_file_stand_side_by_side() -> None:

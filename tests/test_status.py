@@ -10,7 +10,6 @@ import subprocess
 import sys
 import termios
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -263,8 +262,8 @@ def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_
 def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
     updated(tmp_path, datetime.now(UTC))
     state = read_state(tmp_path / "var/lib/gfwtools/state.json")
-    evil = replace(state.of("gfwlist"), list_date="\x1b[2J", history=(change(1)._replace(source="\x1b[2J"),))
-    write_state(tmp_path / "var/lib/gfwtools/state.json", replace(state, policies={"gfwlist": evil}))
+    evil = state.of("gfwlist")._replace(list_date="\x1b[2J", history=(change(1)._replace(source="\x1b[2J"),))
+    write_state(tmp_path / "var/lib/gfwtools/state.json", state._replace(policies={"gfwlist": evil}))
     assert "\x1b" not in gfwtools(tmp_path, "status").stdout + gfwtools(tmp_path, "status", "--history").stdout
 
 

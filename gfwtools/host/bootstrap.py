@@ -328,9 +328,9 @@ def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
 
 def _forget_loaded(paths: Paths) -> None:
     state = read_state(paths.state)
-    policies = {name: replace(policy, loaded={}) for name, policy in state.policies.items()}
+    policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
     if state.policies != policies:
-        write_state(paths.state, replace(state, policies=policies))
+        write_state(paths.state, state._replace(policies=policies))
 
 
 def _apply(steps: list[Step], runner: Runner, say: Say, back: "_Back") -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_interface
 from itertools import pairwise
 from typing import Any
@@ -139,7 +139,7 @@ def _families(config: Config, runner: Runner) -> Iterator[Problem]:
     )
     for policy in config.policies:
         try:
-            wanted(replace(config, policies=(policy,)), facts)
+            wanted(config._replace(policies=(policy,)), facts)
         except HostError as error:
             what, _, remedy = str(error).rpartition("; ")
             yield Problem(what, remedy)
