@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 
 __all__ = ["gfwlist2dnsmasq", "main"]
 
@@ -17,12 +19,26 @@ def _listen() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
+def _run(command: Callable[[], None]) -> None:
+    """Run ``command`` and end with its code, without taking the interpreter apart: that takes 5 ms of the 80 of a
+    question, and all of it the kernel gives back at once."""
+    try:
+        command()
+    except SystemExit as end:
+        if isinstance(end.code, int) and not sys.gettrace() and not sys.getprofile():  # those still have to write
+            for stream in (sys.stdout, sys.stderr):
+                if stream:  # None where the shell has closed it
+                    stream.flush()
+            os._exit(end.code)
+        raise
+
+
 def main() -> None:
     """``gfwtools``."""
     _listen()
     from gfwtools.cli import main
 
-    main()
+    _run(main)
 
 
 def gfwlist2dnsmasq() -> None:
@@ -30,7 +46,7 @@ def gfwlist2dnsmasq() -> None:
     _listen()
     from gfwtools.cli.gfwlist2dnsmasq import main
 
-    main()
+    _run(main)
 
 
 if __name__ == "__main__":

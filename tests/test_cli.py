@@ -62,6 +62,11 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     assert result.returncode == 1
 
 
+def test_a_profiler_still_has_its_say_at_the_end() -> None:
+    command = [sys.executable, "-m", "cProfile", "-m", "gfwtools", "--version"]
+    assert "function calls" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_root_and_the_configuration_come_from_the_environment_too(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "gfwtools", "update", "--source", str(FIXTURES / "list.txt")]
     import os

@@ -1,6 +1,5 @@
 """The command line: the options that every command has, and the commands, each imported when it is run."""
 
-import atexit
 import gc
 import os
 import signal
@@ -149,10 +148,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
     """Run ``command``, its errors in one line on standard error, and exit."""
     # A command is over before it has made cycles worth looking for. By default the collector comes by a hundred times
-    # while modules are imported, and goes over all of them once more at exit: a tenth of the time of a question.
-    # It still comes by, for the sake of those that stay (status --watch).
+    # while modules are imported. It still comes by, for the sake of those that stay (status --watch).
     gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
     try:
         # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
