@@ -138,4 +138,4 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
             target = locator.locate(rule)
             if domain in target.domains and target.under == under:
                 found.append(RuleRef(source, rule.line, rule.text))
-    yield from sorted(found)
+    yield from sorted(set(found))  # a line of hosts(5) can say a name twice

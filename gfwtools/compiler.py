@@ -5,7 +5,7 @@ records of what became of its lines.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -71,8 +71,10 @@ class Compiled:
     locator: Locator
     read: int
     dropped: Counter[Reason]
-    wide: set[int]
-    """Lines of the rules that were widened."""
+    wide: set[str]
+    """Blocks that are wider than what the rule for them names."""
+    together: dict[str, int]
+    """Blocks of the rules that are for several domains, such as ``google.*`` -> a number of the rule's own."""
     problems: tuple[Problem, ...] = ()
     about: Scan | None = None
     """What was read of the list, where it was read about one name only."""
@@ -111,19 +113,21 @@ class Compiled:
 
     @cached_property
     def _counts(self) -> Counts:
-        policy, emitted = self.policy, self._emitted
-        lines = {
-            line for name, line in policy.blocks.items() if name in emitted and (not policy.deny or self._by_list(name))
-        }
-        freed = {policy.exceptions[name] for name in self._freeing & policy.exceptions.keys()}
-        freed |= {
-            policy.under[name[2:]] for name in self._freeing if name.startswith("*.") and name[2:] in policy.under
-        }
+        policy = self.policy
+        # A domain has one first rule, and a rule one domain, but for those of several.
+        blocks = self._emitted & policy.blocks.keys()
+        if policy.deny:
+            blocks = set(filter(self._by_list, blocks))
+        alone = blocks - self.together.keys()
+        several = blocks - alone
+        widened = len(alone & self.wide) + len({self.together[name] for name in several & self.wide})
+        blocking = len(alone) + len({self.together[name] for name in several})
+        freeing = len(self._freeing & policy.exceptions.keys())
+        freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
         seeds = set(policy.seeds())
-        addresses = {ref.line for network, ref in policy.networks.items() if network in seeds}
-        addresses |= {ref.line for network, ref in policy.freed.items() if network in policy.networks}
-        widened = len(lines & self.wide)
-        applied = len(lines) - widened + len(freed) + len(addresses)
+        addresses = sum(network in seeds for network in policy.networks)
+        addresses += sum(network in policy.networks for network in policy.freed)
+        applied = blocking - widened + freeing + addresses
         dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
         redundant = self.read - applied - widened - sum(dropped.values())
         return Counts(self.read, applied, widened, redundant, dropped)
@@ -135,19 +139,27 @@ class Compiled:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every rule of the list with its end, in the list's order."""
+        line, before = 0, set[object]()
         for rule in self.listing.rules():
+            if rule.line != line:
+                line = rule.line
+                before.clear()
             target = self.locator.locate(rule)
-            yield self._outcome(rule, target)
+            yield self._outcome(rule, target, before)
+            before.update((target.under, name) for name in target.domains)
+            before.add(target.network)
 
-    def _outcome(self, rule: Rule, target: Target) -> Outcome:
+    def _outcome(self, rule: Rule, target: Target, before: Set[object]) -> Outcome:
+        """``before``: what the rules before this one on its line are for; of hosts(5) and dnsmasq.conf(5) a line may
+        have many."""
         policy = self.policy
         if target.reason:
             detail = target.reason.sentence + (f" ({target.detail})" if target.detail else "")
             return Outcome(rule, Status.DROPPED, target, detail)
         if target.network:
-            return self._address_outcome(rule, target, target.network)
+            return self._address_outcome(rule, target, target.network, before)
         table = policy.under if target.under else policy.exceptions if rule.exception else policy.blocks
-        firsts = [name for name in target.domains if table[name] == rule.line]
+        firsts = [name for name in target.domains if table[name] == rule.line and (target.under, name) not in before]
         if not firsts:
             return Outcome(rule, Status.REDUNDANT, target, f"the same as line {table[target.domains[0]]}")
         if rule.exception:
@@ -159,10 +171,10 @@ class Compiled:
             return Outcome(rule, Status.WIDENED if target.wider else Status.APPLIED, target, "")
         return Outcome(rule, Status.REDUNDANT, target, self._why_redundant(firsts[0]))
 
-    def _address_outcome(self, rule: Rule, target: Target, network: Network) -> Outcome:
+    def _address_outcome(self, rule: Rule, target: Target, network: Network, before: Set[object]) -> Outcome:
         policy = self.policy
         first = (policy.freed if rule.exception else policy.networks)[network]
-        if first.line != rule.line:
+        if first.line != rule.line or network in before:
             return Outcome(rule, Status.REDUNDANT, target, f"the same as line {first.line}")
         if rule.exception:
             if network in policy.networks:
@@ -204,7 +216,8 @@ def compile_lists(
     policy = Policy()
     blocks = policy.blocks
     dropped: Counter[Reason] = Counter()
-    wide: set[int] = set()
+    wide: set[str] = set()
+    together: dict[str, int] = {}
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
     part = listing.scan_about(".".join(about.split(".")[-2:])) if about else None
@@ -216,7 +229,7 @@ def compile_lists(
         for domain, line in zip(domains, lines, strict=True):
             first(domain, line)
         wide.update(
-            line
+            domain
             for line, name, domain in zip(lines, names, domains, strict=True)
             if name != domain and blocks[domain] == line
         )
@@ -232,11 +245,13 @@ def compile_lists(
                 for name in found:
                     (policy.under if under else policy.exceptions).setdefault(name, line)
             else:
-                if wider:
-                    wide.add(line)
-                for name in found:  # a plain block of a later line was there sooner
-                    blocks[name] = min(line, blocks.get(name, line))
-    return Compiled(policy, listing, locator, read, dropped, wide, tuple(problems), part)
+                for name in found:
+                    if line < blocks.get(name, line + 1):  # a plain block of a later line may be there
+                        blocks[name] = line
+                        (wide.add if wider else wide.discard)(name)
+                        if len(found) > 1:
+                            together[name] = read
+    return Compiled(policy, listing, locator, read, dropped, wide, together, tuple(problems), part)
 
 
 def _merge_user_lists(

@@ -1,5 +1,6 @@
 """The policy's meaning, and that its smallest encoding means the same."""
 
+from collections import Counter
 from unittest.mock import patch
 
 import pytest
@@ -150,6 +151,42 @@ def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(block: in
         *[(Status.REDUNDANT, "the same as line 4")] * 2,
     ]
     assert compiled.counts() == (6, 1, 1, 4, {})
+
+
+names_of_a_line = st.lists(
+    st.sampled_from(["a.com", "b.com", "www.a.com", "google.*", "*.b.com", "1.2.3.4", "5.6.7.8", "com", "-"]),
+    min_size=1,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(names_of_a_line, st.booleans()), max_size=8), domains, granularities)
+@pytest.mark.parametrize("format", ["hosts", "dnsmasq"])
+def test_a_line_with_many_names_is_a_rule_for_each_of_them(
+    format: str, lines: list[tuple[list[str], bool]], deny: list[str], granularity: str
+) -> None:
+    text = "\n".join(
+        f"0.0.0.0 {' '.join(names)}" if format == "hosts" else f"server=/{'/'.join(names)}/{'#' if free else '8.8.8.8'}"
+        for names, free in lines
+    )
+    deny_list = Listing("deny", "\n".join(deny), "domains")
+    compiled = compile_lists(Listing("x", text, format), deny=[deny_list], granularity=granularity)
+    counts, found = compiled.counts(), Counter(outcome.status for outcome in compiled.outcomes())
+    assert counts.read == sum(len(names) for names, _ in lines)
+    assert counts[1:4] == (found[Status.APPLIED], found[Status.WIDENED], found[Status.REDUNDANT])
+
+
+def test_a_name_twice_on_a_line_is_redundant_once_and_cited_once() -> None:
+    compiled = compile_lists(Listing("x", "0.0.0.0 a.com b.com\n0.0.0.0 www.c.com d.com www.c.com", "hosts"))
+    assert compiled.counts() == (5, 3, 1, 1, {})
+    assert [str(outcome.status.value) for outcome in compiled.outcomes()] == [
+        "applied",
+        "applied",
+        "widened",
+        "applied",
+        "redundant",
+    ]
+    assert [rule.line for rule in answer("c.com", [(PolicyConfig(), compiled)]).rules] == [2]
 
 
 @settings(max_examples=150, deadline=None)
