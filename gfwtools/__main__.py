@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["gfwlist2dnsmasq", "main"]
 
@@ -20,16 +21,18 @@ def _listen() -> None:
 
 
 def _run(command: Callable[[], None]) -> None:
-    """Run ``command`` and end with its code, without taking the interpreter apart: that takes 5 ms of the 80 of a
-    question, and all of it the kernel gives back at once."""
+    """Run ``command`` and end with its code, without taking the interpreter apart: that takes 3 ms of the 70 of a
+    question and 5 of the 140 of an update, and the kernel takes back all of it at once."""
     try:
         command()
     except SystemExit as end:
-        if isinstance(end.code, int) and not sys.gettrace() and not sys.getprofile():  # those still have to write
-            for stream in (sys.stdout, sys.stderr):
-                if stream:  # None where the shell has closed it
-                    stream.flush()
-            os._exit(end.code)
+        # A profiler writes at the end. What cannot be written is the interpreter's to tell.
+        if isinstance(end.code, int) and not sys.gettrace() and not sys.getprofile():
+            with suppress(OSError):
+                for stream in (sys.stdout, sys.stderr):
+                    if stream:  # None where the shell has closed it
+                        stream.flush()
+                os._exit(end.code)
         raise
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -98,7 +97,7 @@ def _longest(name: str, covers: Sequence[Cover]) -> tuple[str | None, int]:
     """The longest pattern of all files that covers ``name``, and whose it is; of the very same one, the first's."""
     owners: dict[str, int] = {}
     for index, cover in enumerate(covers):
-        for pattern in chain(*cover):
+        for pattern in cover.patterns:
             owners.setdefault(pattern, index)
     rest = name
     while rest:

@@ -18,8 +18,8 @@ __all__ = ["parse", "parse_line", "scan", "scan_about"]
 _PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
 # The same of a name that is surely one, so that there is nothing more to ask (names.is_plain).
 _SURE = re.compile(rf"\|\|{PLAIN}")
-#: Lines that are scanned at once: with all of a million the memory would be filled twice, and no sooner.
-BLOCK = 10_000
+#: Lines that are scanned at once. All of a million take twice the memory and no less time.
+BATCH = 10_000
 _LONGEST = len("||") + MAX_NAME
 _SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
 # A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
@@ -40,14 +40,14 @@ def parse(text: str) -> Iterator[Rule]:
 
 
 def scan(text: str) -> Iterator[Scan]:
-    """:func:`parse` for those who want no more of ``||name`` than its name: :data:`BLOCK` lines after each other."""
+    """:func:`parse` for those who want no more of ``||name`` than its name: :data:`BATCH` lines at a time."""
     sure, lines = _SURE.fullmatch, text.split("\n")
-    for start in range(0, len(lines), BLOCK):
-        block, numbers = lines[start : start + BLOCK], range(start + 1, start + BLOCK + 1)
-        plain = [sure(line) is not None and len(line) <= _LONGEST for line in block]
-        others = compress(zip(numbers, block, strict=False), map(not_, plain))
+    for start in range(0, len(lines), BATCH):
+        batch, numbers = lines[start : start + BATCH], range(start + 1, start + BATCH + 1)
+        plain = [sure(line) is not None and len(line) <= _LONGEST for line in batch]
+        others = compress(zip(numbers, batch, strict=False), map(not_, plain))
         yield Scan(
-            [line[2:] for line in compress(block, plain)],
+            [line[2:] for line in compress(batch, plain)],
             list(compress(numbers, plain)),
             [rule for number, line in others if (rule := parse_line(line, number))],
         )

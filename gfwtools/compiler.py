@@ -73,8 +73,8 @@ class Compiled:
     dropped: Counter[Reason]
     wide: set[str]
     """Blocks that are wider than what the rule for them names."""
-    together: dict[str, int]
-    """Blocks of the rules that are for several domains, such as ``google.*`` -> a number of the rule's own."""
+    groups: dict[str, int]
+    """Blocks of rules that stand for several domains, such as ``google.*`` -> a number of the rule's own."""
     problems: tuple[Problem, ...] = ()
     about: Scan | None = None
     """What was read of the list, where it was read about one name only."""
@@ -114,14 +114,14 @@ class Compiled:
     @cached_property
     def _counts(self) -> Counts:
         policy = self.policy
-        # A domain has one first rule, and a rule one domain, but for those of several.
         blocks = self._emitted & policy.blocks.keys()
         if policy.deny:
             blocks = set(filter(self._by_list, blocks))
-        alone = blocks - self.together.keys()
-        several = blocks - alone
-        widened = len(alone & self.wide) + len({self.together[name] for name in several & self.wide})
-        blocking = len(alone) + len({self.together[name] for name in several})
+        # Each domain is its first rule's, and most rules have one domain.
+        single = blocks - self.groups.keys()
+        grouped = blocks - single
+        widened = len(single & self.wide) + len({self.groups[name] for name in grouped & self.wide})
+        blocking = len(single) + len({self.groups[name] for name in grouped})
         freeing = len(self._freeing & policy.exceptions.keys())
         freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
         seeds = set(policy.seeds())
@@ -217,7 +217,7 @@ def compile_lists(
     blocks = policy.blocks
     dropped: Counter[Reason] = Counter()
     wide: set[str] = set()
-    together: dict[str, int] = {}
+    groups: dict[str, int] = {}
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
     part = listing.scan_about(".".join(about.split(".")[-2:])) if about else None
@@ -250,8 +250,8 @@ def compile_lists(
                         blocks[name] = line
                         (wide.add if wider else wide.discard)(name)
                         if len(found) > 1:
-                            together[name] = read
-    return Compiled(policy, listing, locator, read, dropped, wide, together, tuple(problems), part)
+                            groups[name] = read
+    return Compiled(policy, listing, locator, read, dropped, wide, groups, tuple(problems), part)
 
 
 def _merge_user_lists(

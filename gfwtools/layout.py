@@ -54,7 +54,7 @@ def files_of(
         pid_file = on_host(config, paths.second_pid(name))
         files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, backend=backend)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
-        if len(cover.tunnelled) + len(cover.freed) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
+        if len(cover.patterns) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
             files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date)
         else:
             files[paths.servers(name)] = dnsmasq.servers(cover, policy, port, list_date=date)

@@ -35,6 +35,11 @@ class Cover(NamedTuple):
     """From here on downwards it is direct again; ``*.domain``, as dnsmasq writes it, where that is so under the domain
     and not at the domain itself."""
 
+    @property
+    def patterns(self) -> list[str]:
+        """All of both."""
+        return self.tunnelled + self.freed
+
 
 class Ref(NamedTuple):
     """Where an entry of a list stands."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -324,7 +323,7 @@ def _prepare_policy(
         return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
     compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
-    claimed = {pattern for other in before for pattern in chain(*other.compiled.cover)}
+    claimed = {pattern for other in before for pattern in other.compiled.cover.patterns}
     cover, lost = without_claimed(compiled.cover, claimed) if claimed else (compiled.cover, [])
     if lost:
         more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""

@@ -68,12 +68,12 @@ def test_parsing_never_fails_and_the_quick_way_agrees_with_the_long_one(lines: l
 
 @given(lists, st.sampled_from(["registrable", "host"]), st.integers(1, 9))
 def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_parsing_gives(
-    text: str, granularity: str, block: int
+    text: str, granularity: str, batch: int
 ) -> None:
     locator = Locator(bundled(), granularity)
     rules = {rule.line: rule for rule in parse(text)}
     others = []
-    with patch("gfwtools.autoproxy.BLOCK", block):
+    with patch("gfwtools.autoproxy.BATCH", batch):
         for names, lines, part in scan(text):
             others += part
             for name, line, domain in zip(names, lines, locator.domains(names), strict=True):

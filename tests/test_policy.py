@@ -138,10 +138,10 @@ def test_every_rule_is_accounted_for_and_the_numbers_are_those_of_the_outcomes(
     assert all(outcome.detail for outcome in outcomes if outcome.status in (Status.REDUNDANT, Status.DROPPED))
 
 
-@pytest.mark.parametrize("block", [1, 2, 10_000])
-def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(block: int) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 10_000])
+def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(batch: int) -> None:
     text = "|http://a.com/x\n||a.com\n||www.a.com\n||www.b.com\n.b.com/x\n||b.com"
-    with patch("gfwtools.autoproxy.BLOCK", block):
+    with patch("gfwtools.autoproxy.BATCH", batch):
         compiled = compile_lists(Listing("x", text))
     assert compiled.policy.blocks == {"a.com": 1, "b.com": 4}
     assert [(outcome.status, outcome.detail) for outcome in compiled.outcomes()] == [
@@ -179,7 +179,7 @@ def test_a_line_with_many_names_is_a_rule_for_each_of_them(
 def test_a_name_twice_on_a_line_is_redundant_once_and_cited_once() -> None:
     compiled = compile_lists(Listing("x", "0.0.0.0 a.com b.com\n0.0.0.0 www.c.com d.com www.c.com", "hosts"))
     assert compiled.counts() == (5, 3, 1, 1, {})
-    assert [str(outcome.status.value) for outcome in compiled.outcomes()] == [
+    assert [outcome.status.value for outcome in compiled.outcomes()] == [
         "applied",
         "applied",
         "widened",

@@ -1,6 +1,5 @@
 """``gfwtools export``."""
 
-from itertools import chain
 from pathlib import Path
 
 import click
@@ -57,7 +56,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     for other in config.policies[: config.policies.index(policy)]:
         before = current_list(config, other)
         if before:  # what an earlier policy claims is not in the files of this one
-            claimed = set(chain(*compile_policy(config, other, before).cover))
+            claimed = set(compile_policy(config, other, before).cover.patterns)
             cover, _ = without_claimed(cover, claimed)
     date = decoded.last_modified
     if format == "domains":
