@@ -117,7 +117,7 @@ def _policy_state(value: dict[str, Any]) -> PolicyState:
     for name in ("files", "effective", "loaded"):
         typed[name] = {str(path): str(digest) for path, digest in typed.get(name, {}).items()}
     typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
-    typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ()))
+    typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ())[-HISTORY:])
     return PolicyState(**typed)
 
 
@@ -129,7 +129,7 @@ def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
         if name in value:
             expected = annotation if isinstance(annotation, type) else annotation.__origin__
             expected = types[expected.__name__]
-            if not isinstance(value[name], expected):
+            if type(value[name]) is not expected:  # true is no number
                 raise TypeError(name)
             kept[name] = value[name]
     return kept

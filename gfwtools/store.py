@@ -21,6 +21,7 @@ __all__ = [
     "remove",
     "remove_leftovers",
     "replace_all",
+    "require_output",
     "restore",
     "snapshot",
     "write_all",
@@ -58,7 +59,9 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     """
     try:
         if path.exists() and not (path.is_file() or path.is_char_device()):
-            raise StoreError(f"{path}: no regular file")  # a pipe would keep us waiting with the lock held
+            raise StoreError(
+                f"{path}: no regular file; move it away"
+            )  # a pipe would keep us waiting with the lock held
         with path.open("rb") as file:
             data = file.read() if limit is None else file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -247,6 +250,17 @@ def is_as_written(path: Path, expected: str) -> bool:
     return data is not None and digest(data) == expected
 
 
+def require_output(path: Path) -> None:
+    """Whether :func:`write_output` could write to ``path``, before long work for it begins.
+
+    :raises StoreError: it is a folder, or its folder is missing, which is taken for a slip and not made.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; give a file")
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"{path.absolute().parent} is not there; make the folder first")
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write where somebody has pointed us to: through a link, into a device or a pipe, else atomically.
 
@@ -255,6 +269,7 @@ def write_output(path: Path, data: bytes) -> None:
 
     :raises StoreError: it cannot be written.
     """
+    require_output(path)
     place = path
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)

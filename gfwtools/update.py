@@ -328,7 +328,7 @@ def _prepare_policy(
     if lost:
         more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
         warnings.append(
-            f"policy.{policy.name}: {', '.join(lost[:3])}{more} is an earlier policy's as well, and stays with that one"
+            f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
         )
     files = files_of(config, policy, cover, compiled.policy.seeds(), decoded, backend_of(config))
     domains_file = config.paths.domains(policy.name)

@@ -132,3 +132,9 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
             capture_output=True,
             check=True,
         )
+
+
+def test_export_makes_no_folder(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert "make the folder first" in gfwtools(tmp_path, "export", "domains", "-o", str(missing / "x"), code=1).stderr
+    assert not missing.exists()

@@ -151,7 +151,7 @@ def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:
     assert (tmp_path / "other").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"2"
     store.write_output(Path("/dev/null"), b"3")
-    with pytest.raises(StoreError, match="Is a directory"):
+    with pytest.raises(StoreError, match="is a folder; give a file"):
         store.write_output(tmp_path, b"4")
 
 

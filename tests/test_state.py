@@ -1,5 +1,6 @@
 """``state.json`` comes back as it was written; whatever else stands there is an empty one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfwtools.errors import GfwtoolsError
-from gfwtools.state import Change, Mirror, PolicyState, State, read_state, write_state
+from gfwtools.state import HISTORY, Change, Mirror, PolicyState, State, read_state, write_state
 
 
 def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -46,3 +47,12 @@ def test_no_state_file_raises_anything_but_our_own_errors(tmp_path_factory, data
         read_state(path)
     except GfwtoolsError as error:
         assert "\n" not in str(error)
+
+
+def test_true_is_no_number_and_a_history_without_end_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    change = {"date": "d", "source": "s", "digest": "", "counts": {}, "domains": 1, "added": 0, "removed": 0}
+    path.write_text(json.dumps({"version": 1, "policies": {"gfwlist": {"history": [change] * 100}}}))
+    assert len(read_state(path).of("gfwlist").history) == HISTORY
+    path.write_text(json.dumps({"version": 1, "policies": {"gfwlist": {"domains": True}}}))
+    assert "damaged" in read_state(path).problem

@@ -389,3 +389,14 @@ def test_folders_are_readable_by_all_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_quiet_and_verbose_may_stand_behind_the_command(tmp_path: Path) -> None:
     assert gfwtools(tmp_path, "update", "--source", str(LIST), "-q").stdout == ""
+
+
+def test_an_empty_source_is_wrong_usage_and_not_this_folder(tmp_path: Path) -> None:
+    assert "--source: it is empty" in gfwtools(tmp_path, "update", "--source", "", code=2).stderr.replace("'", "")
+
+
+def test_a_single_domain_is_no_domains(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("||a.com\n")
+    output = gfwtools(tmp_path, "update", "--source", str(tmp_path / "one.txt")).stdout
+    assert "1 rule from" in output
+    assert "1 domain through wg0" in output

@@ -17,7 +17,7 @@ FORMATS = ("domains", "dnsmasq", "ipset", "nftables")
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file, whole or not.",
+    help="Write to this file, whole or not at all; --root does not stand before it.",
 )
 @click.option("--policy", "name", help="Which policy; the first one of the configuration by default.")
 @click.pass_obj

@@ -25,7 +25,7 @@ _SETS = re.compile(r"\w[\w-]{0,30}(,\w[\w-]{0,30})*", re.ASCII)
 
 
 class _Failure(click.ClickException):
-    """The script exits with 1 for a wrong argument, and so do we."""
+    """A flag says what cannot be used. The script exits with 1, and so do we; for an unknown flag with 2."""
 
     exit_code = 1
 
@@ -63,18 +63,15 @@ def command(
     """
     if not output:
         raise _Failure("no output file; give one with -o")
+    from gfwtools import store
+
     target = Path(output)
-    if target.is_dir():
-        raise _Failure(f"{output} is a folder; give a file")
-    if not target.absolute().parent.is_dir():
-        raise _Failure(f"{target.absolute().parent} is not there; make the folder first")
+    store.require_output(target)
     upstream = _upstream(dns, port)
     if sets and not _SETS.fullmatch(sets):
         raise _Failure(f"{sets!r} are no names of sets; give letters, digits, _ and -, with commas between the names")
     allow, deny = _file(exclude_domain_file), _file(extra_domain_file)
     text = _convert(upstream, sets, allow, deny, insecure=insecure, domain_list=domain_list)
-
-    from gfwtools import store
 
     store.write_output(target.absolute(), text.encode())
     click.echo(f"Converting GfwList to {target}... Done")

@@ -103,6 +103,8 @@ def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool)
 
 def _source(source: str) -> str:
     """A source of the command line: a relative path is meant from here."""
+    if not source:
+        raise click.BadParameter("it is empty; give an http(s) URL, a file: URL or a path", param_hint="--source")
     if source.startswith(("http://", "https://", "file:")):
         return source
     if "://" in source:
@@ -141,10 +143,10 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
     date = f", list of {policy.list_date}" if policy.list_date else ""
     name = policy.policy.name
     if policy.unchanged:
-        return [f"{name}: nothing new; {state.domains:,} domains{date}"]
+        return [f"{name}: nothing new; {_counted(state.domains, 'domain')}{date}"]
     counts = policy.counts
     lines = [
-        f"{name}: {counts.read:,} rules from {policy.source}{date}",
+        f"{name}: {_counted(counts.read, 'rule')} from {policy.source}{date}",
         f"  applied {counts.applied:,}, widened {counts.widened:,}, redundant {counts.redundant:,}, "
         f"dropped {sum(counts.dropped.values()):,}",
     ]
@@ -154,7 +156,7 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
         sentences = {reason.slug: reason.sentence for reason in Reason}
         width = len(f"{max(counts.dropped.values()):,}")
         lines += [f"    {count:>{width},}  {sentences[slug]}" for slug, count in counts.dropped.items()]
-    lines.append(f"  {state.domains:,} domains through {policy.policy.interface}")
+    lines.append(f"  {_counted(state.domains, 'domain')} through {policy.policy.interface}")
     for sign, names in (("+", policy.added), ("-", policy.removed)):
         if names:
             more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
@@ -164,6 +166,10 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
             if detail:
                 lines.append(f"  line {rule.line}: {printable(rule.text)}: {status.value}: {printable(detail)}")
     return lines
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
