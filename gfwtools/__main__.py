@@ -1,5 +1,6 @@
 """Where both commands begin, and ``python -m gfwtools``: quiet ends while the program is still being loaded."""
 
+import gc
 import os
 import signal
 import sys
@@ -14,10 +15,13 @@ def _end(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-def _listen() -> None:
+def _begin() -> None:
     """Until :func:`gfwtools.cli.run` takes over, Ctrl-C ends the process with the code that shells give to it."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup, or a job in the background
         signal.signal(signal.SIGINT, _end)
+    # A command is over before it has made cycles worth looking for. By default the collector comes by a hundred times
+    # while modules are imported. It still comes by, for the sake of those that stay (status --watch).
+    gc.set_threshold(100_000)
 
 
 def _run(command: Callable[[], None]) -> None:
@@ -38,7 +42,7 @@ def _run(command: Callable[[], None]) -> None:
 
 def main() -> None:
     """``gfwtools``."""
-    _listen()
+    _begin()
     from gfwtools.cli import main
 
     _run(main)
@@ -46,7 +50,7 @@ def main() -> None:
 
 def gfwlist2dnsmasq() -> None:
     """``gfwlist2dnsmasq``."""
-    _listen()
+    _begin()
     from gfwtools.cli.gfwlist2dnsmasq import main
 
     _run(main)

@@ -177,32 +177,37 @@ def _import_httpx() -> None:
 
 
 class _Authorities:
-    """Whom TLS trusts: the certificates of the authorities, read once for all mirrors (30 ms), if one speaks https."""
+    """Whom TLS trusts, made once for all mirrors: to read the certificates of the authorities takes 30 ms."""
 
     def __init__(self, verify: bool) -> None:
         self._verify = verify
         self._lock = threading.Lock()  # a redirect from http to https is met by a worker
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[str, ssl.SSLContext] = {}
 
     def context(self, scheme: str) -> "ssl.SSLContext":
         """What to reach a URL of ``scheme`` with.
 
         :raises _Failed: the certificates cannot be read.
         """
-        import ssl
+        with self._lock:
+            if scheme not in self._contexts:
+                self._contexts[scheme] = self._trusted() if scheme == "https" else self._nobody()
+            return self._contexts[scheme]
 
+    def _trusted(self) -> "ssl.SSLContext":
         import httpx
 
-        if scheme != "https":
-            # httpx wants one for http as well. This one trusts nobody: were TLS ever spoken with it, that would fail.
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        with self._lock:
-            if self._context is None:
-                try:
-                    self._context = httpx.create_ssl_context(verify=self._verify)
-                except OSError as error:  # SSL_CERT_FILE names no file of certificates
-                    raise _Failed(f"the trusted certificates cannot be read: {error.strerror or error}") from None
-            return self._context
+        try:
+            return httpx.create_ssl_context(verify=self._verify)
+        except OSError as error:  # SSL_CERT_FILE names no file of certificates
+            raise _Failed(f"the trusted certificates cannot be read: {error.strerror or error}") from None
+
+    @staticmethod
+    def _nobody() -> "ssl.SSLContext":
+        """httpx wants one for http as well: were TLS ever spoken with this one, that would fail."""
+        import ssl
+
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Mirror:

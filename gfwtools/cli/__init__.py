@@ -1,6 +1,5 @@
 """The command line: the options that every command has, and the commands, each imported when it is run."""
 
-import gc
 import os
 import signal
 import sys
@@ -147,9 +146,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
     """Run ``command``, its errors in one line on standard error, and exit."""
-    # A command is over before it has made cycles worth looking for. By default the collector comes by a hundred times
-    # while modules are imported. It still comes by, for the sake of those that stay (status --watch).
-    gc.set_threshold(100_000)
     try:
         # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
