@@ -7,6 +7,7 @@ for every name is a property test.
 
 from collections.abc import Set
 from enum import Enum
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from gfwtools.config import Network
@@ -25,6 +26,10 @@ class Match(NamedTuple):
     matched: str | None
     """The domain that decided; ``*.name`` for an exception that frees only what is under the name."""
     reason: MatchReason
+
+
+#: Nothing covers the name: most names, so that it is made once.
+_UNNAMED = Match("direct", None, "none")
 
 
 class Cover(NamedTuple):
@@ -95,8 +100,6 @@ class Policy:
     The dictionaries go from a domain in A-labels to where it was first said. They are not to be changed.
     """
 
-    __slots__ = ("allow", "allowed", "blocks", "denied", "deny", "exceptions", "freed", "networks", "under")
-
     def __init__(self) -> None:
         self.blocks: dict[str, int] = {}
         """Domain -> its line in the fetched list."""
@@ -126,20 +129,22 @@ class Policy:
 
     def match(self, name: str, *, inside: bool = False) -> Match:
         """The match of a name in A-labels; with ``inside``, of a name under it that no list names."""
-        blocks, exceptions, under, deny, allow = self.blocks, self.exceptions, self.under, self.deny, self.allow
+        blocks, special = self.blocks, self._special
         block = exception = None
         rest = name
         while True:
             if rest in blocks:
                 block = rest  # the last one is the widest, and that is the one that gets written
-            if rest in deny:
-                return Match("tunnel", rest, "deny")
-            if rest in allow:
-                return Match("direct", rest, "allow")
-            if rest in exceptions:
-                exception = exception or rest
-            if rest in under and (inside or rest is not name):
-                exception = exception or f"*.{rest}"
+            if rest in special:  # one look for the four that most names are in none of
+                if rest in self.deny:
+                    return Match("tunnel", rest, "deny")
+                if rest in self.allow:
+                    return Match("direct", rest, "allow")
+                if not exception:
+                    if rest in self.exceptions:
+                        exception = rest
+                    elif inside or rest is not name:  # what is left is in under
+                        exception = f"*.{rest}"
             dot = rest.find(".")
             if dot < 0:
                 break
@@ -148,7 +153,7 @@ class Policy:
             return Match("direct", exception, "exception")
         if block:
             return Match("tunnel", block, "list")
-        return Match("direct", None, "none")
+        return _UNNAMED
 
     def cover(self, standing: Standing | None = None) -> Cover:
         """The smallest equivalent output.
@@ -183,7 +188,7 @@ class Policy:
                 alone.append(name)
         return Standing(alone, contested)
 
-    @property
+    @cached_property
     def _special(self) -> set[str]:
         """The domains of everything but blocks."""
         return self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
