@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from gfwtools.errors import ListError
 
-__all__ = ["Decoded", "checksum", "decode"]
+__all__ = ["Decoded", "as_stored", "checksum", "decode"]
 
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+# The "++" gives nothing back: with white space in both places, a megabyte of it would be tried at each of its bytes.
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}\s*")
 # A "! Key: value" line of the comments that a list begins with.
 _FIELD = re.compile(r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})")
 _CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+(\S{1,100})[ \t]*\n", re.IGNORECASE | re.MULTILINE)
@@ -44,15 +45,21 @@ def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     :raises ListError: it is empty, a web page, base64 that is broken or cut short, too large, or its checksum is wrong.
     """
     data = _without_bom(data)
-    if not data.strip():
-        raise ListError("the list is empty")
     if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
     # A list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
-    if _BASE64.fullmatch(data):
+    if _BASE64.fullmatch(data) and not data.isspace():
         data = _without_bom(_decode_base64(data))
-        if not data.strip():
-            raise ListError("the list is empty")
+    return as_stored(data, max_bytes=max_bytes)
+
+
+def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+    """What :func:`decode` made of a list, read back from its ``data``: a text that looks like base64 stays a text.
+
+    :raises ListError: it is empty, a web page, too large, or its checksum is wrong.
+    """
+    if not data.strip():
+        raise ListError("the list is empty")
     if len(data) > max_bytes:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
     if _HTML.match(data[:_HEADER_BYTES]):

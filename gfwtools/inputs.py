@@ -10,7 +10,7 @@ from gfwtools import store
 from gfwtools._version import __version__
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.decode import Decoded, decode
+from gfwtools.decode import Decoded, as_stored, decode
 from gfwtools.errors import ListError
 from gfwtools.formats import Listing
 from gfwtools.state import read_state
@@ -57,7 +57,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
     if data is None:
         return None
     try:
-        return decode(data, max_bytes=config.fetch.max_bytes)
+        return as_stored(data, max_bytes=config.fetch.max_bytes)
     except ListError:
         return None  # damaged: as good as none, and the next update writes it anew
 

@@ -304,13 +304,13 @@ def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
 
 def _list_date(text: str) -> datetime | None:
     """The date in a list's header (RFC 5322, or as somebody's own list has it)."""
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):  # a year of eleven digits
         return parsedate_to_datetime(text)
     return _iso_date(text)
 
 
 def _iso_date(text: str) -> datetime | None:
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(text)
     return None
 

@@ -212,6 +212,7 @@ def test_a_megabyte_of_the_same_in_one_line_takes_linear_time(piece: str) -> Non
     body = piece * (MEGABYTE // len(piece))
     for frame in (
         "{}",
+        "{}!",
         "||{}",
         "@@||{}.com",
         "/{}/",

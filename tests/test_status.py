@@ -183,6 +183,18 @@ def test_the_starter_list_is_called_so(tmp_path: Path) -> None:
     assert "no mirror has answered yet" in " ".join(gfwtools(tmp_path, "status").stdout.split())
 
 
+@pytest.mark.parametrize(
+    "date", ["Tue, 24 Nov 99999999999 00:00:00 +0000", "Tue, 24 Nov 2026 00:00:0 +000099999999999999999999"]
+)
+def test_a_date_that_no_calendar_has_is_shown_without_an_age(tmp_path: Path, date: str) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text(LIST.format(date=date))
+    gfwtools(tmp_path, "update", "--source", str(source))
+    assert date in gfwtools(tmp_path, "status").stdout
+    policy = json.loads(gfwtools(tmp_path, "status", "--json").stdout)["policies"][0]
+    assert (policy["list_date"], policy["list_age"]) == (date, None)
+
+
 def test_the_history_is_a_table_with_the_newest_update_first(tmp_path: Path) -> None:
     updated(tmp_path, datetime.now(UTC))
     tmp_path.joinpath("list.txt").write_text("[AutoProxy 0.2.9]\n||google.com\n||twitter.com\n||t.co\n")

@@ -62,6 +62,23 @@ def test_an_update_that_finds_nothing_new_touches_no_file(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    "published",
+    [b"\xef\xbb\xbf\xef\xbb\xbf||example.com\n||google.com\n", base64.encodebytes(b"googlecom\nexamplecom\n")],
+    ids=["with two byte order marks", "base64 of what looks like base64"],
+)
+def test_a_list_is_unwrapped_once_and_read_back_as_it_was_taken(tmp_path: Path, published: bytes) -> None:
+    configure(tmp_path, '[policy.gfwlist]\nformat = "domains"\n')
+    source = tmp_path.with_name("wrapped.txt")
+    source.write_bytes(published)
+    gfwtools(tmp_path, "update", "--source", str(source))
+    before = contents(tmp_path)
+    assert "have changed" not in gfwtools(tmp_path, "check", "domain", "example.com").stderr
+    assert "nothing new" in gfwtools(tmp_path, "update", "--offline").stdout
+    assert "nothing new" in gfwtools(tmp_path, "update", "--source", str(source)).stdout
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("damage", ["remove", "change", "empty"])
 @pytest.mark.parametrize(
     "name", [CONF, f"{VAR}/gfwlist.domains", f"{VAR}/gfwlist.ipset", f"{VAR}/gfwlist.list", f"{VAR}/state.json"]
