@@ -95,7 +95,7 @@ def _faults(path: Path, *, checksum: bool, dnsmasq: str | None) -> Iterator[str]
         for layout in ("paired", "split"):
             config = loads(f'[dns]\nlayout = "{layout}"\n[policy.gfwlist]\ngranularity = "{granularity}"\n')
             for backend in ("iptables", "nftables"):
-                files = files_of(config, config.policies[0], compiled.cover, compiled.policy.seeds(), listing, backend)
+                files = files_of(config, config.policies[0], compiled.cover, compiled.seeds, listing, backend)
                 for target, data in files.items():
                     fault = refused(dnsmasq, data) if dnsmasq and target.suffix in (".conf", ".servers") else ""
                     if fault:

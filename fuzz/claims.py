@@ -85,7 +85,7 @@ def the_files_of(compiled: Compiled, decoded: Decoded) -> None:
     """Every layout and backend."""
     for config, backend in _configurations():
         policy = config.policies[0]
-        files = files_of(config, policy, compiled.cover, compiled.policy.seeds(), decoded, backend)
+        files = files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend)
         files_hold_no_foreign_byte(files)
 
 
@@ -191,9 +191,7 @@ def a_configuration(data: bytes) -> None:
     for policy in config.policies:
         compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)
         for backend in ("iptables", "nftables"):
-            files_hold_no_foreign_byte(
-                files_of(config, policy, compiled.cover, compiled.policy.seeds(), decoded, backend)
-            )
+            files_hold_no_foreign_byte(files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend))
 
 
 def a_state(data: bytes) -> None:

@@ -107,6 +107,14 @@ class Compiled:
                     used.add(match.matched)
         return used
 
+    @cached_property
+    def seeds(self) -> list[Network]:
+        return self.policy.seeds()
+
+    @cached_property
+    def _seeds(self) -> set[Network]:
+        return set(self.seeds)
+
     def counts(self) -> Counts:
         """The account in numbers."""
         return self._counts
@@ -124,8 +132,7 @@ class Compiled:
         blocking = len(single) + len({self.groups[name] for name in grouped})
         freeing = len(self._freeing & policy.exceptions.keys())
         freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
-        seeds = set(policy.seeds())
-        addresses = sum(network in seeds for network in policy.networks)
+        addresses = sum(network in self._seeds for network in policy.networks)
         addresses += sum(network in policy.networks for network in policy.freed)
         applied = blocking - widened + freeing + addresses
         dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
@@ -180,7 +187,7 @@ class Compiled:
             if network in policy.networks:
                 return Outcome(rule, Status.APPLIED, target, "")
             return Outcome(rule, Status.REDUNDANT, target, "it frees nothing that is blocked")
-        if network not in policy.seeds():
+        if network not in self._seeds:
             by = "an exception" if network in policy.freed else "your allow list"
             return Outcome(rule, Status.REDUNDANT, target, f"{by} frees it")
         return Outcome(rule, Status.APPLIED, target, "")

@@ -5,7 +5,8 @@ themselves and everything under them, the longest one deciding, which is how dns
 for every name is a property test.
 """
 
-from collections.abc import Set
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Set
 from enum import Enum
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -199,28 +200,61 @@ class Policy:
         As for names, the user's win over the list's and the longer prefix wins among the user's, deny before allow; an
         allowed network inside a denied one is cut out of it.
         """
-        wanted = [network for network in self.networks if not self._is_freed(network)]
-        wanted += [network for network in self.denied if not self._is_allowed(network)]
-        for hole in self.allowed:
-            wanted = [part for network in wanted for part in _without(network, hole)]
-        return sorted(dict.fromkeys(wanted), key=lambda network: (network.version, network))
+        allowed, denied, freed = _Networks(self.allowed), _Networks(self.denied), _Networks(self.freed)
 
-    def _is_freed(self, network: Network) -> bool:
-        return self._is_allowed(network) or any(_covers(other, network) for other in self.freed)
+        def is_allowed(network: Network) -> bool:
+            return allowed.longest(network) > denied.longest(network)
 
-    def _is_allowed(self, network: Network) -> bool:
-        """Whether the longest of the user's networks that covers this one is an allowed one."""
-        allowed = [other.prefixlen for other in self.allowed if _covers(other, network)]
-        denied = [other.prefixlen for other in self.denied if _covers(other, network)]
-        return max(allowed, default=-1) > max(denied, default=-1)
+        wanted = [each for each in self.networks if not is_allowed(each) and freed.longest(each) < 0]
+        wanted += [each for each in self.denied if not is_allowed(each)]
+        parts = (part for network in wanted for part in _without(network, allowed.inside(network)))
+        return sorted(dict.fromkeys(parts), key=_place)
 
 
-def _covers(outer: Network, inner: Network) -> bool:
-    return outer.version == inner.version and outer.prefixlen <= inner.prefixlen and inner.network_address in outer
+class _Networks:
+    """Networks in which another one is looked up in a few steps, however many they are."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._sorted = sorted(networks, key=_place)
+        self._by_length: dict[tuple[int, int], set[int]] = {}  # version and prefix length -> prefixes
+        for network in self._sorted:
+            prefixes = self._by_length.setdefault((network.version, network.prefixlen), set())
+            prefixes.add(_prefix(network, network.prefixlen))
+
+    def longest(self, network: Network) -> int:
+        """The prefix length of the longest one that covers ``network``; -1 where none does."""
+        return max(
+            (
+                length
+                for (version, length), prefixes in self._by_length.items()
+                if version == network.version and length <= network.prefixlen and _prefix(network, length) in prefixes
+            ),
+            default=-1,
+        )
+
+    def inside(self, network: Network) -> list[Network]:
+        """Those that are a part of ``network``, smaller than it."""
+        end: tuple[int, int, int] = (network.version, int(network.broadcast_address), network.max_prefixlen)
+        first = bisect_left(self._sorted, _place(network), key=_place)
+        last = bisect_right(self._sorted, end, key=_place)
+        return [other for other in self._sorted[first:last] if other.prefixlen > network.prefixlen]
 
 
-def _without(network: Network, hole: Network) -> list[Network]:
-    """``network`` without a smaller one inside it."""
-    if network.prefixlen < hole.prefixlen and _covers(network, hole):
-        return list(network.address_exclude(hole))  # type: ignore[arg-type]
-    return [network]
+def _place(network: Network) -> tuple[int, int, int]:
+    """A key for sorting: a network stands right before what is inside it."""
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def _prefix(network: Network, length: int) -> int:
+    return int(network.network_address) >> (network.max_prefixlen - length)
+
+
+def _without(network: Network, holes: list[Network]) -> Iterator[Network]:
+    """``network`` without the smaller ones inside it, in the fewest pieces."""
+    if not holes:
+        yield network
+        return
+    for half in network.subnets():
+        within = [hole for hole in holes if _prefix(hole, half.prefixlen) == _prefix(half, half.prefixlen)]
+        if half not in within:
+            yield from _without(half, within)

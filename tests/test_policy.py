@@ -1,6 +1,7 @@
 """The policy's meaning, and that its smallest encoding means the same."""
 
 from collections import Counter
+from ipaddress import IPv4Address, IPv4Network
 from unittest.mock import patch
 
 import pytest
@@ -261,6 +262,38 @@ def test_between_allowed_and_denied_addresses_the_longer_prefix_wins_and_deny_on
     assert seeds("", deny=["8.8.4.4"], allow=["8.8.4.4"]) == ["8.8.4.4/32"]
     assert seeds("", deny=["9.9.9.9"], allow=["9.9.9.0/24"]) == ["9.9.9.9/32"]
     assert seeds("", deny=["7.7.7.0/30"], allow=["7.7.7.1"]) == ["7.7.7.0/32", "7.7.7.2/31"]
+
+
+NETWORKS = st.builds(
+    lambda address, length: IPv4Network((0x0A000000 + address, length), strict=False),
+    st.integers(0, 31),
+    st.integers(27, 32),
+)
+
+
+@given(
+    st.sets(NETWORKS, max_size=6),
+    st.sets(NETWORKS, max_size=6),
+    st.sets(st.integers(0, 31)),
+    st.sets(st.integers(0, 31)),
+)
+def test_the_seeds_have_exactly_the_addresses_that_the_lists_mean(
+    deny: set[IPv4Network], allow: set[IPv4Network], blocked: set[int], freed: set[int]
+) -> None:
+    first = 0x0A000000
+    text = "".join(f"||{IPv4Address(first + number)}\n" for number in blocked)
+    text += "".join(f"@@||{IPv4Address(first + number)}\n" for number in freed)
+    policy = gfwtools.compile(text, deny=map(str, deny), allow=map(str, allow))
+    held = policy.seeds()
+    for number in range(32):
+        address = IPv4Address(first + number)
+
+        def prefix(networks: set[IPv4Network], address: IPv4Address = address) -> int:
+            return max((network.prefixlen for network in networks if address in network), default=-1)
+
+        own = (prefix(deny), prefix(allow))
+        wanted = own[0] >= own[1] if max(own) >= 0 else number in blocked - freed
+        assert any(address in network for network in held) == wanted, address
 
 
 def test_a_list_in_base64_is_understood_as_published() -> None:

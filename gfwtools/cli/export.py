@@ -64,9 +64,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     elif format == "dnsmasq":
         text = dnsmasq.paired(cover, policy, backend=backend_of(config), list_date=date)
     elif format == "ipset":
-        text = ipset.seed(policy, compiled.policy.seeds(), list_date=date)
+        text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:
-        text = nftables.seed(policy, compiled.policy.seeds(), list_date=date)
+        text = nftables.seed(policy, compiled.seeds, list_date=date)
     if output:
         store.write_output(output.absolute(), text.encode())
     else:
