@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gfwtools import store
+from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, decode
@@ -132,6 +132,8 @@ def update(
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
         store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
+        told = kept.keep(paths, (path for policy in prepared.policies for path in policy.files))
+        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
         if not reload:
             store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
             return prepared, []

@@ -397,7 +397,7 @@ def test_everything_goes_back_byte_for_byte(tmp_path: Path, tree: Tree) -> None:
     before = tree_of(tmp_path)
     files.put(edits(config, observe(config, HOST)), config.paths)
     assert tree_of(tmp_path) != before
-    assert files.put_back(config.paths) == []
+    assert files.put_back(config.paths) == {}
     assert tree_of(tmp_path) == before
 
 

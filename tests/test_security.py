@@ -99,7 +99,7 @@ def test_what_may_not_be_read_by_others_may_not_be_read_in_the_record(tmp_path: 
     files.put([files.FileEdit("/etc/dnsmasq.conf", b"secret, and more\n", "")], paths)
     assert secret.stat().st_mode & 0o777 == 0o600
     assert files.record_path(paths).stat().st_mode & 0o777 == 0o600
-    assert files.put_back(paths) == []
+    assert files.put_back(paths) == {}
     assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("secret\n", 0o600)
 
 

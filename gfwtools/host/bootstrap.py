@@ -9,11 +9,11 @@ stages before it taken back, the last one first.
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gfwtools import store
+from gfwtools import kept, store
 from gfwtools.config import Config, Paths, loads
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, files, plumbing, preflight, resolver_setup
@@ -296,11 +296,16 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
         source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
     )
     before = store.snapshot([config.paths.state, *(config.paths.at(path) for path in _generated(config))])
+    placed: list[Path] = []
+    back.append(("list", lambda: [kept.give_back(config.paths, path) for path in placed]))
     back.append(("list", lambda: store.restore(before)))
     done, _ = update(config, offline=had_list or from_network)
+    for warning in done.warnings:
+        warn(warning)
     for policy in done.policies:
         for path in policy.files:
             before.setdefault(path, None)  # it was not there, and goes when this is taken back
+            placed.append(path)
     for policy in done.policies:
         if not policy.unchanged:
             say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")
@@ -415,13 +420,20 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     apply(boot.leave_steps(config, init, there), runner)
     for step in plumbing.down(config, runner):
         say(f"removed {step.what}")
-    notes += files.put_back(paths)
+    left = files.put_back(paths)
+    notes += left.values()
     for path in changed:
-        say(f"put back {path}")
-    kept = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
+        if path not in left:
+            say(f"put back {path}")
+    lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
-    removed = [path for path in generated if str(path) not in kept and path.parent != paths.state_dir and path.exists()]
+    removed = [
+        path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
+    ]
     store.remove(removed)
+    for place in generated:
+        if kept.give_back(paths, place):
+            say(f"put back {place}")
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths)
@@ -429,9 +441,21 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
         notes += _restart_dnsmasq(config, runner)
     if purge:
         for folder in (paths.etc, paths.state_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, but=kept.folder(paths))
             say(f"removed {folder}")
     return notes
+
+
+def _remove(folder: Path, *, but: Path) -> None:
+    """Remove a folder whole, ``but`` what is somebody else's."""
+    with suppress(OSError):  # there is none, or something is left
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path != but:
+                    shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        folder.rmdir()
 
 
 def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gfwtools import store
+from gfwtools import kept, store
 from gfwtools.config import Paths
 from gfwtools.errors import StoreError
 
@@ -82,8 +83,8 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
     new = dict(originals)
     for edit in wanted:
         known = originals.get(edit.path)
-        if known is None or not _is_still(paths, edit.path, known):
-            # Somebody has written it since (DHCP a new resolv.conf, the owner a line): teardown gives that back.
+        if known is None or not (_is_still(paths, edit.path, known) or _grew_from(edit, paths)):
+            # Somebody has written it since (DHCP a new resolv.conf): teardown gives that back.
             known = _look(paths, edit.path)
         new[edit.path] = replace(known, wrote=store.digest(edit.data))
     _save(paths, new)
@@ -101,30 +102,41 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
     return [edit.path for edit in wanted]
 
 
-def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = False) -> list[str]:
+def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = False) -> dict[str, str]:
     """Put the originals back, the last change first.
 
     :param only: these paths; by default all.
     :param force: also where somebody has changed the file since.
-    :returns: what was left as it is, in words: files that somebody has changed since.
+    :returns: the files that somebody has changed since, by their paths: what was done about each, in words.
     """
     originals = recorded(paths)
     chosen = list(originals) if only is None else [path for path in only if path in originals]
-    left = []
+    left: dict[str, str] = {}
     for path in reversed(chosen):
         original = originals[path]
         if not force and paths.at(path).exists() and not _is_still(paths, path, original):
             now = store.read(paths.at(path)) or b""
             if not paths.at(path).is_symlink() and _OURS.search(now):
                 _write(paths.at(path), _OURS.sub(b"", now), original)
-                left.append(f"{path} was changed since; only the lines of gfwtools were taken out")
+                left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
             else:
-                left.append(f"{path} was changed since; it is left as it is")
+                left[path] = f"{path} was changed since; it is left as it is; {_way_back(paths, path, original)}"
         else:
             _restore(paths, path, original)
         del originals[path]
         _save(paths, originals)
     return left
+
+
+def _way_back(paths: Paths, path: str, original: Original) -> str:
+    """What to type for what was there before; it is kept, as the record of it goes."""
+    place = paths.at(path)
+    if original.target is not None:
+        return f"before, it was a link: ln -sfn {shlex.quote(original.target)} {shlex.quote(str(place))}"
+    if original.data is None:
+        return f"before, there was none: rm {shlex.quote(str(place))}"
+    copy = kept.keep_data(paths, place, original.data, original.mode)
+    return f"what was there before: cp {shlex.quote(str(copy))} {shlex.quote(str(place))}"
 
 
 # ---------------------------------------------------------------- one file
@@ -158,6 +170,14 @@ def _look(paths: Paths, path: str) -> Original:
         return Original(folders=tuple(missing))
     except OSError as error:
         raise StoreError(f"{place}: {error.strerror}") from None
+
+
+def _grew_from(edit: FileEdit, paths: Paths) -> bool:
+    """Whether somebody has edited a file that is ours alone: the line that says so is still in it."""
+    heading = next((line for line in edit.data.split(b"\n")[:3] if line[:1] == b"#" and b"gfwtools" in line), None)
+    if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
+        return False
+    return heading in (store.read(paths.at(edit.path)) or b"").split(b"\n")
 
 
 def _is_still(paths: Paths, path: str, original: Original) -> bool:

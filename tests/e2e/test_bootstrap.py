@@ -298,6 +298,45 @@ def test_what_was_written_between_two_bootstraps_is_what_teardown_gives_back(lab
     assert lab.gateway.run("stat", "-c", "%u:%g", "/etc/dnsmasq.conf").stdout == "1234:1234\n"
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_somebody_elses_file_at_our_place_is_kept_and_given_back(lab: Lab, backend: str, layout: str) -> None:
+    lab.configure(backend, layout)
+    lab.gateway.write("/etc/dnsmasq.d/gfwlist.conf", "# mine\nserver=/my.corp/10.0.0.1\n")
+    lab.gateway.run("chown", "1234:1234", "/etc/dnsmasq.d/gfwlist.conf")
+    before = everything(lab)
+    told = lab.bootstrap()
+    assert "/etc/dnsmasq.d/gfwlist.conf: not written by gfwtools; it is replaced, kept as" in told.stderr
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    lab.bootstrap()
+    lab.gateway.gfwtools("update", "--force")
+    assert "put back /etc/dnsmasq.d/gfwlist.conf" in lab.gateway.gfwtools("teardown", "--yes").stdout
+    assert everything(lab) == before
+    assert lab.gateway.run("stat", "-c", "%u:%g", "/etc/dnsmasq.d/gfwlist.conf").stdout == "1234:1234\n"
+
+
+def test_a_file_of_ours_that_somebody_has_edited_is_no_original(lab: Lab) -> None:
+    lab.configure()
+    before = everything(lab)
+    lab.bootstrap()
+    for path in ("/etc/resolv.conf", "/etc/dnsmasq.d/00-gfwtools.conf"):
+        lab.gateway.run("sh", "-c", f"echo '# edited' >>{path}")
+    lab.bootstrap()
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert everything(lab) == before
+
+
+def test_a_teardown_that_leaves_an_edited_file_says_how_to_go_back(lab: Lab) -> None:
+    lab.configure()
+    before = everything(lab)
+    lab.bootstrap()
+    lab.gateway.run("sh", "-c", "echo '# edited' >>/etc/resolv.conf")
+    done = lab.gateway.gfwtools("teardown", "--yes", "--purge")
+    assert "put back /etc/resolv.conf" not in done.stdout
+    _, _, command = done.stderr.partition("it is left as it is; what was there before: ")
+    lab.gateway.run("sh", "-c", command)
+    assert everything(lab) == before
+
+
 def test_a_teardown_with_nothing_to_undo_leaves_dnsmasq_alone(lab: Lab) -> None:
     lab.configure()
     lab.gateway.run("sh", "/etc/restart-dns")
