@@ -14,6 +14,7 @@ from gfwtools import store
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.host import record
 from gfwtools.host.facts import Facts
+from gfwtools.host.firewall import opening
 from gfwtools.host.plan import State
 from gfwtools.host.plumbing import look
 from gfwtools.host.run import Runner
@@ -49,6 +50,8 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     ]
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)
+        if config.host.gateway:
+            findings.append(_firewall(policy, runner))
     findings += _dnsmasq(config, runner)
     return findings
 
@@ -131,6 +134,14 @@ def _age(interface: str, runner: Runner) -> int | None:
     text = runner.ask("wg", "show", interface, "latest-handshakes") or ""
     newest = max(map(int, re.findall(r"\t(\d+)$", text, re.MULTILINE)), default=0)
     return max(0, int(time.time()) - newest) if newest else None
+
+
+def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
+    name = f"firewall before {policy.interface}"
+    command = opening(runner, policy.interface)
+    if not command:
+        return Finding(name, State.OK, "nothing that surely keeps the LAN out")
+    return Finding(name, State.MISMATCH, f"it lets nothing of the LAN into {policy.interface}", command)
 
 
 # ---------------------------------------------------------------- dnsmasq

@@ -11,6 +11,7 @@ from typing import Any
 
 from gfwtools.config import Address, Config, PolicyConfig
 from gfwtools.host.facts import Interface
+from gfwtools.host.firewall import opening
 from gfwtools.host.plan import Piece, State
 from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.host.run import Runner
@@ -46,6 +47,8 @@ class Seen:
     """``ip -j rule`` of the resolver's family."""
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
+    opening: str = ""
+    """The command that lets the LAN into the tunnel, where a firewall surely keeps it out."""
 
 
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
@@ -79,6 +82,7 @@ def see(survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
         resolver_device=kernel.route(runner, resolver, policy.mark).device,
         rules=tuple(kernel.rules(runner, resolver.version)),
         reverse_path_filter=kernel.reverse_path_filter(runner, policy.interface),
+        opening=opening(runner, policy.interface),
     )
 
 
@@ -106,7 +110,7 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
         _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
         _rule(pieces, config, survey, policy, seen, judged=up),
         _nat(pieces, policy),
-        _forwarding(pieces, config),
+        _forwarding(pieces, config, policy, seen),
         _reverse_path(policy, seen, dropped) if tunnel else Link("reverse path", _SKIPPED, found="no interface"),
     ]
 
@@ -253,14 +257,17 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     return _link("nat", expected, _bad(pieces, places.__contains__))
 
 
-def _forwarding(pieces: Sequence[Piece], config: Config) -> Link:
+def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, seen: Seen) -> Link:
     if not config.host.gateway:
         return Link("forwarding", _SKIPPED, found="not a gateway (host.gateway)")
     places = {"iptables mangle FORWARD", "ip6tables mangle FORWARD", "nft inet gfwtools forward"}
     places |= {"sysctl net/ipv4/ip_forward", "sysctl net/ipv6/conf/all/forwarding"}
-    return _link(
-        "forwarding", "the LAN's packets are forwarded, in segments that fit", _bad(pieces, places.__contains__)
-    )
+    expected = "the LAN's packets are forwarded, in segments that fit"
+    bad = _bad(pieces, places.__contains__)
+    if seen.opening and not bad:
+        found = f"a firewall lets nothing of the LAN into {policy.interface}"
+        return Link("forwarding", _BROKEN, expected, found, seen.opening)
+    return _link("forwarding", expected, bad)
 
 
 def _reverse_path(policy: PolicyConfig, seen: Seen, dropped: int) -> Link:

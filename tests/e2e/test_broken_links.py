@@ -64,6 +64,16 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "the gateway does not forward": ("forwarding", {"": "sysctl -qw net.ipv4.ip_forward=0"}),
+    "a firewall lets only known ways through": (
+        "forwarding",
+        {
+            "iptables": "iptables -P FORWARD DROP; iptables -A FORWARD -i lan0 -o wan0 -j ACCEPT; "
+            "iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT; "
+            "iptables -N OTHERS; iptables -A FORWARD -j OTHERS",
+            "nftables": "nft -f - <<'END'\ntable inet own { chain way { type filter hook forward priority 0; policy drop; "
+            "ct state established,related accept; iifname lan0 oifname { wan0, wan1 } accept; }; }\nEND",
+        },
+    ),
     "an address is in the cache and not in the set": (
         "in the set",
         {
