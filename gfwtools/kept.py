@@ -4,6 +4,7 @@
 """
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from gfwtools import store
 from gfwtools.config import Paths
 from gfwtools.errors import StoreError
 from gfwtools.render.header import WRITTEN
+from gfwtools.state import read_state
 
 __all__ = ["copy_of", "folder", "give_back", "keep", "keep_data"]
 
@@ -32,11 +34,20 @@ def keep(paths: Paths, places: Iterable[Path]) -> list[str]:
     :returns: what was copied, in words.
     :raises StoreError: it cannot be.
     """
+    others = [
+        place
+        for place in places
+        if paths.etc not in place.parents
+        and paths.state_dir not in place.parents
+        and os.path.lexists(place)
+        and not _says_so(place)
+    ]
+    if not others:
+        return []
+    written = {paths.at(path) for policy in read_state(paths.state).policies.values() for path in policy.in_place}
     told = []
-    for place in places:
-        if paths.etc in place.parents or paths.state_dir in place.parents or not os.path.lexists(place):
-            continue
-        if not _is_ours(place):
+    for place in others:
+        if place not in written:  # else it is ours and damaged
             copy = copy_of(paths, place)
             _copy(place, copy)
             told.append(f"{place}: not written by gfwtools; it is replaced, kept as {copy}, and back after a teardown")
@@ -69,7 +80,8 @@ def give_back(paths: Paths, place: Path) -> bool:
     return True
 
 
-def _is_ours(place: Path) -> bool:
+def _says_so(place: Path) -> bool:
+    """Whether the file says that it is ours."""
     if place.is_symlink():
         return False
     data = store.read(place)
@@ -77,19 +89,15 @@ def _is_ours(place: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A file with its mode, times and owner, or a link as it stands, atomically."""
-    import shutil  # nearly no update has anything to copy
-
-    temporary = target.with_name(f".gfwtools-{target.name}.{os.getpid()}.tmp")
+    """A file with its mode and owner, or a link as it stands."""
     try:
-        store.make_folder(target.parent)
-        shutil.copy2(source, temporary, follow_symlinks=False)
         status = source.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            store.make_folder(target.parent)
+            store.put_link(target, os.readlink(source))
+        else:
+            store.write_all({target: store.read(source) or b""}, stat.S_IMODE(status.st_mode))
         if os.geteuid() == 0:
-            os.chown(temporary, status.st_uid, status.st_gid, follow_symlinks=False)
-        temporary.replace(target)
+            os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     except OSError as error:
         raise StoreError(f"{source}: cannot be kept as {target}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

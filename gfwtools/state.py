@@ -55,13 +55,18 @@ class PolicyState(NamedTuple):
     counts: dict[str, Any] = _NOTHING
     domains: int = 0
     files: dict[str, str] = _NOTHING
-    """Path without the root -> digest."""
+    """Path without the root -> digest; an empty one where teardown has removed the file."""
     effective: dict[str, str] = _NOTHING
     """The same for what running programs read, without comments."""
     loaded: dict[str, str] = _NOTHING
     """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
     mirrors: dict[str, Mirror] = _NOTHING
     history: tuple[Change, ...] = ()
+
+    @property
+    def in_place(self) -> list[str]:
+        """The paths of the files that were written and not removed since."""
+        return [path for path, written in self.files.items() if written]
 
     def remember(self, change: Change) -> "PolicyState":
         """The state with one more update in its history."""

@@ -17,6 +17,7 @@ __all__ = [
     "is_as_written",
     "make_folder",
     "now",
+    "put_link",
     "read",
     "remove",
     "remove_leftovers",
@@ -143,6 +144,18 @@ def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path
             with suppress(OSError):
                 temporary.unlink()
     return list(changed)
+
+
+def put_link(place: Path, target: str) -> None:
+    """A symbolic link to ``target`` at ``place``, atomically.
+
+    :raises OSError: it cannot be made.
+    """
+    temporary = place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    temporary.replace(place)
 
 
 class _File(NamedTuple):

@@ -8,7 +8,7 @@ stages before it taken back, the last one first.
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -314,7 +314,7 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
 def _generated(config: Config) -> list[str]:
     """Every file that the state speaks of."""
     state = read_state(config.paths.state)
-    return [path for policy in state.policies.values() for path in policy.files]
+    return [path for policy in state.policies.values() for path in policy.in_place]
 
 
 def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
@@ -331,9 +331,13 @@ def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
         _forget_loaded(paths)
 
 
-def _forget_loaded(paths: Paths) -> None:
+def _forget_loaded(paths: Paths, removed: Collection[Path] = ()) -> None:
+    """Note that no running program has read our files any more, and that some are ``removed``."""
     state = read_state(paths.state)
-    policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
+    policies = {}
+    for name, policy in state.policies.items():
+        files = {path: "" if paths.at(path) in removed else written for path, written in policy.files.items()}
+        policies[name] = policy._replace(loaded={}, files=files)
     if state.policies != policies:
         write_state(paths.state, state._replace(policies=policies))
 
@@ -436,7 +440,7 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
             say(f"put back {place}")
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
-    _forget_loaded(paths)
+    _forget_loaded(paths, removed)
     if changed or removed:
         notes += _restart_dnsmasq(config, runner)
     if purge:

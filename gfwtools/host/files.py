@@ -120,7 +120,8 @@ def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = F
                 _write(paths.at(path), _OURS.sub(b"", now), original)
                 left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
             else:
-                left[path] = f"{path} was changed since; it is left as it is; {_way_back(paths, path, original)}"
+                how = _how_to_go_back(paths, path, original)
+                left[path] = f"{path} was changed since; it is left as it is; {how}"
         else:
             _restore(paths, path, original)
         del originals[path]
@@ -128,7 +129,7 @@ def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = F
     return left
 
 
-def _way_back(paths: Paths, path: str, original: Original) -> str:
+def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:
     """What to type for what was there before; it is kept, as the record of it goes."""
     place = paths.at(path)
     if original.target is not None:
@@ -203,11 +204,7 @@ def _restore(paths: Paths, path: str, original: Original) -> None:
     place = paths.at(path)
     try:
         if original.target is not None:
-            temporary = place.with_name(f".gfwtools-{place.name}.link")
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            temporary.symlink_to(original.target)
-            temporary.replace(place)
+            store.put_link(place, original.target)
         elif original.data is not None:
             _write(place, original.data, original)
         else:

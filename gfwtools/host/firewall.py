@@ -6,24 +6,33 @@ and none of the rules that accept can mean a new connection into the tunnel, no 
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from gfwtools.host.run import Runner
 
 __all__ = ["opening", "opening_in_iptables", "opening_in_nftables"]
 
+# The tables that iptables-legacy has in this network namespace.
+_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 # Of netfilter's targets those that never let a packet on: all others (ACCEPT, NFQUEUE, somebody's own) may.
 _STOPS = frozenset({"DROP", "REJECT"})
 _PASSES_BY = frozenset({"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "RETURN", "TRACE", "AUDIT", "NOTRACK"})
 
 
 def opening(runner: Runner, interface: str) -> str:
-    """The command that opens the firewall for what is forwarded into ``interface``; empty where it may be open."""
-    if runner.has("iptables"):
-        command = opening_in_iptables(runner.ask("iptables", "-w", "-S") or "", interface)
-        if command:
-            return command
-    return opening_in_nftables(runner.ask("nft", "-j", "-t", "list", "ruleset") or "{}", interface)
+    """The command that opens the firewall for IPv4 that is forwarded into ``interface``; empty where it may be open."""
+    ruleset = runner.ask("nft", "-j", "-t", "list", "ruleset")
+    # To list the filter table of iptables is to make it, where there is none.
+    filters = ruleset is None or any(
+        item.get("table", {}).get("family") == "ip" and item["table"]["name"] == "filter" for item in _items(ruleset)
+    )
+    if not filters:
+        with suppress(OSError):
+            filters = "filter" in _LEGACY_TABLES.read_text().split()
+    command = opening_in_iptables(runner.ask("iptables", "-w", "-S") or "", interface) if filters else ""
+    return command or opening_in_nftables(ruleset or "", interface)
 
 
 def opening_in_iptables(rules: str, interface: str) -> str:
@@ -58,10 +67,7 @@ def _may_pass(words: list[str], chains: set[str], interface: str) -> bool:
 
 def opening_in_nftables(ruleset: str, interface: str) -> str:
     """:func:`opening` by ``ruleset``, as ``nft -j list ruleset`` prints it."""
-    try:
-        items = json.loads(ruleset).get("nftables", [])
-    except ValueError:
-        return ""
+    items = _items(ruleset)
     chains = [item["chain"] for item in items if "chain" in item]
     rules = [item["rule"] for item in items if "rule" in item]
     for chain in chains:
@@ -77,6 +83,14 @@ def opening_in_nftables(ruleset: str, interface: str) -> str:
         if not any(_may_accept(rule["expr"], interface) for rule in of_table if rule["chain"] not in others):
             return f"nft insert rule {family} {table} {chain['name']} oifname {interface} accept"
     return ""
+
+
+def _items(ruleset: str) -> list[dict[str, Any]]:
+    try:
+        items = json.loads(ruleset)["nftables"]
+    except (ValueError, LookupError):
+        return []
+    return list(items)
 
 
 def _may_accept(expressions: Iterable[dict[str, Any]], interface: str) -> bool:

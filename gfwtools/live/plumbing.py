@@ -66,7 +66,7 @@ def is_wired(config: Config) -> bool:
     return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
 
 
-def see(survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
+def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
     """Ask the kernel."""
     assert survey.facts is not None
     backend = survey.facts.backend
@@ -82,7 +82,7 @@ def see(survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
         resolver_device=kernel.route(runner, resolver, policy.mark).device,
         rules=tuple(kernel.rules(runner, resolver.version)),
         reverse_path_filter=kernel.reverse_path_filter(runner, policy.interface),
-        opening=opening(runner, policy.interface),
+        opening=opening(runner, policy.interface) if config.host.gateway else "",
     )
 
 

@@ -312,6 +312,12 @@ def test_somebody_elses_file_at_our_place_is_kept_and_given_back(lab: Lab, backe
     assert "put back /etc/dnsmasq.d/gfwlist.conf" in lab.gateway.gfwtools("teardown", "--yes").stdout
     assert everything(lab) == before
     assert lab.gateway.run("stat", "-c", "%u:%g", "/etc/dnsmasq.d/gfwlist.conf").stdout == "1234:1234\n"
+    # The state still knows the path; what is there now is not ours all the same.
+    assert "put back" not in lab.gateway.gfwtools("teardown", "--yes").stdout
+    assert everything(lab) == before
+    lab.bootstrap()
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert everything(lab) == before
 
 
 def test_a_file_of_ours_that_somebody_has_edited_is_no_original(lab: Lab) -> None:
