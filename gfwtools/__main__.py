@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 
 __all__ = ["gfwlist2dnsmasq", "main"]
 
@@ -21,6 +22,11 @@ def _begin() -> None:
     Until :func:`gfwtools.cli.run` takes over, Ctrl-C ends the process with the code that shells give to it.
     """
     _open_closed_streams()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A path may have any bytes in its name, and a list any characters: none that a stream's encoding lacks may end
+        # a command in its middle. As Python does for standard error.
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup, or a job in the background
         signal.signal(signal.SIGINT, _end)
     # A command is over before it has made cycles worth looking for. By default the collector comes by a hundred times

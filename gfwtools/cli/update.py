@@ -201,7 +201,7 @@ def _print_json(done: "Update", *, dry_run: bool) -> None:
         "dry_run": dry_run,
         "policies": [_policy_json(policy) for policy in done.policies],
     }
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=1))
 
 
 def _policy_json(policy: "PolicyUpdate") -> dict[str, Any]:
