@@ -222,6 +222,8 @@ def _obtain(
             return Obtained(state.source or str(path), last, compiler(last), is_starter(last))
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
+        if not _starter_stands_in(policy):
+            raise ListError(f"policy.{policy.name}: no list was ever fetched; run: gfwtools update")
         return starter("no list was ever fetched; the starter list it is")
 
     from gfwtools.fetch import Validators, fetch
@@ -255,6 +257,8 @@ def _obtain(
         if good or had_one:
             date = good.last_modified if good else state.list_date
             raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
+        if not _starter_stands_in(policy):
+            raise FetchError(f"policy.{policy.name}: {error}; mend its sources in the configuration") from None
         reasons = "; ".join(dict.fromkeys(error.answers))
         return starter(
             f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
@@ -265,6 +269,14 @@ def _obtain(
     decoded, compiled = accepted[id(fetched.data)]
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
     return Obtained(fetched.source, decoded, compiled, mirror=mirror)
+
+
+def _starter_stands_in(policy: PolicyConfig) -> bool:
+    """Whether the starter list may be used where no source answers: it stands for gfwlist, whose mirrors are often
+    blocked themselves. A mistyped path, or a list of another kind, must not send its domains into somebody's tunnel."""
+    return policy.format == "autoproxy" and any(
+        source.lower().startswith(("http://", "https://")) for source in policy.sources
+    )
 
 
 def require_list(compiled: "Compiled") -> None:

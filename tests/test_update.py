@@ -417,3 +417,21 @@ def test_a_single_domain_is_no_domains(tmp_path: Path) -> None:
     output = gfwtools(tmp_path, "update", "--source", str(tmp_path / "one.txt")).stdout
     assert "1 rule from" in output
     assert "1 domain through wg0" in output
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'format = "domains"\nsources = ["/etc/gfwtools/wrok.txt"]',
+        'format = "hosts"\nsources = ["http://127.0.0.1:1/x"]',
+        'sources = ["/etc/gfwtools/wrok.txt", "file:///nowhere"]',
+    ],
+)
+@pytest.mark.parametrize("args", [[], ["--offline"]], ids=["online", "offline"])
+def test_the_starter_list_stands_in_for_the_mirrors_of_gfwlist_only(tmp_path: Path, keys: str, args: list[str]) -> None:
+    configure(tmp_path, f"[policy.work]\n{keys}\n")
+    before = contents(tmp_path / "etc")
+    result = gfwtools(tmp_path, "update", *args, code=1)
+    assert "policy.work: no " in result.stderr
+    assert contents(tmp_path / "etc") == before
+    assert not (tmp_path / "var/lib/gfwtools/state.json").exists()
