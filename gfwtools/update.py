@@ -1,6 +1,7 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from gfwtools.formats import Listing
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
 from gfwtools.lock import lock
-from gfwtools.state import Change, Mirror, PolicyState, State, read_state
+from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts
@@ -219,7 +220,7 @@ def _obtain(
 
     if offline:
         if last:
-            return Obtained(state.source or str(path), last, compiler(last), is_starter(last))
+            return Obtained(_public(state.source) or str(path), last, compiler(last), is_starter(last))
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
         if not _starter_stands_in(policy):
@@ -231,10 +232,11 @@ def _obtain(
     # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
     # say nothing about it.
     held = store.digest(good.data) if good else ""
+    sources = explicit or policy.sources
     validators = {
-        url: Validators(mirror.etag, mirror.last_modified)
-        for url, mirror in state.mirrors.items()
-        if held and mirror.digest == held
+        source: Validators(mirror.etag, mirror.last_modified)
+        for source in sources
+        if (mirror := state.mirrors.get(_public(source))) and held and mirror.digest == held
     }
     accepted: dict[int, tuple[Decoded, Callable[[], Compiled]]] = {}
 
@@ -248,7 +250,6 @@ def _obtain(
                 _require_share(_usable(compiled()), before, config.fetch.min_share)
         accepted[id(data)] = decoded, compiled
 
-    sources = explicit or policy.sources
     try:
         fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
     except FetchError as error:
@@ -265,10 +266,17 @@ def _obtain(
         )
     if fetched.data is None:
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
-        return Obtained(fetched.source, good, compiler(good))
+        return Obtained(_public(fetched.source), good, compiler(good))
     decoded, compiled = accepted[id(fetched.data)]
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
-    return Obtained(fetched.source, decoded, compiled, mirror=mirror)
+    return Obtained(_public(fetched.source), decoded, compiled, mirror=mirror)
+
+
+def _public(source: str) -> str:
+    """A source as state.json and the output have it, which anybody may read: without the name and password that a URL
+    may have (RFC 3986 section 3.2.1), and the bytes of a path that are no UTF-8 escaped."""
+    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", source)
+    return bare.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
 
 
 def _starter_stands_in(policy: PolicyConfig) -> bool:
@@ -347,7 +355,7 @@ def _prepare_policy(
     added, removed = _difference(store.read(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = store.now()
-    mirrors = dict(state.mirrors)
+    mirrors = {_public(source): mirror for source, mirror in state.mirrors.items()}
     if obtained.mirror:
         mirrors[obtained.source] = obtained.mirror
     digests = {on_host(config, path): store.digest(data) for path, data in files.items()}
