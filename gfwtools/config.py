@@ -418,7 +418,8 @@ def _climbs(path: str) -> bool:
 
 
 def _has_control(text: str) -> bool:
-    return any(ord(c) < 32 or ord(c) == 127 for c in text)
+    # C0 and C1 controls, and the separators that end a line for some terminals and readers of logs.
+    return any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text)
 
 
 def _path(value: object) -> str:

@@ -131,3 +131,11 @@ def test_a_pipe_or_a_device_as_the_configuration_is_an_error_and_not_a_wait(tmp_
         with pytest.raises(ConfigError, match="no regular file"):
             load(path)
     assert load(Path("/dev/null")) == Config()
+
+
+@pytest.mark.parametrize("code", [0x85, 0x9B, 0x2028, 0x2029])
+@pytest.mark.parametrize("key", ["allow", "sources"])
+def test_a_control_character_beyond_ascii_is_refused_and_not_printed(code: int, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f'[policy.gfwlist]\n{key} = ["/a\\u{code:04x}b"]\n')
+    assert str(caught.value).isprintable()
