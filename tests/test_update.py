@@ -480,3 +480,11 @@ def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_pat
     source.write_bytes((FIXTURES / "list.txt").read_bytes())
     gfwtools(tmp_path, "update", "--source", str(source))
     assert not read_state(tmp_path / "var/lib/gfwtools/state.json").problem
+
+
+def test_a_long_line_is_cut_in_the_json(tmp_path: Path) -> None:
+    source = tmp_path / "hosts"
+    source.write_text("0.0.0.0 " + " ".join(f"a{number}.example.com" for number in range(100)) + "\n")
+    configure(tmp_path, f'[policy.gfwlist]\nformat = "hosts"\nsources = ["{source}"]\n')
+    rules = json.loads(gfwtools(tmp_path, "update", "--json").stdout)["policies"][0]["rules"]
+    assert {rule["text"] for rule in rules} == {f"{source.read_text()[:1000]}..."}
