@@ -5,7 +5,7 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 
 import re
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,6 +161,9 @@ class Locator:
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
         address = network.network_address
+        if address.version == 6 and int(address) >> 32 in (0, 0xFFFF) and int(address) > 1:
+            # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
+            address = IPv4Address(int(address) & 0xFFFFFFFF)
         # A private address may be a site of somebody's; what cannot be anybody's site is refused.
         if not self._trusted and (
             address.is_loopback
