@@ -4,6 +4,7 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 """
 
 import re
+from contextlib import suppress
 from enum import Enum
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
@@ -187,6 +188,9 @@ class Locator:
         # A label with a wildcard is widened to its parent; only what is right of the last one is certain.
         last = max(index for index, label in enumerate(labels) if "*" in label)
         parent = ".".join(labels[last + 1 :])
+        if not parent.isascii():
+            with suppress(InvalidNameError):  # _name() tells of it
+                parent = to_ascii(parent)  # as the suffix list has it
         if self._suffixes.is_icann(parent) or self._suffixes.has_suffixes(parent):
             return Target(reason=Reason.SUFFIX)
         return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=True)

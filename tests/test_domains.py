@@ -249,3 +249,8 @@ def test_an_ipv4_address_that_is_no_sites_is_refused_in_its_ipv6_forms(address: 
 def test_a_network_with_a_netmask_in_a_users_list_is_that_network() -> None:
     compiled = compile_lists(Listing("x", ""), deny=[Listing("deny", "1.2.0.0/255.255.0.0\n", "domains")])
     assert "1.2.0.0/16" in str(compiled.seeds)
+
+
+@pytest.mark.parametrize("suffix", ["公司.cn", "xn--55qx5d.cn", "co\u00ad.uk"])
+def test_a_wildcard_below_a_suffix_is_dropped_however_the_suffix_is_written(suffix: str) -> None:
+    assert compile_lists(Listing("x", f"||*.{suffix}\n")).counts().dropped == {"suffix": 1}
