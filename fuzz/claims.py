@@ -4,6 +4,7 @@ tests/test_fuzz.py gives them what hypothesis makes up, fuzz/run.py what atheris
 returns when all is well and raises AssertionError, or whatever escaped, when it is not.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Callable
@@ -195,7 +196,7 @@ def a_configuration(data: bytes) -> None:
 
 
 def a_state(data: bytes) -> None:
-    """``state.json``: an empty one that says so, or one that is written back as it was read."""
+    """``state.json``: an empty one that says so, or one that can be used and is written back as it was read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "state.json")
         path.write_bytes(data)
@@ -206,6 +207,13 @@ def a_state(data: bytes) -> None:
             return
         assert all(character.isprintable() for character in state.problem), f"{state.problem!r}"
         assert len(state.problem) < 4096
+        for policy in state.policies.values():
+            json.dumps(policy.to_json(), ensure_ascii=False, allow_nan=False).encode()
+            for name in policy.files:
+                Path(folder, name.lstrip("/")).is_file()
+            for counts in (policy.counts, *(change.counts for change in policy.history)):
+                for number in counts.values():
+                    float(sum(number.values()) if isinstance(number, dict) else number)
         try:
             write_state(path, state)
         except StoreError as error:

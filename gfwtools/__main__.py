@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 
 __all__ = ["gfwlist2dnsmasq", "main"]
 
@@ -16,12 +17,36 @@ def _end(number: int, frame: object) -> None:
 
 
 def _begin() -> None:
-    """Until :func:`gfwtools.cli.run` takes over, Ctrl-C ends the process with the code that shells give to it."""
+    """What must hold before anything is imported or opened.
+
+    Until :func:`gfwtools.cli.run` takes over, Ctrl-C ends the process with the code that shells give to it.
+    """
+    _open_closed_streams()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A path may have any bytes in its name, and a list any characters: none that a stream's encoding lacks may end
+        # a command in its middle. As Python does for standard error.
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup, or a job in the background
         signal.signal(signal.SIGINT, _end)
     # A command is over before it has made cycles worth looking for. By default the collector comes by a hundred times
     # while modules are imported. It still comes by, for the sake of those that stay (status --watch).
     gc.set_threshold(100_000)
+
+
+def _open_closed_streams() -> None:
+    """/dev/null in place of each standard stream that the caller has closed (``>&-``; some daemons close all).
+
+    Python has None for such a stream, and the next file that is opened would get its descriptor: what is meant for
+    standard error would go into state.json.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                # The lowest descriptor that is free (open(2)): the stream's own, for those below it are open by now.
+                descriptor = os.open(os.devnull, os.O_RDWR)
+                os.set_inheritable(descriptor, True)  # as a standard stream is for the programs that are run
+                setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 def _run(command: Callable[[], None]) -> None:

@@ -4,7 +4,9 @@ Whatever leaves this module has been validated: addresses are addresses, names o
 character that the kernel, a shell or dnsmasq could read as anything else.
 """
 
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -232,6 +234,10 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
     :raises ConfigError: the file cannot be read or says something that cannot be meant.
     """
     try:
+        status = os.stat(path)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or status.st_rdev == os.makedev(1, 3)):
+            # A pipe would keep us waiting. /dev/null (null(4)) gives nothing, and open() tells of a folder.
+            raise ConfigError(f"{path}: no regular file; give the file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -412,7 +418,8 @@ def _climbs(path: str) -> bool:
 
 
 def _has_control(text: str) -> bool:
-    return any(ord(c) < 32 or ord(c) == 127 for c in text)
+    # C0 and C1 controls, and the separators that end a line for some terminals and readers of logs.
+    return any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text)
 
 
 def _path(value: object) -> str:

@@ -4,8 +4,9 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 """
 
 import re
+from contextlib import suppress
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,6 +162,9 @@ class Locator:
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
         address = network.network_address
+        if address.version == 6 and int(address) >> 32 in (0, 0xFFFF) and int(address) > 1:
+            # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
+            address = IPv4Address(int(address) & 0xFFFFFFFF)
         # A private address may be a site of somebody's; what cannot be anybody's site is refused.
         if not self._trusted and (
             address.is_loopback
@@ -184,6 +188,9 @@ class Locator:
         # A label with a wildcard is widened to its parent; only what is right of the last one is certain.
         last = max(index for index, label in enumerate(labels) if "*" in label)
         parent = ".".join(labels[last + 1 :])
+        if not parent.isascii():
+            with suppress(InvalidNameError):  # _name() tells of it
+                parent = to_ascii(parent)  # as the suffix list has it
         if self._suffixes.is_icann(parent) or self._suffixes.has_suffixes(parent):
             return Target(reason=Reason.SUFFIX)
         return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=True)

@@ -23,7 +23,7 @@ def parse_domains(text: str) -> Iterator[Rule]:
         if not entry:
             continue
         # A network is no host with a path.
-        if re.fullmatch(r"[0-9a-fA-F.:]+/\d{1,3}", entry):
+        if re.fullmatch(r"[0-9a-fA-F.:]+/(?:\d{1,3}|\d{1,3}(?:\.\d{1,3}){3})", entry, re.ASCII):
             yield Rule(number, line.strip(), False, entry.lower(), Anchor.HOST, True)
         elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
             yield rule._replace(text=line.strip(), whole=True)

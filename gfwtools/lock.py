@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from gfwtools.store import MODE, make_folder, now, read
 __all__ = ["Run", "last_run", "lock"]
 
 _RUNNING = "running"
+#: What we write has some hundred bytes; a larger file is damaged and tells nothing.
+_LONGEST = 1 << 20
 
 
 @contextmanager
@@ -32,6 +35,9 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; run as root, or with --root DIR on a folder of yours") from None
     try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != MODE:
+            with suppress(OSError):  # it is somebody else's
+                os.fchmod(descriptor, MODE)  # whatever the umask says: status reads it, whoever runs it
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -83,13 +89,16 @@ def last_run(path: Path) -> Run | None:
 
     :raises StoreError: the file cannot be read.
     """
-    lines = (read(path, limit=1 << 20) or b"").decode("utf-8", "replace").split("\n")
+    with suppress(OSError):
+        if path.stat().st_size > _LONGEST:
+            return None
+    lines = (read(path, limit=_LONGEST) or b"").decode("utf-8", "replace").split("\n")
     if len(lines) < 4:
         return None
     pid, date, outcome = lines[:3]
     if outcome != _RUNNING:
         return Run(date, outcome)
-    if Path("/proc", pid).is_dir():
+    if pid.isascii() and pid.isdigit() and len(pid) < 20 and Path("/proc", pid).is_dir():
         return Run(date, running=True)
     return Run(date, "it was killed")
 

@@ -15,6 +15,10 @@ __all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", 
 STATE_VERSION = 1
 #: How many updates ``state.json`` remembers.
 HISTORY = 30
+#: No text of ours is longer (characters): PATH_MAX, and fetch cuts what the network tells far below it.
+MAX_TEXT = 4096
+#: No count of ours comes near; Python could not make a float of one without end.
+_MAX_COUNT = 2**53
 #: The default of what a state maps. All of them share it; nothing in a state is ever changed in place.
 _NOTHING: dict[str, Any] = {}
 
@@ -111,23 +115,24 @@ def read_state(path: Path) -> State:
         if document["version"] != STATE_VERSION:
             version = repr(document["version"])[:20]
             return State(problem=f"{path}: of version {version}; this gfwtools writes {STATE_VERSION}")
-        return State({str(name): _policy_state(value) for name, value in document["policies"].items()})
+        return State({_text(name): _policy_state(value) for name, value in document["policies"].items()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return State(problem=f"{path}: damaged; it is written anew")
 
 
 def _policy_state(value: dict[str, Any]) -> PolicyState:
-    """A policy's part of the file; whatever has another shape than we write raises TypeError."""
+    """A policy's part of the file; whatever has another shape than we write raises TypeError or ValueError."""
     typed = _typed(PolicyState, value)
     for name in ("files", "effective", "loaded"):
-        typed[name] = {str(path): str(digest) for path, digest in typed.get(name, {}).items()}
-    typed["mirrors"] = {str(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in typed.get("mirrors", {}).items()}
+        typed[name] = {_text(path): _text(digest) for path, digest in typed.get(name, {}).items()}
+    mirrors = typed.get("mirrors", {}).items()
+    typed["mirrors"] = {_text(url): Mirror(**_typed(Mirror, mirror)) for url, mirror in mirrors}
     typed["history"] = tuple(Change(**_typed(Change, change)) for change in typed.get("history", ())[-HISTORY:])
     return PolicyState(**typed)
 
 
 def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
-    """The known fields of ``value``, each of the type that ``kind`` says."""
+    """The known fields of ``value``, each of the type that ``kind`` says, and such that it can be used."""
     types = {"str": str, "int": int, "bool": bool, "dict": dict, "tuple": list}
     kept = {}
     for name, annotation in kind.__annotations__.items():
@@ -136,8 +141,38 @@ def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
             expected = types[expected.__name__]
             if type(value[name]) is not expected:  # true is no number
                 raise TypeError(name)
+            if expected is str:
+                _text(value[name])
+            elif expected is int:
+                _count(value[name])
             kept[name] = value[name]
+    for name, number in kept.get("counts", {}).items():
+        _text(name)
+        for reason, count in number.items() if type(number) is dict else (("", number),):
+            _text(reason)
+            _count(count)
     return kept
+
+
+def _text(text: object) -> str:
+    """A text that can be printed as UTF-8 and, where it is a path, be looked for: no system call takes a NUL.
+
+    :raises TypeError: it is no text.
+    :raises ValueError: it is no such text.
+    """
+    if type(text) is not str:
+        raise TypeError(text)
+    if len(text) > MAX_TEXT or "\0" in text:
+        raise ValueError("no text of ours")
+    if not text.isascii():
+        text.encode()  # JSON can say half of a surrogate pair
+    return text
+
+
+def _count(number: object) -> None:
+    """:raises TypeError: it is no number of things."""
+    if type(number) is not int or not 0 <= number <= _MAX_COUNT:  # true is no number, and NaN is none either
+        raise TypeError(number)
 
 
 def write_state(path: Path, state: State) -> None:

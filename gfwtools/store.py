@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 MODE = 0o644
+#: /dev/null, the one device that may stand in place of a file: it gives nothing (null(4)).
+NULL = os.makedev(1, 3)
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
 
@@ -59,7 +61,7 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     :raises StoreError: it cannot be read, or has more than ``limit`` bytes.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_char_device()):
+        if path.exists() and not (path.is_file() or path.stat().st_rdev == NULL):
             raise StoreError(
                 f"{path}: no regular file; move it away"
             )  # a pipe would keep us waiting with the lock held

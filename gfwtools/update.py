@@ -1,6 +1,7 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from gfwtools.formats import Listing
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
 from gfwtools.lock import lock
-from gfwtools.state import Change, Mirror, PolicyState, State, read_state
+from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts
@@ -221,9 +222,11 @@ def _obtain(
 
     if offline:
         if last:
-            return Obtained(state.source or str(path), last, compiler(last), is_starter(last))
+            return Obtained(_public(state.source) or str(path), last, compiler(last), is_starter(last))
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
+        if not _starter_stands_in(policy):
+            raise ListError(f"policy.{policy.name}: no list was ever fetched; run: gfwtools update")
         return starter("no list was ever fetched; the starter list it is")
 
     from gfwtools.fetch import Validators, fetch
@@ -231,10 +234,11 @@ def _obtain(
     # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
     # say nothing about it.
     held = store.digest(good.data) if good else ""
+    sources = explicit or policy.sources
     validators = {
-        url: Validators(mirror.etag, mirror.last_modified)
-        for url, mirror in state.mirrors.items()
-        if held and mirror.digest == held
+        source: Validators(mirror.etag, mirror.last_modified)
+        for source in sources
+        if (mirror := state.mirrors.get(_public(source))) and held and mirror.digest == held
     }
     accepted: dict[int, tuple[Decoded, Callable[[], Compiled]]] = {}
 
@@ -248,7 +252,6 @@ def _obtain(
                 _require_share(_usable(compiled()), before, config.fetch.min_share)
         accepted[id(data)] = decoded, compiled
 
-    sources = explicit or policy.sources
     try:
         fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
     except FetchError as error:
@@ -257,16 +260,33 @@ def _obtain(
         if good or had_one:
             date = good.last_modified if good else state.list_date
             raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
+        if not _starter_stands_in(policy):
+            raise FetchError(f"policy.{policy.name}: {error}; mend its sources in the configuration") from None
         reasons = "; ".join(dict.fromkeys(error.answers))
         return starter(
             f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
         )
     if fetched.data is None:
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
-        return Obtained(fetched.source, good, compiler(good))
+        return Obtained(_public(fetched.source), good, compiler(good))
     decoded, compiled = accepted[id(fetched.data)]
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
-    return Obtained(fetched.source, decoded, compiled, mirror=mirror)
+    return Obtained(_public(fetched.source), decoded, compiled, mirror=mirror)
+
+
+def _public(source: str) -> str:
+    """A source as state.json and the output have it, which anybody may read: without the name and password that a URL
+    may have (RFC 3986 section 3.2.1), and the bytes of a path that are no UTF-8 escaped."""
+    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", source)
+    return bare.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+
+
+def _starter_stands_in(policy: PolicyConfig) -> bool:
+    """Whether the starter list may be used where no source answers: it stands for gfwlist, whose mirrors are often
+    blocked themselves. A mistyped path, or a list of another kind, must not send its domains into somebody's tunnel."""
+    return policy.format == "autoproxy" and any(
+        source.lower().startswith(("http://", "https://")) for source in policy.sources
+    )
 
 
 def require_list(compiled: "Compiled") -> None:
@@ -337,7 +357,7 @@ def _prepare_policy(
     added, removed = _difference(store.read(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = store.now()
-    mirrors = dict(state.mirrors)
+    mirrors = {_public(source): mirror for source, mirror in state.mirrors.items()}
     if obtained.mirror:
         mirrors[obtained.source] = obtained.mirror
     digests = {on_host(config, path): store.digest(data) for path, data in files.items()}

@@ -1,5 +1,7 @@
 """The command line as a whole: help, completion, what gets imported."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -138,3 +140,65 @@ def test_export_makes_no_folder(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     assert "make the folder first" in gfwtools(tmp_path, "export", "domains", "-o", str(missing / "x"), code=1).stderr
     assert not missing.exists()
+
+
+# ---------------------------------------------------------------- standard streams
+
+
+def _in_shell(root: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """``line`` in a shell, in which ``$G`` is the command."""
+    command = line.replace("$G", f"{sys.executable} -m gfwtools --root {root}")
+    return subprocess.run(
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=120, check=False,
+        env={**os.environ, **env},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_an_update_whose_standard_streams_are_closed_is_done(tmp_path: Path, closed: str) -> None:
+    done = _in_shell(tmp_path, f"$G update --source {FIXTURES / 'list.txt'} {closed}")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert (tmp_path / "etc/dnsmasq.d/gfwlist.conf").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["status >&-", "status --json >&-", "check domain - <&-", "update 2>&- --nonsense"])
+def test_no_command_minds_a_closed_standard_stream(tmp_path: Path, command: str) -> None:
+    done = _in_shell(tmp_path, f"$G {command}")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if "nonsense" in command else 0), done.stderr
+
+
+def test_no_file_of_ours_gets_the_descriptor_of_a_closed_standard_stream(tmp_path: Path) -> None:
+    program = "from gfwtools.__main__ import _begin; _begin(); import os; print(os.open('/', os.O_RDONLY))"
+    done = _in_shell(tmp_path, f'{sys.executable} -c "{program}" <&- 2>&-')
+    assert int(done.stdout) > 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii:strict", "utf-8:strict"])
+def test_a_character_that_standard_output_lacks_stops_no_command(tmp_path: Path, encoding: str) -> None:
+    root = tmp_path / os.fsdecode(b"\xff\xe4\xbe\x8b")
+    source = tmp_path / "list.txt"
+    source.write_text("[AutoProxy 0.2.9]\n! Last Modified: \u4f8b\n||google.com\n||\u4f8b\u5b50/\u4f8b\n")
+    for words in (["-v", "update", "--source", str(source)], ["status"], ["check", "domain", "google.com"]):
+        done = _in_shell(root, f"$G {' '.join(words)}", PYTHONIOENCODING=encoding)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0, done.stderr
+
+
+def test_bytes_of_no_encoding_on_standard_input_are_no_name(tmp_path: Path) -> None:
+    done = _in_shell(
+        tmp_path, r"printf '\377.example\ngoogle.com\n' | $G check domain -", PYTHONIOENCODING="utf-8:strict"
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert "google.com: tunnel" in done.stdout
+
+
+def test_json_is_ascii_so_that_no_text_of_a_list_steers_a_terminal(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("[AutoProxy 0.2.9]\n||google.com\n||x\x9b31m.com/\u4f8b\n")
+    printed = gfwtools(tmp_path, "update", "--source", str(source), "--json").stdout
+    assert printed.isascii()
+    assert json.loads(printed)["policies"][0]["rules"][1]["text"] == "||x\x9b31m.com/\u4f8b"

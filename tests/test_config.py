@@ -1,5 +1,6 @@
 """The configuration: what is wrong in it is told with file, key and what was expected, in one line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,19 @@ def test_the_command_line_tells_it_in_one_line_and_exits_with_1(tmp_path: Path) 
     assert result.stderr == (
         f"gfwtools: {tmp_path}/c.toml: policy.gfwlist.mark: 0 is not a mark; give 1 to 4294967295\n"
     )
+
+
+def test_a_pipe_or_a_device_as_the_configuration_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="no regular file"):
+            load(path)
+    assert load(Path("/dev/null")) == Config()
+
+
+@pytest.mark.parametrize("code", [0x85, 0x9B, 0x2028, 0x2029])
+@pytest.mark.parametrize("key", ["allow", "sources"])
+def test_a_control_character_beyond_ascii_is_refused_and_not_printed(code: int, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f'[policy.gfwlist]\n{key} = ["/a\\u{code:04x}b"]\n')
+    assert str(caught.value).isprintable()

@@ -3,7 +3,9 @@
 import pytest
 
 from gfwtools.autoproxy import parse_line
+from gfwtools.compiler import compile_lists
 from gfwtools.domains import Locator, Reason, Target
+from gfwtools.formats import Listing
 from gfwtools.suffixes import bundled
 
 
@@ -236,3 +238,19 @@ def test_a_rule_to_hide_a_part_of_a_page_blocks_no_host() -> None:
 def test_options_of_adblock_narrow_no_block_and_make_an_exception_narrow() -> None:
     assert locate("||example.com$third-party").domains == ("example.com",)
     assert locate("@@||example.com$third-party").reason is Reason.NARROW
+
+
+@pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:224.0.0.1", "::ffff:0.0.0.0", "::127.0.0.1"])
+def test_an_ipv4_address_that_is_no_sites_is_refused_in_its_ipv6_forms(address: str) -> None:
+    compiled = compile_lists(Listing("x", f"||[{address}]\n"))
+    assert compiled.counts().dropped == {"address": 1}
+
+
+def test_a_network_with_a_netmask_in_a_users_list_is_that_network() -> None:
+    compiled = compile_lists(Listing("x", ""), deny=[Listing("deny", "1.2.0.0/255.255.0.0\n", "domains")])
+    assert "1.2.0.0/16" in str(compiled.seeds)
+
+
+@pytest.mark.parametrize("suffix", ["公司.cn", "xn--55qx5d.cn", "co\u00ad.uk"])
+def test_a_wildcard_below_a_suffix_is_dropped_however_the_suffix_is_written(suffix: str) -> None:
+    assert compile_lists(Listing("x", f"||*.{suffix}\n")).counts().dropped == {"suffix": 1}

@@ -91,3 +91,11 @@ def test_when_no_mirror_answers_the_old_file_stays(tmp_path: Path) -> None:
 
 def test_help_exits_with_0() -> None:
     assert "--exclude-domain-file" in gfwlist2dnsmasq("-h").stdout
+
+
+def test_a_link_to_itself_as_a_list_is_an_error_in_one_line(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    arguments = ("-o", str(tmp_path / "out"), "--exclude-domain-file", str(tmp_path / "loop"))
+    stderr = gfwlist2dnsmasq(*arguments, code=1, **env).stderr
+    assert stderr.startswith(f"gfwlist2dnsmasq: {tmp_path / 'loop'} is ")
+    assert stderr.count("\n") == 1

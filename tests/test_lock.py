@@ -77,3 +77,21 @@ def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> No
     process.stdout.close()
     with lock(tmp_path / "lock", wait=0):
         pass
+
+
+def test_the_lock_can_be_read_by_all_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with lock(tmp_path / "lock"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_damaged_lock_file_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("1" * 5000 + "\n2026-08-06T05:00:00+00:00\nrunning\n")
+    assert last_run(path) == Run("2026-08-06T05:00:00+00:00", "it was killed")
+    path.write_text("x\n" * (1 << 20))
+    assert last_run(path) is None

@@ -56,3 +56,28 @@ def test_true_is_no_number_and_a_history_without_end_is_cut(tmp_path: Path) -> N
     assert len(read_state(path).of("gfwlist").history) == HISTORY
     path.write_text(json.dumps({"version": 1, "policies": {"gfwlist": {"domains": True}}}))
     assert "damaged" in read_state(path).problem
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *({field: text} for field in ("source", "list_date", "updated", "inputs") for text in ("\0", "\ud800", "x" * 4097)),
+        *({field: {text: "d"}} for field in ("files", "effective", "loaded") for text in ("\0", "/\ud800", "x" * 4097)),
+        {"files": {"/a": "\ud800"}}, {"files": {"/a": 1}}, {"mirrors": {"\ud800": {}}}, {"mirrors": {"u": {"etag": "\0"}}},
+        {"history": [{"date": "\ud800", "source": "s", "digest": "", "counts": {}, "domains": 1, "added": 0, "removed": 0}]},
+        *({"counts": {"read": count}} for count in (float("nan"), float("inf"), 1.5, True, None, "1", [1], -1, 10**400)),
+        *({"counts": {"dropped": {"name": count}}} for count in (float("nan"), "1", {}, True)),
+        {"counts": {"\0": 1}}, {"counts": {"dropped": {"\ud800": 1}}}, {"domains": 10**400},
+    ],
+    ids=lambda policy: ascii(policy)[:40],
+)  # fmt: skip
+def test_a_state_with_what_no_path_no_terminal_and_no_sum_can_take_is_damaged(tmp_path: Path, policy: object) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 1, "policies": {"gfwlist": policy}}))
+    assert read_state(path) == State(problem=f"{path}: damaged; it is written anew")
+
+
+def test_a_policy_whose_name_cannot_be_printed_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 1, "policies": {"\ud800": {}}}))
+    assert "damaged" in read_state(path).problem

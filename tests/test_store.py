@@ -186,3 +186,11 @@ def test_killed_at_any_moment_each_file_is_the_old_one_or_the_new_one(tmp_path: 
                 assert len(set(data)) == 1
     store.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"one", "two"}
+
+
+def test_of_all_devices_only_dev_null_is_read(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    assert store.read(tmp_path / "null") == b""
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(StoreError, match="no regular file"):
+        store.read(tmp_path / "zero", limit=1)

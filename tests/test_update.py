@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from paths import FIXTURES
 from gfwtools import compiler
 from gfwtools.config import load
 from gfwtools.formats import Listing
+from gfwtools.state import read_state
 from gfwtools.update import update
 
 LIST = FIXTURES / "list.txt"
@@ -417,3 +420,71 @@ def test_a_single_domain_is_no_domains(tmp_path: Path) -> None:
     output = gfwtools(tmp_path, "update", "--source", str(tmp_path / "one.txt")).stdout
     assert "1 rule from" in output
     assert "1 domain through wg0" in output
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'format = "domains"\nsources = ["/etc/gfwtools/wrok.txt"]',
+        'format = "hosts"\nsources = ["http://127.0.0.1:1/x"]',
+        'sources = ["/etc/gfwtools/wrok.txt", "file:///nowhere"]',
+    ],
+)
+@pytest.mark.parametrize("args", [[], ["--offline"]], ids=["online", "offline"])
+def test_the_starter_list_stands_in_for_the_mirrors_of_gfwlist_only(tmp_path: Path, keys: str, args: list[str]) -> None:
+    configure(tmp_path, f"[policy.work]\n{keys}\n")
+    before = contents(tmp_path / "etc")
+    result = gfwtools(tmp_path, "update", *args, code=1)
+    assert "policy.work: no " in result.stderr
+    assert contents(tmp_path / "etc") == before
+    assert not (tmp_path / "var/lib/gfwtools/state.json").exists()
+
+
+statuses: list[str] = []
+
+
+class _Mirror(BaseHTTPRequestHandler):
+    """A mirror that knows its list by an ETag."""
+
+    def do_GET(self) -> None:
+        data = (FIXTURES / "list.txt").read_bytes()
+        known = self.headers["If-None-Match"] == '"1"'
+        self.send_response(304 if known else 200)
+        self.send_header("ETag", '"1"')
+        if not known:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if not known:
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        statuses.append(str(args[1]))
+
+
+def test_the_password_of_a_source_is_neither_kept_nor_shown_and_its_validators_are_used(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}/l.txt"
+        configure(tmp_path, f'[policy.gfwlist]\nsources = ["http://user:SECRET@{place}"]\n')
+        shown = [gfwtools(tmp_path, *words) for words in (["update"], ["update", "--json"], ["status"])]
+        server.shutdown()
+    state = (tmp_path / "var/lib/gfwtools/state.json").read_text()
+    for text in (state, *(result.stdout + result.stderr for result in shown)):
+        assert "SECRET" not in text
+    assert list(read_state(tmp_path / "var/lib/gfwtools/state.json").of("gfwlist").mirrors) == [f"http://{place}"]
+    assert statuses == ["200", "304"]
+
+
+def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"\xff.txt")
+    source.write_bytes((FIXTURES / "list.txt").read_bytes())
+    gfwtools(tmp_path, "update", "--source", str(source))
+    assert not read_state(tmp_path / "var/lib/gfwtools/state.json").problem
+
+
+def test_a_long_line_is_cut_in_the_json(tmp_path: Path) -> None:
+    source = tmp_path / "hosts"
+    source.write_text("0.0.0.0 " + " ".join(f"a{number}.example.com" for number in range(100)) + "\n")
+    configure(tmp_path, f'[policy.gfwlist]\nformat = "hosts"\nsources = ["{source}"]\n')
+    rules = json.loads(gfwtools(tmp_path, "update", "--json").stdout)["policies"][0]["rules"]
+    assert {rule["text"] for rule in rules} == {f"{source.read_text()[:1000]}..."}

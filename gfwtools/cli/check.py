@@ -88,7 +88,7 @@ def domain(
         elif as_json:
             import json
 
-            click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+            click.echo(json.dumps(found.to_json()))
         else:
             from gfwtools.cli.text import printable
 

@@ -35,7 +35,7 @@ def host(context: Context, as_json: bool) -> None:
         document = [
             {"name": f.name, "state": f.state.value, "detail": f.detail, "remedy": f.remedy or None} for f in findings
         ]
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     else:
         for finding in findings if not context.quiet else bad:
             click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))

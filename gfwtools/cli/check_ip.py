@@ -43,7 +43,7 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             import json
 
-            click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+            click.echo(json.dumps(found.to_json()))
             continue
         from gfwtools.cli.text import printable
 

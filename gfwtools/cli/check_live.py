@@ -18,7 +18,7 @@ def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bo
 
     chain = probe(found, context.config, System(), connect=connect)
     if as_json:
-        click.echo(json.dumps(chain.to_json(), ensure_ascii=False))
+        click.echo(json.dumps(chain.to_json()))
     else:
         for line in show(chain, everything=not context.quiet):
             click.echo(line)

@@ -91,6 +91,8 @@ def _file(name: str) -> list[str]:
         return []
     try:
         return [str(Path(name).resolve(strict=True))] if not Path(name).is_dir() else _refuse(name, "a folder")
+    except RuntimeError:  # what Python 3.11 makes of ELOOP
+        return _refuse(name, "a symbolic link to itself")
     except OSError:
         return _refuse(name, "not there")
 

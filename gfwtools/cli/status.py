@@ -61,7 +61,7 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
         import json
 
         def say() -> None:
-            click.echo(json.dumps(seen().to_json(), indent=None if watch else 1, ensure_ascii=False))
+            click.echo(json.dumps(seen().to_json(), indent=None if watch else 1))
 
     elif sys.stdout.isatty():
         _on_terminal(words, watch=watch)

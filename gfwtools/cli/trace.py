@@ -79,7 +79,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
             "note": note or None,
             "packets": [packet.to_json() for packet in found],
         }
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     elif found:
         more = sum(packet.repeated for packet in found)
         context.say(f"{len(found)} told, {more:,} more packets of the same connections")

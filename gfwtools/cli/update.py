@@ -21,6 +21,8 @@ __all__ = ["update"]
 SHOWN = 10
 #: How many changed lines of a file a dry run shows.
 SHOWN_LINES = 40
+#: How much of a rule's line is in the JSON (characters).
+LONGEST_TEXT = 1000
 
 
 @click.command(short_help="Fetch the list and write the files for dnsmasq and the sets.")
@@ -201,7 +203,12 @@ def _print_json(done: "Update", *, dry_run: bool) -> None:
         "dry_run": dry_run,
         "policies": [_policy_json(policy) for policy in done.policies],
     }
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=1))
+
+
+def _cut(text: str) -> str:
+    """A line of hosts(5) or of dnsmasq is repeated for each of its names: 70 kB of them would make 633 MB."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def _policy_json(policy: "PolicyUpdate") -> dict[str, Any]:
@@ -222,7 +229,7 @@ def _policy_json(policy: "PolicyUpdate") -> dict[str, Any]:
         "rules": [
             {
                 "line": outcome.rule.line,
-                "text": outcome.rule.text,
+                "text": _cut(outcome.rule.text),
                 "exception": outcome.rule.exception,
                 "status": outcome.status.value,
                 "reason": outcome.target.reason.slug if outcome.target.reason else None,
