@@ -4,7 +4,6 @@ Whatever leaves this module has been validated: addresses are addresses, names o
 character that the kernel, a shell or dnsmasq could read as anything else.
 """
 
-import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gfwtools.errors import ConfigError
+from gfwtools.store import NULL
 
 __all__ = [
     "MIRRORS",
@@ -234,9 +234,9 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
     :raises ConfigError: the file cannot be read or says something that cannot be meant.
     """
     try:
-        status = os.stat(path)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or status.st_rdev == os.makedev(1, 3)):
-            # A pipe would keep us waiting. /dev/null (null(4)) gives nothing, and open() tells of a folder.
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or status.st_rdev == NULL):
+            # A pipe would keep us waiting; open() tells of a folder.
             raise ConfigError(f"{path}: no regular file; give the file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -430,10 +430,9 @@ def _path(value: object) -> str:
 
 def _dnsmasq_path(value: object) -> str:
     """A path that stands in a configuration of dnsmasq, which has quotation marks and comments of its own."""
-    path = _path(value)
-    if not path.isprintable() or re.search(r"[\"\\]|\s#|\s$", path):
+    if isinstance(value, str) and (not value.isprintable() or re.search(r"[\"\\]|\s#|\s$", value)):
         raise _Bad(f"{_show(value)} means something else to dnsmasq; give a path without quotation marks, \\ and ' #'")
-    return path
+    return _path(value)
 
 
 def _list_of(check: Check, what: str, *, least: int = 0) -> Check:

@@ -136,7 +136,8 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
 
 
 def _short(source: str) -> str:
-    return source.split("://")[-1].split("/")[0][:30] or source[-30:]
+    host = source.split("://")[-1].split("/")[0].rpartition("@")[2]  # a name and a password are nobody's to see
+    return host[:30] or source[-30:]
 
 
 def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
