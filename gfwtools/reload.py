@@ -18,6 +18,7 @@ from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, ResolverError
 from gfwtools.host.run import Command, Runner, System
+from gfwtools.interrupts import Held
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.state import State, write_state
@@ -67,10 +68,10 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
         return []
     manager = manager_of(config, runner)
     if manager is None:
-        store.replace_all(files, update.obsolete, config.paths.state)
+        _replace(config, update, files)
         return ['nothing was reloaded (dns.manager = "none")']
     if not due:
-        store.replace_all(files, update.obsolete, config.paths.state)
+        _replace(config, update, files)
         return ["nothing to reload: only comments have changed"]
     if due.daemons:
         with _step("check"):
@@ -79,15 +80,22 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
     was_up = daemon.is_up() if due.daemons else True
     before = store.snapshot([*files, *update.obsolete])
     notes: list[str] = []
-    try:
-        with _step("install"):
-            store.replace_all(files, update.obsolete, config.paths.state)
-        _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
-    except BaseException as error:
-        _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
-        raise
-    _remember(config, update)
+    with Held() as held:
+        try:
+            with held.let():
+                with _step("install"):
+                    _replace(config, update, files)
+                _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
+        except BaseException as error:
+            _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
+            raise
+        _remember(config, update)
     return notes
+
+
+def _replace(config: Config, update: "Update", files: dict[Path, bytes]) -> None:
+    with Held() as held, held.let():  # one signal has the old files put back; a second one waits for that
+        store.replace_all(files, update.obsolete, config.paths.state)
 
 
 def _all_files(config: Config, update: "Update") -> dict[Path, bytes]:
