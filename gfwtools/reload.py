@@ -156,16 +156,39 @@ def _take(
         with _step("load the seed"):
             _load_seed(config, policy, runner, before)
         notes.append(f"loaded the seed of {policy.set}")
-    notes += _reload(config, due, manager, was_up=was_up)
+    silent = _silent_seconds(config, due) if due.daemons else ()
+    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=was_up)
     if due.daemons:
         with _step("ask dnsmasq"):
             if not daemon.wait():
                 raise ResolverError(f"it does not answer at {daemon}")
+            for policy in config.policies if config.dns.layout == "split" else ():
+                second = _second(config, policy)
+                if not second.wait():
+                    raise ResolverError(
+                        f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted; "
+                        "run: gfwtools check host"
+                    )
             for policy_update in update.policies:
                 notes += _verify(config, policy_update, daemon, runner)
     for name in due.gone:
         with _step("stop the second dnsmasq"):
             manager.stop_second(name)
+
+
+def _second(config: Config, policy: PolicyConfig) -> Daemon:
+    return Daemon("127.0.0.1", config.second_port(policy))
+
+
+def _silent_seconds(config: Config, due: Due) -> tuple[PolicyConfig, ...]:
+    """Policies whose second dnsmasq has ended or hangs, and is not restarted anyway.
+
+    It is asked what it answers itself: a clean resolver that is silent behind it is no fault of its own.
+    """
+    if config.dns.layout != "split":
+        return ()
+    others = [policy for policy in config.policies if policy not in due.second]
+    return tuple(policy for policy in others if not _second(config, policy).is_up())
 
 
 def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list[str]:
