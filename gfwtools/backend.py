@@ -7,13 +7,17 @@ from gfwtools.config import Config
 __all__ = ["backend_of"]
 
 _FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+_IPTABLES_TOOLS = ("ipset", "iptables-save", "iptables-restore")
 
 
 def backend_of(config: Config) -> str:
-    """``iptables`` (ipset) or ``nftables``. With ``auto``: nftables where there is nft and no ipset."""
+    """``iptables`` (ipset) or ``nftables``. With ``auto``: nftables with nft, and not all that iptables needs.
+
+    It has to be what :func:`gfwtools.host.facts.choose_backend` sets up, without running a command.
+    """
     if config.host.backend != "auto":
         return config.host.backend
-    return "nftables" if _has("nft") and not _has("ipset") else "iptables"
+    return "nftables" if _has("nft") and not all(map(_has, _IPTABLES_TOOLS)) else "iptables"
 
 
 def _has(program: str) -> bool:

@@ -18,6 +18,7 @@ from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, ResolverError
 from gfwtools.host.run import Command, Runner, System
+from gfwtools.interrupts import Held
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.state import State, write_state
@@ -67,10 +68,10 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
         return []
     manager = manager_of(config, runner)
     if manager is None:
-        store.replace_all(files, update.obsolete, config.paths.state)
+        _replace(config, update, files)
         return ['nothing was reloaded (dns.manager = "none")']
     if not due:
-        store.replace_all(files, update.obsolete, config.paths.state)
+        _replace(config, update, files)
         return ["nothing to reload: only comments have changed"]
     if due.daemons:
         with _step("check"):
@@ -79,15 +80,22 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
     was_up = daemon.is_up() if due.daemons else True
     before = store.snapshot([*files, *update.obsolete])
     notes: list[str] = []
-    try:
-        with _step("install"):
-            store.replace_all(files, update.obsolete, config.paths.state)
-        _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
-    except BaseException as error:
-        _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
-        raise
-    _remember(config, update)
+    with Held() as held:
+        try:
+            with held.let():
+                with _step("install"):
+                    _replace(config, update, files)
+                _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
+        except BaseException as error:
+            _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
+            raise
+        _remember(config, update)
     return notes
+
+
+def _replace(config: Config, update: "Update", files: dict[Path, bytes]) -> None:
+    with Held() as held, held.let():  # one signal has the old files put back; a second one waits for that
+        store.replace_all(files, update.obsolete, config.paths.state)
 
 
 def _all_files(config: Config, update: "Update") -> dict[Path, bytes]:
@@ -148,16 +156,39 @@ def _take(
         with _step("load the seed"):
             _load_seed(config, policy, runner, before)
         notes.append(f"loaded the seed of {policy.set}")
-    notes += _reload(config, due, manager, was_up=was_up)
+    silent = _silent_seconds(config, due) if due.daemons else ()
+    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=was_up)
     if due.daemons:
         with _step("ask dnsmasq"):
             if not daemon.wait():
                 raise ResolverError(f"it does not answer at {daemon}")
+            for policy in config.policies if config.dns.layout == "split" else ():
+                second = _second(config, policy)
+                if not second.wait():
+                    raise ResolverError(
+                        f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted; "
+                        "run: gfwtools check host"
+                    )
             for policy_update in update.policies:
                 notes += _verify(config, policy_update, daemon, runner)
     for name in due.gone:
         with _step("stop the second dnsmasq"):
             manager.stop_second(name)
+
+
+def _second(config: Config, policy: PolicyConfig) -> Daemon:
+    return Daemon("127.0.0.1", config.second_port(policy))
+
+
+def _silent_seconds(config: Config, due: Due) -> tuple[PolicyConfig, ...]:
+    """Policies whose second dnsmasq has ended or hangs, and is not restarted anyway.
+
+    It is asked what it answers itself: a clean resolver that is silent behind it is no fault of its own.
+    """
+    if config.dns.layout != "split":
+        return ()
+    others = [policy for policy in config.policies if policy not in due.second]
+    return tuple(policy for policy in others if not _second(config, policy).is_up())
 
 
 def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list[str]:

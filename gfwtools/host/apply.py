@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gfwtools.errors import HostError
 from gfwtools.host.plan import Step
 from gfwtools.host.run import CommandError, Runner
+from gfwtools.interrupts import Held
 
 __all__ = ["apply"]
 
@@ -15,19 +16,24 @@ def apply(steps: Sequence[Step], runner: Runner) -> None:
     :raises HostError: a step failed: which one, the command and its message. All before it has been taken back, or the
         message says what could not be.
     """
-    for number, step in enumerate(steps):
+    begun: list[Step] = []
+    with Held() as held:
         try:
-            for command in step.do:
-                runner.change(command)
+            with held.let():
+                for step in steps:
+                    begun.append(step)
+                    for command in step.do:
+                        runner.change(command)
         except CommandError as error:
+            *before, step = begun
             if step.divisible:
                 _take_back(step, runner)
-            left = [problem for done in reversed(steps[:number]) for problem in _take_back(done, runner)]
+            left = [problem for done in reversed(before) for problem in _take_back(done, runner)]
             after = f"; could not be taken back: {'; '.join(left)}" if left else "; the host is as it was before"
             raise HostError(f"{step.what}: {error}{after}") from None
         except BaseException:
             # Ctrl-C and the like must not leave half of a plumbing either.
-            for done in reversed(steps[: number + 1]):
+            for done in reversed(begun):
                 _take_back(done, runner)
             raise
 

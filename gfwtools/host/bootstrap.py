@@ -25,6 +25,7 @@ from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import State, Step, script
 from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
+from gfwtools.interrupts import Held
 from gfwtools.resolver import MAIN_CONF
 from gfwtools.state import read_state, write_state
 from gfwtools.update import update
@@ -390,21 +391,23 @@ _Back = list[tuple[str, Callable[[], object]]]
 def _way_back(warn: Say) -> Iterator[_Back]:
     """A list of what has to be taken back when something fails within, the last first."""
     back: _Back = []
-    try:
-        yield back
-    except BaseException as error:
-        left = []
-        for what, way in reversed(back):
-            try:
-                way()
-            except GfwtoolsError as problem:
-                left.append(f"{what}: {problem}")
-        if isinstance(error, GfwtoolsError):
-            after = f"could not be taken back: {'; '.join(left)}" if left else "the host is as it was before"
-            raise HostError(f"{error}; {after}") from None
-        for problem_text in left:
-            warn(f"could not be taken back: {problem_text}")
-        raise
+    with Held() as held:
+        try:
+            with held.let():
+                yield back
+        except BaseException as error:
+            left = []
+            for what, way in reversed(back):
+                try:
+                    way()
+                except GfwtoolsError as problem:
+                    left.append(f"{what}: {problem}")
+            if isinstance(error, GfwtoolsError):
+                after = f"could not be taken back: {'; '.join(left)}" if left else "the host is as it was before"
+                raise HostError(f"{error}; {after}") from None
+            for problem_text in left:
+                warn(f"could not be taken back: {problem_text}")
+            raise
 
 
 # ---------------------------------------------------------------- undo

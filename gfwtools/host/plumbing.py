@@ -10,6 +10,7 @@ from gfwtools.host.plan import Step
 from gfwtools.host.record import Record
 from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey, look, look_for_down
+from gfwtools.interrupts import Held
 from gfwtools.lock import lock
 
 __all__ = ["clear_caches", "down", "look", "look_for_down", "up"]
@@ -67,12 +68,14 @@ def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:
         sets=tuple(sorted({*before.sets, *after.sets})),
         folders=after.folders or before.folders,
     )
-    record.save(config.paths, both)
-    try:
-        apply(survey.steps, runner)
-    except BaseException:
-        record.save(config.paths, before)
-        raise
+    with Held() as held:
+        try:
+            with held.let():
+                record.save(config.paths, both)
+                apply(survey.steps, runner)
+        except BaseException:
+            record.save(config.paths, before)
+            raise
     record.save(config.paths, after)
 
 

@@ -96,6 +96,7 @@ class System:
 
     def _run(self, command: Command, timeout: float) -> str:
         try:
+            # A process group of its own: a Ctrl-C at the terminal is for us alone, who may be taking things back.
             done = subprocess.run(
                 command.argv,
                 input=command.stdin,
@@ -105,6 +106,7 @@ class System:
                 env=self._environment,
                 timeout=timeout,
                 check=False,
+                process_group=0,
             )
         except subprocess.TimeoutExpired:
             raise CommandError(f"{command}: not done after {timeout:g} s") from None

@@ -195,6 +195,32 @@ def test_when_a_step_fails_the_old_state_answers_throughout(host: FreshHost, wha
     assert not is_tunnelled(host, "y.new.example")
 
 
+SPLIT = pytest.mark.parametrize("host", [("split", "iptables")], ids="-".join, indirect=True)
+
+
+@SPLIT
+@pytest.mark.parametrize("end", ["KILL", "STOP"])
+def test_a_second_dnsmasq_that_has_ended_or_hangs_is_restarted_by_an_update(host: FreshHost, end: str) -> None:
+    host.gfwtools("update", "--reload")
+    host.write("/etc/restart-dns", RESTART.replace('kill "$number"', 'kill -9 "$number"'))
+    host.run("sh", "-c", f"kill -{end} $(cat /run/gfwtools/dns-gfwlist.pid)")
+    write_list(host, *BASE, "new.example")
+    assert "restarted the second dnsmasq of gfwlist" in host.gfwtools("update", "--reload").stdout
+    assert is_tunnelled(host, "new.example")
+
+
+@SPLIT
+def test_a_second_dnsmasq_that_stays_silent_is_a_failed_step(host: FreshHost) -> None:
+    host.gfwtools("update", "--reload")
+    before = snapshot(host)
+    host.write("/etc/restart-dns", "exit 0\n")
+    host.run("sh", "-c", "kill -STOP $(cat /run/gfwtools/dns-gfwlist.pid)")
+    write_list(host, *BASE, "new.example")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert "the second dnsmasq of gfwlist does not answer at 127.0.0.1#5354" in result.stderr
+    assert snapshot(host) == before
+
+
 def test_a_killed_update_is_finished_by_the_next(host: FreshHost) -> None:
     """Killed before each of its system calls that rename, unlink or signal, one after the other."""
     host.gfwtools("update", "--reload")
