@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from threading import Timer
 
 from gfwtools import store
 from gfwtools.answer import Answer
@@ -183,14 +184,20 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
     local = both(daemon.address, daemon.port)
     if found.match.verdict != "tunnel":
         return Lookup(daemon, alive.result(), _replies(local))
-    for server in found.policy.upstream:
-        _knock(server.address)
+    addresses = [server.address for server in found.policy.upstream]
+    _knock(addresses)
+    # Once more while a resolver is silent: one may be lost, and a kernel tells an address that it has told several
+    # times already no more than once in a second (icmp(7), icmp_ratelimit).
+    again = Timer(1.0, _knock, [addresses])
+    again.daemon = True
+    again.start()
     clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
     second = None
     if config.dns.layout == "split":
         second = pool.submit(Daemon("127.0.0.1", config.second_port(found.policy)).is_up)
     asked = _asked(config, found, daemon) if alive.result() else None
     replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
+    again.cancel()
     # dnsmasq takes whichever answers: so do we.
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
     return Lookup(
@@ -204,21 +211,22 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
     )
 
 
-def _knock(address: Address) -> None:
+def _knock(addresses: Sequence[Address]) -> None:
     """Have the tunnel's peer show that it lives, whatever becomes of the questions to the resolver behind it.
 
     As traceroute(8) begins: one hop, and a port where nobody listens. The peer's kernel says "time exceeded", or "port
-    unreachable" where ``address`` is its own, and the tunnel counts what comes back. By itself a peer that has nothing
+    unreachable" where an address is its own, and the tunnel counts what comes back. By itself a peer that has nothing
     to say is silent for ten seconds (WireGuard's paper, section 6.5).
     """
-    family, level, option = (
-        (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-        if address.version == 6
-        else (socket.AF_INET, socket.IPPROTO_IP, socket.IP_TTL)
-    )
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as knock:  # no way there: other links say so
-        knock.setsockopt(level, option, 1)
-        knock.sendto(b"", (str(address), KNOCK_PORT))
+    for address in addresses:
+        family, level, option = (
+            (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+            if address.version == 6
+            else (socket.AF_INET, socket.IPPROTO_IP, socket.IP_TTL)
+        )
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as knock:  # no way there: other links say so
+            knock.setsockopt(level, option, 1)
+            knock.sendto(b"", (str(address), KNOCK_PORT))
 
 
 def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:

@@ -206,6 +206,16 @@ def test_a_peer_that_is_silent_is_told_from_a_clean_resolver_that_is(lab: Lab) -
     assert broken(live(lab, "blocked.example")) == []
 
 
+def test_a_peer_that_has_just_told_much_is_not_taken_for_a_silent_one(lab: Lab) -> None:
+    """A kernel sends one address six ICMP errors at once, and then one a second (icmp(7))."""
+    lab.far.run("iptables", "-I", "INPUT", "-i", "wg0", "-p", "udp", "--dport", "53", "-j", "DROP")
+    many = f"import socket; s = socket.socket(2, 2); [s.sendto(b'', ('{CLEAN}', port)) for port in range(33500, 33540)]"
+    lab.gateway.run(sys.executable, "-c", many)
+    assert live(lab, "blocked.example", code=1)["broken"] == "clean resolver"
+    lab.far.run("iptables", "-F", "INPUT")
+    assert broken(live(lab, "blocked.example")) == []
+
+
 def test_a_resolver_that_never_answers_costs_two_seconds_and_is_said_so(lab: Lab) -> None:
     lab.gateway.run("sh", "-c", "kill -STOP $(cat /run/dnsmasq/dnsmasq.pid)")
     try:
