@@ -264,14 +264,14 @@ IMPORTS = "import sys; sys.modules['httpx._main'] = None; import click, httpx, h
 def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: Path) -> None:
     """What the interpreter and its imports cost."""
     commands: dict[str, list[str | Path]] = {
-        'python -c ""': [sys.executable, "-c", ""],
-        'python -c "import click"': [sys.executable, "-c", "import click"],
-        'python -c "import click, httpx, httpcore"': [sys.executable, "-c", IMPORTS],
-        "gfwtools --help": [*GFWTOOLS, "--help"],
-        "gfwtools --version": [*GFWTOOLS, "--version"],
+        '`python -c ""`': [sys.executable, "-c", ""],
+        '`python -c "import click"`': [sys.executable, "-c", "import click"],
+        "the same of httpx and httpcore, without rich": [sys.executable, "-c", IMPORTS],
+        "`gfwtools --help`": [*GFWTOOLS, "--help"],
+        "`gfwtools --version`": [*GFWTOOLS, "--version"],
     }
     costs = measure(*(command.copy for command in commands.values()))
-    rows = [[f"`{name}`", str(cost)] for name, cost in zip(commands, costs, strict=True)]
+    rows = [[name, str(cost)] for name, cost in zip(commands, costs, strict=True)]
     table("Start (wall, CPU, peak memory)", ["", "cost"], rows)
 
 
