@@ -134,6 +134,9 @@ class Locator:
             name = to_ascii(host)
         except InvalidNameError as error:
             return Target(reason=Reason.KEYWORD if loose else Reason.NAME, detail=str(error))
+        if name[-1].isdigit() and name.rpartition(".")[2].isdigit():
+            # Digits and dots of other scripts, and a zero-width space behind an address, are mapped to ASCII's or away.
+            return Target(reason=Reason.KEYWORD if loose else Reason.NAME, detail=_no_address(host))
         suffixes = self._suffixes
         if loose and not ("." in name and suffixes.is_known(name)):
             return Target(reason=Reason.KEYWORD)
@@ -156,8 +159,8 @@ class Locator:
         try:
             network = ip_network(text, strict=False) if self._trusted else ip_network(ip_address(text))
         except ValueError:
-            if text.rpartition(".")[2].isdigit():  # no top-level domain is a number (RFC 3696 section 2)
-                return Target(reason=Reason.NAME, detail=f"{text!r}: neither a name nor an address")
+            if text.rpartition(".")[2].isdigit():
+                return Target(reason=Reason.NAME, detail=_no_address(text))
             return None
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
@@ -283,6 +286,11 @@ class Locator:
         if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
             return self._name(parent, wider=True)
         return self._name(name)
+
+
+def _no_address(text: str) -> str:
+    """What is wrong with a name that ends in a number: no top-level domain does (RFC 3696 section 2)."""
+    return f"{text!r}: neither a name nor an address"
 
 
 def _has_alternatives(text: str) -> bool:

@@ -227,6 +227,24 @@ def test_names_of_this_host_or_its_lan_are_not_sent_to_a_resolver_far_away(line:
     assert locate(line).reason is Reason.NAME
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "||1.2.3.4\u200b",
+        "||１２７．０．０．１",
+        "||127\u30020\u30020\u30021",
+        "|http://85.17.73.31\u200b/",
+        "||*.1.2.3.4",
+        "@@||1.2.3.4\u00ad",
+        "||1.2.3.4..",
+    ],
+)
+def test_an_address_that_unicode_or_a_wildcard_dresses_up_is_never_a_name(line: str) -> None:
+    target = locate(line)
+    assert target.domains == ()
+    assert target.reason is Reason.NAME
+
+
 def test_an_address_with_a_trailing_dot_is_an_address() -> None:
     assert str(locate("||85.17.73.31.").network) == "85.17.73.31/32"
 
