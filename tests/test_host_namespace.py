@@ -367,6 +367,39 @@ def test_a_set_of_another_kind_under_our_name_is_an_error_before_anything_runs(
     assert namespace.changes == []
 
 
+@pytest.mark.parametrize("backend", ["iptables"], indirect=True)
+def test_a_chain_of_somebody_elses_with_our_name_is_an_error_and_down_leaves_it(
+    config: Config, namespace: Namespace
+) -> None:
+    namespace.run("ip6tables -t mangle -N GFWLIST")
+    namespace.run("ip6tables -t mangle -A GFWLIST -d 2001:db8::1 -j DROP")
+    namespace.run("ip6tables -t mangle -A OUTPUT -j GFWLIST")
+    before = namespace.snapshot()
+    with pytest.raises(HostError, match="rename it: ip6tables -t mangle -E GFWLIST OTHER"):
+        up(config, namespace)
+    down(config, namespace)
+    assert namespace.snapshot() == before
+    namespace.run("ip6tables -t mangle -E GFWLIST OTHER")
+    up(config, namespace)
+    assert bad(config, namespace) == []
+    assert "-A OTHER -d 2001:db8::1/128 -j DROP" in namespace.read("ip6tables-save")
+
+
+@pytest.mark.parametrize("backend", ["iptables"], indirect=True)
+def test_jumps_to_our_chain_that_somebody_has_added_go_with_it(config: Config, namespace: Namespace) -> None:
+    namespace.run("iptables -t mangle -N THEIRS")
+    before = namespace.snapshot()
+    up(config, namespace)
+    namespace.run("iptables -t mangle -A THEIRS -s 192.168.1.7 -g GFWLIST")
+    namespace.run("iptables -t mangle -A FORWARD -i lan -j GFWLIST")
+    assert bad(config, namespace) == [
+        "iptables mangle FORWARD not wanted: -i lan -j GFWLIST",
+        "iptables mangle THEIRS not wanted: -s 192.168.1.7/32 -g GFWLIST",
+    ]
+    down(config, namespace)
+    assert namespace.snapshot() == before
+
+
 def test_the_endpoint_is_guarded_in_a_real_wireguard_tunnel(config: Config, namespace: Namespace) -> None:
     name = f"w{os.getpid()}"
     with subprocess.Popen(

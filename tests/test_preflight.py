@@ -209,6 +209,12 @@ def test_our_iptables_rules_and_other_marks_are_no_problem(root: Path, line: str
     assert look(root, {("iptables-save",): SAVED.format(line)}) == []
 
 
+def test_a_chain_of_somebody_elses_with_our_name_is_told_before_it_is_emptied(root: Path) -> None:
+    saved = {("iptables-save",): "*mangle\n:GFWLIST - [0:0]\n-A GFWLIST -d 192.0.2.1/32 -j DROP\nCOMMIT\n"}
+    only(look(root, saved), "chain iptables mangle GFWLIST", "rename it: iptables -t mangle -E GFWLIST OTHER")
+    assert look(root, saved, "[host]\nbackend = 'nftables'\n") == []
+
+
 def test_a_foreign_nft_rule_with_our_mark_is_shown_with_its_table(root: Path) -> None:
     text = "table inet theirs {\n\tchain c {\n\t\tmeta mark set 0x0000ca6c\n\t\tct mark 0x0000ca6c accept\n\t}\n}\n"
     only(look(root, {("nft", "-t", "list", "ruleset"): text}), "table inet theirs", "meta mark set 0x0000ca6c")

@@ -1,6 +1,7 @@
 """The backend of iptables and ipset: ``ipset restore``, and one ``iptables-restore`` for each table that differs.
 
-Ours are the sets that bear a policy's names, the chain GFWLIST, and the rules whose comment begins with ``gfwtools``.
+Ours are the sets that bear a policy's names, the chain GFWLIST, the rules whose comment begins with ``gfwtools``, and
+whatever jumps to that chain. A chain of that name with rules of which none is ours is somebody else's.
 """
 
 import json
@@ -8,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from itertools import product
+from itertools import pairwise, product
 from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
 from gfwtools.render import ipset
 
-__all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical", "observe", "set_names"]
+__all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical", "observe", "set_names", "taken_chains"]
 
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
@@ -40,6 +41,11 @@ class Chain(NamedTuple):
 
     def __str__(self) -> str:
         return f"{_TOOL[self.family]} {self.table} {self.name}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is somebody else's and has our name."""
+        return f"rename it: {_TOOL[self.family]} -t {self.table} -E {self.name} OTHER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class IptablesState:
     iptables-nft makes those that it lacks. None where iptables works without nf_tables: those tables are modules."""
     in_use: frozenset[tuple[str, str, str]] = frozenset()
     """Those of ``base`` that somebody else uses."""
+    taken: tuple[Chain, ...] = ()
+    """Chains that have our name and are somebody else's."""
 
     @classmethod
     def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
@@ -118,8 +126,11 @@ class Iptables:
 
         ``ipset restore`` stops in the middle of its input when it fails, ``iptables-restore`` at the end of a table.
 
-        :raises HostError: a set of another kind has one of our names.
+        :raises HostError: a set of another kind has one of our names, or a chain of somebody's has ours.
         """
+        for chain in there.taken:
+            if chain in wanted.rules:
+                raise HostError(f"chain {chain} is somebody else's; {chain.remedy}")
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
             if found and found.kind != state.kind:
@@ -385,10 +396,23 @@ def observe(runner: Runner, names: Iterable[str]) -> IptablesState:
     sets = {name: _parse_set(runner.read("ipset", "save", name)) for name in dict.fromkeys(names) if name in present}
     rules: dict[Chain, tuple[str, ...]] = {}
     foreign: set[tuple[str, str, str]] = set()
-    for family, tool in _TOOL.items():
-        _parse_rules(family, runner.ask(f"{tool}-save") or "", rules, foreign)
+    taken: list[Chain] = []
+    for family in _TOOL:
+        ours, others, not_ours = _parse_rules(family, _save(runner, family))
+        rules.update(ours)
+        foreign |= others
+        taken += not_ours
     base = _base_chains(runner)
-    return IptablesState(sets, rules, base, _in_use(base or frozenset(), foreign))
+    return IptablesState(sets, rules, base, _in_use(base or frozenset(), foreign), tuple(taken))
+
+
+def taken_chains(runner: Runner) -> tuple[Chain, ...]:
+    """Chains that have our name and are somebody else's."""
+    return tuple(chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
+
+
+def _save(runner: Runner, family: Family) -> str:
+    return runner.ask(f"{_TOOL[family]}-save") or ""
 
 
 def _parse_set(text: str) -> IpsetState:
@@ -397,26 +421,40 @@ def _parse_set(text: str) -> IpsetState:
 
 
 def _parse_rules(
-    family: Family, text: str, rules: dict[Chain, tuple[str, ...]], foreign: set[tuple[str, str, str]]
-) -> None:
-    """The output of ``iptables-save``: our rules into ``rules``, the chains that others use into ``foreign``."""
+    family: Family, text: str
+) -> tuple[dict[Chain, tuple[str, ...]], set[tuple[str, str, str]], list[Chain]]:
+    """The output of ``iptables-save``: our rules, the chains that others use, and chains of others with our name."""
+    chains: dict[Chain, str] = {}
+    lines: list[tuple[Chain, str]] = []
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:]
         elif line.startswith(":"):
             name, policy = line[1:].split()[:2]
-            if name == CHAIN and table == "mangle":
-                rules[Chain(family, table, name)] = ()
-            elif policy != "ACCEPT":  # a chain of somebody's, or a base chain that is closed
-                foreign.add((_NFT_FAMILY[family], table, name))
+            chains[Chain(family, table, name)] = policy
         elif line.startswith("-A "):
             _, name, rule = line.split(" ", 2)
-            chain = Chain(family, table, name)
-            if (name == CHAIN and table == "mangle") or _is_ours(rule):
-                rules[chain] = (*rules.get(chain, ()), rule)
-            else:
-                foreign.add((_NFT_FAMILY[family], table, name))
+            lines.append((Chain(family, table, name), rule))
+    ours = Chain(family, "mangle", CHAIN)
+    inside = [rule for chain, rule in lines if chain == ours]
+    is_taken = bool(inside) and not any(map(_is_ours, inside))
+    rules: dict[Chain, tuple[str, ...]] = {ours: ()} if ours in chains and not is_taken else {}
+    # A chain of somebody's, or a base chain that is closed.
+    foreign = {chain for chain, policy in chains.items() if policy != "ACCEPT" and chain not in rules}
+    for chain, rule in lines:
+        # With a jump to it our chain could not be removed.
+        belongs = chain == ours or (chain.table == ours.table and _jumps_to(CHAIN, rule))
+        if (belongs and not is_taken) or _is_ours(rule):
+            rules[chain] = (*rules.get(chain, ()), rule)
+        else:
+            foreign.add(chain)
+    used = {(_NFT_FAMILY[family], chain.table, chain.name) for chain in foreign}
+    return rules, used, [ours] if is_taken else []
+
+
+def _jumps_to(name: str, rule: str) -> bool:
+    return any(option in ("-j", "-g") and word == name for option, word in pairwise(shlex.split(rule)))
 
 
 def _is_ours(rule: str) -> bool:

@@ -15,6 +15,7 @@ from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.host import resolver_setup
 from gfwtools.host.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
+from gfwtools.host.iptables import taken_chains
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.routing import PROTOCOL
 from gfwtools.host.run import Runner
@@ -97,7 +98,9 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
 def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
     """Tools and kernel; the message names what to install or to load."""
     try:
-        choose_backend(config, runner)
+        if choose_backend(config, runner) == "iptables":
+            for chain in taken_chains(runner):
+                yield Problem(f"chain {chain} is somebody else's, and would be emptied", chain.remedy)
     except HostError as error:
         what, _, remedy = str(error).rpartition("; ")
         if config.host.backend == "auto" or not what:
