@@ -33,7 +33,9 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
         make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; run as root, or with --root DIR on a folder of yours") from None
+        denied = isinstance(error, PermissionError)
+        remedy = "run as root, or with --root DIR on a folder of yours" if denied else "mend that and run it again"
+        raise StoreError(f"{path}: {error.strerror}; {remedy}") from None
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != MODE:
             with suppress(OSError):  # it is somebody else's

@@ -103,7 +103,8 @@ def remove(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         try:
-            path.unlink(missing_ok=True)
+            if os.path.lexists(path):  # on a read-only disk unlink(2) fails for what is not there as well
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{path}: cannot be removed: {error.strerror}") from None
 

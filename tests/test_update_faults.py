@@ -511,6 +511,7 @@ def test_on_a_read_only_mount_nothing_is_changed_and_the_reason_is_told(root: Pa
         source.write_bytes(NEW)
         result = gfwtools(root, "update", "--source", str(source), code=1)
         assert "Read-only file system" in result.stderr
+        assert "run as root" not in result.stderr  # it is
         assert result.stderr.count("\n") == 1
         assert contents(root) == before
         assert_answers(root)
@@ -518,6 +519,30 @@ def test_on_a_read_only_mount_nothing_is_changed_and_the_reason_is_told(root: Pa
         subprocess.run(["umount", place], check=True)
     update_from(root, NEW)
     assert "new.example" in (root / VAR / "gfwlist.domains").read_text()
+
+
+@pytest.mark.e2e
+def test_a_first_file_that_cannot_be_written_is_no_file_that_cannot_be_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/dnsmasq.d"
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", folder], check=True)
+    source = tmp_path / "list.txt"
+    source.write_bytes(NEW)
+    try:
+        told = gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert told.endswith(f"{folder}: cannot write there: Read-only file system; nothing was changed\n")
+
+
+def test_a_file_in_place_of_dnsmasqs_folder_is_told_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/dnsmasq.d").write_text("mine\n")
+    source = tmp_path / "list.txt"
+    source.write_bytes(NEW)
+    told = gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    assert told.endswith("etc/dnsmasq.d: cannot write there: Not a directory; nothing was changed\n")
+    assert (tmp_path / "etc/dnsmasq.d").read_text() == "mine\n"
 
 
 @pytest.mark.e2e
