@@ -279,7 +279,7 @@ def _samples(config: Config, update: "PolicyUpdate") -> list[str]:
 
 
 def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | None:
-    """The addresses of ``name``, or None where another resolver was asked for it."""
+    """The addresses of ``name``, none where no answer came, or None where another resolver was asked for it."""
     deadline = time.monotonic() + SETTLE
     while True:
         before = daemon.queries()
@@ -290,7 +290,9 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
         if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
             return addresses or []
         if time.monotonic() >= deadline:
-            return None
+            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody.
+            unsent = before == after and upstreams <= after.keys() and daemon.refuses(name)
+            return [] if unsent else None
         time.sleep(0.05)
 
 

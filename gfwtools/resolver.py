@@ -9,13 +9,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import Command, CommandError, Runner
 
-__all__ = ["Daemon", "Manager", "check_configuration", "daemon_of", "hang_up", "manager_of"]
+if TYPE_CHECKING:
+    from dns.message import Message
+
+__all__ = ["Daemon", "Manager", "check_configuration", "daemon_of", "hang_up", "manager_of", "restart_command"]
 
 MAIN_CONF = "/etc/dnsmasq.conf"
 #: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
@@ -103,18 +106,31 @@ class Daemon:
         self, name: str, kind: str = "A", *, chaos: bool = False, timeout: float = QUERY_TIMEOUT
     ) -> list[str] | None:
         """The data of the answer's records of ``kind``; None where no answer came within ``timeout`` seconds."""
-        import dns.exception
-        import dns.message
-        import dns.query
         import dns.rdatatype
 
-        query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
-        try:
-            answer = dns.query.udp(query, self.address, timeout=timeout, port=self.port)
-        except (dns.exception.DNSException, OSError):
+        answer = self._answer(name, kind, chaos=chaos, timeout=timeout)
+        if answer is None:
             return None
         wanted = dns.rdatatype.from_text(kind)
         return [record.to_text() for rrset in answer.answer if rrset.rdtype == wanted for record in rrset]
+
+    def refuses(self, name: str) -> bool:
+        """Whether it says REFUSED: as dnsmasq does where it could send the question to nobody."""
+        import dns.rcode
+
+        answer = self._answer(name, "A", chaos=False, timeout=QUERY_TIMEOUT)
+        return answer is not None and answer.rcode() == dns.rcode.REFUSED
+
+    def _answer(self, name: str, kind: str, *, chaos: bool, timeout: float) -> "Message | None":
+        import dns.exception
+        import dns.message
+        import dns.query
+
+        query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
+        try:
+            return dns.query.udp(query, self.address, timeout=timeout, port=self.port)
+        except (dns.exception.DNSException, OSError):
+            return None
 
     def is_up(self, timeout: float = QUERY_TIMEOUT) -> bool:
         """Whether dnsmasq itself answers: version.bind is a question that it asks nobody else."""
@@ -280,3 +296,17 @@ def manager_of(config: Config, runner: Runner) -> Manager | None:
     if kind == "openrc":
         return OpenRC(runner)
     return OwnCommand(runner, config.dns.restart) if kind == "command" else None
+
+
+def restart_command(config: Config, second: str = "") -> str:
+    """What somebody types to restart the main dnsmasq, or the second one of the policy ``second``."""
+    kind = config.dns.manager
+    if kind == "auto":
+        kind = "systemd"
+        if not config.paths.at("/run/systemd/system").is_dir():
+            kind = "openrc" if config.paths.at("/run/openrc").is_dir() else "command" if config.dns.restart else kind
+    if kind == "systemd":
+        return f"systemctl restart gfwtools-dns@{second}" if second else "systemctl restart dnsmasq"
+    if kind == "openrc":
+        return f"rc-service gfwtools-dns.{second} restart" if second else "rc-service dnsmasq restart"
+    return shlex.join(config.dns.restart) if kind == "command" else "restart dnsmasq"

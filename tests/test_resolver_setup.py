@@ -12,6 +12,7 @@ from gfwtools.config import Config, loads
 from gfwtools.host import files, resolver_setup
 from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
 from gfwtools.host.run import Command, Recorder, System
+from gfwtools.resolver import restart_command
 
 ADDRESSES = """[
  {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},
@@ -518,3 +519,24 @@ def test_dnsmasq_refuses_what_the_snippet_avoids(tmp_path: Path) -> None:
 
 def test_the_snippet_is_read_before_the_list() -> None:
     assert resolver_setup.SNIPPET < "gfwlist.conf"
+
+
+@pytest.mark.parametrize(
+    ("dns", "folder", "main", "second"),
+    [
+        ("manager = 'systemd'", "", "systemctl restart dnsmasq", "systemctl restart gfwtools-dns@gfwlist"),
+        ("manager = 'openrc'", "", "rc-service dnsmasq restart", "rc-service gfwtools-dns.gfwlist restart"),
+        ("manager = 'command'\nrestart = ['sh', '/x y']", "", "sh '/x y'", "sh '/x y'"),
+        ("manager = 'none'", "", "restart dnsmasq", "restart dnsmasq"),
+        ("", "run/openrc", "rc-service dnsmasq restart", "rc-service gfwtools-dns.gfwlist restart"),
+        ("restart = ['svc', 'dns']", "run/systemd/system", "systemctl restart dnsmasq", None),
+        ("restart = ['svc', 'dns']", "run", "svc dns", "svc dns"),
+    ],
+)
+def test_the_command_that_restarts_dnsmasq_is_that_of_whoever_does(
+    tmp_path: Path, dns: str, folder: str, main: str, second: str | None
+) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    config = loads(f"[dns]\n{dns}\n", root=tmp_path)
+    assert restart_command(config) == main
+    assert second is None or restart_command(config, "gfwlist") == second

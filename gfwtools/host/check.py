@@ -18,7 +18,7 @@ from gfwtools.host.firewall import opening
 from gfwtools.host.plan import State
 from gfwtools.host.plumbing import look
 from gfwtools.host.run import Runner
-from gfwtools.resolver import Daemon, daemon_of
+from gfwtools.resolver import Daemon, daemon_of, restart_command
 
 __all__ = ["Finding", "check"]
 
@@ -149,7 +149,7 @@ def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
 
 def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
     daemon = daemon_of(config)
-    restart = "systemctl restart dnsmasq" if config.dns.manager in ("auto", "systemd") else "restart dnsmasq"
+    restart = restart_command(config)
     if not daemon.is_up():
         yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
         return
@@ -171,7 +171,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
             second = Daemon("127.0.0.1", config.second_port(policy))
             state = State.OK if second.is_up(1) else State.MISSING
             detail = f"answers at {second}" if state is State.OK else f"nobody answers at {second}"
-            mend = "" if state is State.OK else f"systemctl restart gfwtools-dns@{policy.name}"
+            mend = "" if state is State.OK else restart_command(config, policy.name)
             yield Finding(f"second dnsmasq of {policy.name}", state, detail, mend)
 
 

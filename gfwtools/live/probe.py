@@ -5,7 +5,6 @@ is judged by a function of its own.
 """
 
 import re
-import shlex
 import socket
 import time
 from collections.abc import Sequence
@@ -26,9 +25,9 @@ from gfwtools.host.survey import Survey
 from gfwtools.live import dns, kernel, plumbing
 from gfwtools.live.dns import Reply, Similarity
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
-from gfwtools.resolver import Daemon, daemon_of
+from gfwtools.resolver import Daemon, daemon_of, restart_command
 
-__all__ = ["Connection", "Lookup", "answer_link", "clear_command", "probe", "restart_command"]
+__all__ = ["Connection", "Lookup", "answer_link", "clear_command", "probe"]
 
 PORT = 443
 #: Seconds for a TCP connection.
@@ -302,18 +301,6 @@ def _is_own(text: str, runner: Runner) -> bool:
 
 
 # ---------------------------------------------------------------- resolvers
-
-
-def restart_command(config: Config, second: str = "") -> str:
-    """What restarts the main dnsmasq, or the second one of the policy ``second``."""
-    kind = config.dns.manager
-    if kind == "auto":
-        kind = "openrc" if config.paths.at("/run/openrc").is_dir() else "systemd"
-    if kind == "systemd":
-        return f"systemctl restart gfwtools-dns@{second}" if second else "systemctl restart dnsmasq"
-    if kind == "openrc":
-        return f"rc-service gfwtools-dns.{second} restart" if second else "rc-service dnsmasq restart"
-    return shlex.join(config.dns.restart) if kind == "command" else "restart dnsmasq"
 
 
 def clear_command(config: Config) -> str:
