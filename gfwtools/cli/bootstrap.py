@@ -80,6 +80,8 @@ def bootstrap(
     for finding in bad:
         context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; mend it: {finding.remedy}")
     if bad:
+        told = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
+        context.warn(f"the host is set up, but {told}; mend what is named above, or undo it all: gfwtools teardown")
         sys.exit(1)
     if planned.config.dns.warm:
         from gfwtools.cli.warm import warm_after

@@ -31,9 +31,12 @@ __all__ = [
     "boot_steps",
     "detect_init",
     "forget_steps",
+    "is_live",
     "leave_steps",
     "observe",
+    "runlevel",
     "services",
+    "systemctl",
 ]
 
 Init = Literal["systemd", "openrc", "none"]
@@ -195,12 +198,12 @@ def observe(config: Config, init: Init, runner: Runner) -> BootState:
 
 
 def _observe_systemd(config: Config, runner: Runner) -> BootState:
-    live = _is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
+    live = is_live(config, "systemd", runner)
     links = {link.name for link in config.paths.at(UNITS).glob("*.wants/gfwtools*")}
     names = dict.fromkeys([*(service.name for service in services(config, "systemd")), *sorted(links)])
     reload = ("systemctl", "show", "--property=NeedDaemonReload", "--value")
     return BootState(
-        enabled=frozenset(name for name in names if runner.ask(*_systemctl(config, "is-enabled", name)) is not None),
+        enabled=frozenset(name for name in names if runner.ask(*systemctl(config, "is-enabled", name)) is not None),
         running=frozenset(name for name in names if live and runner.ask("systemctl", "is-active", name) is not None),
         live=live,
         outdated=live and "yes" in (runner.ask(*reload, *names) or "").split(),
@@ -209,7 +212,7 @@ def _observe_systemd(config: Config, runner: Runner) -> BootState:
 
 def _observe_openrc(config: Config, runner: Runner) -> BootState:
     paths = config.paths
-    live = _is_host(config) and paths.at("/run/openrc/softlevel").exists()
+    live = is_live(config, "openrc", runner)
     ours = {service.name for service in services(config, "openrc")}
     enabled = {link.name for link in paths.at(RUNLEVEL).glob("*")}
     linked = {link.name for link in paths.at(INIT_D).glob("gfwtools-dns.*")}
@@ -221,6 +224,13 @@ def _observe_openrc(config: Config, runner: Runner) -> BootState:
         linked=frozenset(linked),
         local_is_ours=(paths.state_dir / LOCAL_MARKER).exists(),
     )
+
+
+def is_live(config: Config, init: Init, runner: Runner) -> bool:
+    """Whether the init system runs this host, so that it can start things now and does not only read links at boot."""
+    if init == "systemd":
+        return _is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
+    return init == "openrc" and _is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
 
 
 def _is_host(config: Config) -> bool:
@@ -279,7 +289,7 @@ def _daemon_reload() -> Step:
 def _enable(config: Config, init: Init, there: BootState, service: Service) -> Step:
     now = service.starts and there.live
     on, off = _both(config, init, service.name, now=now)
-    return Step(f"enable {service.name}", service.why, on, off)
+    return Step(f"enable {service.name}", service.why, on, off, divisible=service.name == LOCAL)
 
 
 def _disable(config: Config, init: Init, there: BootState, name: str) -> Step:
@@ -292,10 +302,10 @@ def _both(config: Config, init: Init, name: str, *, now: bool) -> tuple[tuple[Co
     if init == "systemd":
         words = ("--now",) if now else ()
         return (
-            (Command(_systemctl(config, "enable", *words, name)),),
-            (Command(_systemctl(config, "disable", *words, name)),),
+            (Command(systemctl(config, "enable", *words, name)),),
+            (Command(systemctl(config, "disable", *words, name)),),
         )
-    on, off = _runlevel(config, name)
+    on, off = runlevel(config, name)
     if name == LOCAL:
         marker = str(config.paths.state_dir / LOCAL_MARKER)
         return (Command(("touch", marker)), on), (off, Command(("rm", "-f", marker)))
@@ -308,12 +318,13 @@ def _both(config: Config, init: Init, name: str, *, now: bool) -> tuple[tuple[Co
     )
 
 
-def _systemctl(config: Config, *words: str) -> tuple[str, ...]:
+def systemctl(config: Config, *words: str) -> tuple[str, ...]:
+    """The command, for the host or below its root."""
     return ("systemctl", *words) if _is_host(config) else ("systemctl", f"--root={config.root}", *words)
 
 
-def _runlevel(config: Config, name: str) -> tuple[Command, Command]:
-    """Into the runlevel and out of it; rc-update knows no other root than its own, and does just this."""
+def runlevel(config: Config, name: str) -> tuple[Command, Command]:
+    """OpenRC: into the runlevel and out of it; rc-update knows no other root than its own, and does just this."""
     if _is_host(config):
         return Command(("rc-update", "add", name, "default")), Command(("rc-update", "del", name, "default"))
     link = str(config.paths.at(RUNLEVEL) / name)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gfwtools import kept, store
+from gfwtools.backend import backend_of
 from gfwtools.config import Config, Paths, loads
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
-from gfwtools.host import boot, files, plumbing, preflight, resolver_setup
+from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
 from gfwtools.host.apply import apply
 from gfwtools.host.boot import Init
 from gfwtools.host.check import Finding, check
@@ -139,15 +140,23 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     problems = preflight.preflight(config, runner)
     if problems:
         raise Refused([str(problem) for problem in problems])
-    if is_new and config.host.backend == "auto":
-        # Written down, so that what update renders and what up sets up can never be two things.
-        text = _with_value(text, "backend", choose_backend(config, runner))
-        config = loads(text, str(config_path), root)
+    if config.host.backend == "auto":
+        backend = choose_backend(config, runner)
+        if is_new:
+            # Written down, so that what update renders and what up sets up can never be two things.
+            text = _with_value(text, "backend", backend)
+            config = loads(text, str(config_path), root)
+        elif backend != backend_of(config):
+            raise Refused(
+                [
+                    f"{config_path}: host.backend = auto: update would write for {backend_of(config)} by the programs "
+                    f'that are here, and only {backend} can work; write backend = "{backend}" there'
+                ]
+            )
     chosen: Init = boot.detect_init(root) if init == "auto" else init  # type: ignore[assignment]
     facts = resolver_setup.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     edits = [*resolver_setup.edits(config, facts), *boot.boot_files(config, chosen, _program(), cron=has_cron)]
-    there = boot.observe(config, chosen, runner)
     seen = plumbing.look(config, runner)
     return Planned(
         config=config,
@@ -156,10 +165,15 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
         init=chosen,
         edits=edits,
         resolver_steps=resolver_setup.steps(facts),
-        boot_steps=boot.boot_steps(config, chosen, there),
+        boot_steps=_boot_steps(config, chosen, runner),
         plumbing_steps=seen.steps,
         notes=seen.interfaces_down(config),
     )
+
+
+def _boot_steps(config: Config, init: Init, runner: Runner) -> list[Step]:
+    ours = boot.boot_steps(config, init, boot.observe(config, init, runner))
+    return [*ours, *daemon.steps(config, init, daemon.observe(config, init, runner))]
 
 
 def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
@@ -263,8 +277,7 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         back.append(("services", lambda: apply(resolver_setup.leave_steps(due, runner, paths), runner)))
         _put(planned.edits, paths, say, back)
         _apply([replace(step, undo=()) for step in planned.resolver_steps], runner, say, back)
-        boot_steps = boot.boot_steps(config, planned.init, boot.observe(config, planned.init, runner))
-        _apply(boot_steps, runner, say, back)
+        _apply(_boot_steps(config, planned.init, runner), runner, say, back)
         _reload(config, say, warn)
     if any(_is_starter(config, policy.name) for policy in config.policies):
         _real_list(config, say, warn)
@@ -423,6 +436,7 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     notes: list[str] = []
     init = boot.detect_init(config.root)
     there = boot.observe(config, init, runner)
+    service = daemon.observe(config, init, runner)
     changed = list(files.recorded(paths))
     apply(boot.leave_steps(config, init, there), runner)
     for step in plumbing.down(config, runner):
@@ -444,7 +458,8 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths, removed)
-    if changed or removed:
+    apply(daemon.leave_steps(config, init, service), runner)
+    if (changed or removed) and daemon.STARTED not in service.by_us:
         notes += _restart_dnsmasq(config, runner)
     if purge:
         for folder in (paths.etc, paths.state_dir):

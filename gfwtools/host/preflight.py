@@ -13,7 +13,8 @@ from typing import Any
 from gfwtools import store
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
-from gfwtools.host import resolver_setup
+from gfwtools.host import daemon, resolver_setup
+from gfwtools.host.boot import detect_init
 from gfwtools.host.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
 from gfwtools.host.iptables import taken_chains
 from gfwtools.host.resolver_setup import ResolverFacts
@@ -92,6 +93,12 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
         yield Problem(
             f"dnsmasq was built without {option}, which host.backend = {config.host.backend} needs",
             f"give --backend {other}, or install a dnsmasq with {option}",
+        )
+    there = daemon.observe(config, detect_init(config.root), runner)
+    if there.live and not there.is_there:
+        yield Problem(
+            f"{there.service}: there is no such service, and dnsmasq has to be there at boot",
+            "install the package dnsmasq (Debian's dnsmasq-base has none), or set dns.manager in config.toml",
         )
 
 

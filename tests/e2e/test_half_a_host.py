@@ -1,9 +1,18 @@
-"""``host.backend = "auto"``: dnsmasq's files and the plumbing are for one backend, whatever the host lacks."""
+"""A host that lacks a part: files and plumbing agree, and what is wrong is said with the way out."""
 
 import pytest
 from lab import TUNNEL, Lab
+from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
+
+WITHOUT_IPSET = """#!/bin/sh
+if [ "$1" = --version ]; then
+    /run/real-dnsmasq --version | sed 's/ ipset/ no-ipset/'
+else
+    exec /run/real-dnsmasq "$@"
+fi
+"""
 
 
 def test_without_iptables_both_the_files_and_the_plumbing_are_for_nftables() -> None:
@@ -12,4 +21,44 @@ def test_without_iptables_both_the_files_and_the_plumbing_are_for_nftables() -> 
         lab.gateway.run("sh", "-c", 'mount --bind /dev/null "$(readlink -f "$(command -v iptables-save)")"')
         lab.bootstrap()
         assert "nftset=" in lab.gateway.read("/etc/dnsmasq.d/gfwlist.conf")
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
+def test_with_a_dnsmasq_without_ipset_auto_is_refused_before_anything_changes() -> None:
+    # A user's own `auto`, which bootstrap does not rewrite; `update` goes by the programs, and would write ipset=.
+    with Lab() as lab:
+        lab.configure("auto")
+        before = everything(lab)
+        real = lab.gateway.run("sh", "-c", 'readlink -f "$(command -v dnsmasq)"').stdout.strip()
+        lab.gateway.write("/run/without", WITHOUT_IPSET, 0o755)
+        lab.gateway.run("sh", "-c", f"cp -p {real} /run/real-dnsmasq && mount --bind /run/without {real}")
+        refused = lab.bootstrap(code=1)
+        assert "host.backend = auto: update would write for iptables" in refused.stderr
+        assert 'write backend = "nftables" there' in refused.stderr
+        assert everything(lab) == before
+
+
+def test_a_bootstrap_that_leaves_a_piece_not_ok_says_that_the_host_is_set_up_and_how_to_undo_it() -> None:
+    with Lab() as lab:
+        lab.configure()
+        lab.gateway.run("ip", "link", "set", "wg0", "down")
+        told = lab.bootstrap(code=1).stderr.splitlines()
+        assert any("MISMATCH: interface wg0: it is down; mend it: ip link set wg0 up" in line for line in told)
+        assert "the host is set up, but 1 piece is not OK" in told[-1]
+        assert told[-1].endswith("gfwtools teardown")
+
+
+@pytest.mark.parametrize("layout", ["paired", "split"])
+def test_an_update_while_the_tunnel_is_down_is_taken_and_says_so(layout: str) -> None:
+    # dnsmasq cannot even send its question: that it asked nobody is no proof that it would ask somebody else.
+    with Lab() as lab:
+        lab.configure(layout=layout)
+        lab.bootstrap()
+        lab.gateway.run("ip", "link", "set", "wg0", "down")
+        lab.gateway.write("/etc/list.txt", lab.gateway.read("/etc/list.txt") + "||new.example\n")
+        told = lab.gateway.gfwtools("update", "--reload", "--force")
+        assert "did not answer; is the tunnel up?" in told.stdout + told.stderr
+        assert "new.example" in lab.gateway.read("/var/lib/gfwtools/gfwlist.domains")
+        lab.gateway.run("ip", "link", "set", "wg0", "up")
+        lab.gateway.gfwtools("up")
         assert lab.open(lab.client, "blocked.example") == TUNNEL

@@ -1,0 +1,93 @@
+"""A host like Alpine, where installing dnsmasq neither enables nor starts it: OpenRC's two programs are stood in for."""
+
+import sys
+
+import pytest
+from lab import TUNNEL, Lab
+
+pytestmark = pytest.mark.e2e
+
+RC_UPDATE = """#!/bin/sh
+case $1 in
+add) ln -s "/etc/init.d/$2" "/etc/runlevels/$3/$2" ;;
+del) rm -f "/etc/runlevels/$3/$2" ;;
+esac
+"""
+#: dnsmasq's script as Alpine has it: a configuration, a pid file.
+RC_SERVICE = """#!/bin/sh
+case $1 in --*) shift ;; esac
+[ "$1" = dnsmasq ] || exit 0
+pid=$(cat /run/dnsmasq/dnsmasq.pid 2>/dev/null)
+alive() { grep -qs '^State:.[^ZX]' "/proc/$pid/status"; }
+case $2 in
+status) [ -n "$pid" ] && alive; exit ;;
+stop | restart)
+    [ -n "$pid" ] && kill "$pid" 2>/dev/null
+    while [ -n "$pid" ] && alive; do sleep 0.01; done
+    rm -f /run/dnsmasq/dnsmasq.pid
+    pid= ;;
+esac
+case $2 in
+start | restart) [ -n "$pid" ] && alive || dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid ;;
+esac
+"""
+STATE = "ls -l /etc/runlevels/default /etc/init.d /var/lib/gfwtools/dnsmasq-* 2>/dev/null | grep -v total; rc-service dnsmasq status; echo $?"
+
+
+class Alpine(Lab):
+    """The lab with such a gateway."""
+
+    def rc(self, script: str) -> str:
+        return self.gateway.run("env", f"PATH=/run/bin:{PATH}", "sh", "-c", script).stdout
+
+    def tool(self, *args: str, code: int = 0) -> str:
+        argv = ("env", f"PATH=/run/bin:{PATH}", sys.executable, "-m", "gfwtools", *args)
+        done = self.gateway.run(*argv, code=code)
+        return done.stdout + done.stderr
+
+    def prepare(self) -> None:
+        self.configure()
+        text = self.gateway.read("/etc/gfwtools/config.toml")
+        self.gateway.write("/etc/gfwtools/config.toml", text.replace('manager = "command"', 'manager = "openrc"'))
+        self.gateway.write("/run/bin/rc-update", RC_UPDATE, 0o755)
+        self.gateway.write("/run/bin/rc-service", RC_SERVICE, 0o755)
+        self.gateway.write("/run/openrc/softlevel", "default\n")
+        self.gateway.write("/etc/init.d/dnsmasq", "#!/sbin/openrc-run\n", 0o755)
+        self.gateway.run("mkdir", "-p", "/etc/runlevels/default", "/etc/local.d")
+
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BOOTSTRAP = ("bootstrap", "--interface", "wg0", "--init", "openrc", "--yes")
+
+
+def test_bootstrap_enables_and_starts_dnsmasq_and_teardown_leaves_it_as_it_was() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        before = lab.rc(STATE)
+        assert before.endswith("\n1\n")
+        lab.tool(*BOOTSTRAP)
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+        assert "/etc/runlevels/default/dnsmasq" in lab.rc("echo /etc/runlevels/default/*")
+        assert "enable dnsmasq" not in lab.tool(*BOOTSTRAP), "a second run finds it done"
+        lab.tool("teardown", "--yes")
+        assert lab.rc(STATE) == before
+
+
+def test_a_dnsmasq_that_was_enabled_and_ran_does_so_after_teardown() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        lab.rc("rc-update add dnsmasq default && rc-service dnsmasq start")
+        before = lab.rc(STATE)
+        assert before.endswith("\n0\n")
+        lab.tool(*BOOTSTRAP)
+        lab.tool("teardown", "--yes")
+        assert lab.rc(STATE) == before
+
+
+def test_a_bootstrap_that_fails_leaves_dnsmasq_stopped_and_not_enabled() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        before = lab.rc(STATE)
+        lab.gateway.write("/etc/dnsmasq.d/99-broken.conf", "this-is-no-option\n")
+        assert "the host is as it was before" in lab.tool(*BOOTSTRAP, code=1)
+        assert lab.rc(STATE) == before

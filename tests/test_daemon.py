@@ -1,0 +1,104 @@
+"""The host's dnsmasq is there at boot after bootstrap, and as it was before after teardown."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools import needs
+
+from gfwtools.config import Config, Dns
+from gfwtools.host import daemon
+from gfwtools.host.boot import Init
+from gfwtools.host.preflight import preflight
+from gfwtools.host.run import Recorder, System
+
+LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
+INSTALLED = {("systemctl", "list-unit-files", "--no-legend", "dnsmasq.service"): "dnsmasq.service disabled enabled\n"}
+ENABLED = {("systemctl", "is-enabled", "dnsmasq.service"): "enabled\n"}
+RUNNING = {("systemctl", "is-active", "dnsmasq.service"): "active\n"}
+UNIT = "[Service]\nExecStart=/usr/sbin/dnsmasq -k\n[Install]\nWantedBy=multi-user.target\n"
+
+
+def commands(steps: list[Any]) -> list[str]:
+    return [str(command) for step in steps for command in step.do]
+
+
+def systemd(tmp_path: Path, answers: dict[tuple[str, ...], str], **dns: Any) -> list[str]:
+    """What bootstrap runs on a systemd host; nothing is run here."""
+    config = Config(dns=Dns(**dns))
+    return commands(daemon.steps(config, "systemd", daemon.observe(config, "systemd", Recorder(LIVE | answers))))
+
+
+def test_a_dnsmasq_that_is_installed_only_is_enabled_and_started_and_that_is_remembered(tmp_path: Path) -> None:
+    assert systemd(tmp_path, INSTALLED) == [
+        "touch /var/lib/gfwtools/dnsmasq-enabled",
+        "systemctl enable dnsmasq.service",
+        "touch /var/lib/gfwtools/dnsmasq-started",
+        "systemctl start dnsmasq.service",
+    ]
+
+
+def test_a_dnsmasq_that_is_enabled_and_runs_is_left_as_it_is(tmp_path: Path) -> None:
+    assert systemd(tmp_path, INSTALLED | ENABLED | RUNNING) == []
+
+
+@pytest.mark.parametrize("manager", ["openrc", "command", "none"])
+def test_a_dnsmasq_that_systemd_does_not_manage_is_not_enabled(tmp_path: Path, manager: str) -> None:
+    assert systemd(tmp_path, INSTALLED, manager=manager, restart=("true",)) == []
+
+
+def test_the_undo_of_a_step_forgets_it_last(tmp_path: Path) -> None:
+    config = Config()
+    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED))
+    assert [[str(command) for command in step.undo] for step in daemon.steps(config, "systemd", there)] == [
+        ["systemctl disable dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-enabled"],
+        ["systemctl stop dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-started"],
+    ]
+
+
+def test_only_what_was_our_doing_is_undone(tmp_path: Path) -> None:
+    config = Config()
+    theirs = daemon.DaemonState("dnsmasq.service", True, True, enabled=True, running=True)
+    assert daemon.leave_steps(config, "systemd", theirs) == []
+    ours = daemon.DaemonState("dnsmasq.service", True, True, True, True, frozenset({daemon.STARTED, daemon.ENABLED}))
+    assert commands(daemon.leave_steps(config, "systemd", ours)) == [
+        "systemctl stop dnsmasq.service",
+        "rm -f /var/lib/gfwtools/dnsmasq-started",
+        "systemctl disable dnsmasq.service",
+        "rm -f /var/lib/gfwtools/dnsmasq-enabled",
+    ]
+
+
+@pytest.mark.parametrize("init", ["systemd", "openrc"])
+def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_path: Path, init: Init) -> None:
+    if init == "systemd":
+        needs("systemctl")
+    for folder in ("etc/runlevels/default", "var/lib/gfwtools"):
+        (tmp_path / folder).mkdir(parents=True)
+    script = tmp_path / ("etc/init.d/dnsmasq" if init == "openrc" else "etc/systemd/system/dnsmasq.service")
+    script.parent.mkdir(parents=True)
+    script.write_text(UNIT)
+    before = sorted(tmp_path.rglob("*"))
+    config, system = Config(root=tmp_path), System()
+
+    def run(steps: list[Any]) -> None:
+        for step in steps:
+            for command in step.do:
+                system.change(command)
+
+    run(daemon.steps(config, init, daemon.observe(config, init, system)))
+    there = daemon.observe(config, init, system)
+    assert (there.enabled, there.by_us) == (True, {daemon.ENABLED})
+    assert daemon.steps(config, init, there) == [], "a second run finds nothing to do"
+    run(daemon.leave_steps(config, init, there))
+    assert [path for path in sorted(tmp_path.rglob("*")) if not path.name.endswith(".wants")] == before
+
+
+def test_a_dnsmasq_without_a_service_is_told_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gfwtools.host.preflight.detect_init", lambda root: "systemd")
+    version = {("dnsmasq", "--version"): "Dnsmasq version 2.90\nCompile time options: ipset nftset\n"}
+    problems = preflight(Config(), Recorder(LIVE | version, tools=frozenset({"dnsmasq"})), is_root=True)
+    assert [str(problem) for problem in problems if "dnsmasq.service" in problem.what] == [
+        "dnsmasq.service: there is no such service, and dnsmasq has to be there at boot; install the package dnsmasq "
+        "(Debian's dnsmasq-base has none), or set dns.manager in config.toml"
+    ]
