@@ -248,8 +248,8 @@ def _obtain(
         if not good or decoded.data != good.data:
             require_list(compiled())
             if good and not force:
-                before = _usable_before(policy, state, good, held)
-                _require_share(_usable(compiled()), before, config.fetch.min_share)
+                counted = _counted(state) if held == state.list_digest else None
+                _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
         accepted[id(data)] = decoded, compiled
 
     try:
@@ -299,8 +299,15 @@ def require_list(compiled: "Compiled") -> None:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
 
 
-def _require_share(usable: int, before: int, min_share: float) -> None:
-    """``usable``: how many rules of a list name a host; ``before``: of the last good one."""
+def _require_share(usable: int, counted: int | None, good: Decoded, policy: PolicyConfig, min_share: float) -> None:
+    """``usable``: how many rules of a list name a host; ``counted``: of the last good one, when it came.
+
+    :raises ListError: they are less than ``min_share`` of those of the last good one.
+    """
+    before = counted
+    if before is None or usable < min_share * before:
+        # A number that somebody may have written into state.json is no reason to refuse a list.
+        before = _usable(_alone(good, policy))
     if usable < min_share * before:
         raise ListError(
             f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
@@ -313,13 +320,12 @@ def _usable(compiled: "Compiled") -> int:
     return compiled.read - sum(compiled.dropped.values())
 
 
-def _usable_before(policy: PolicyConfig, state: PolicyState, good: Decoded, held: str) -> int:
-    """The same of the last good list, whose digest is ``held``: as it was counted when it came, else counted anew."""
-    if held == state.list_digest:
-        match state.counts:
-            case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
-                return read - sum(dropped.values())
-    return _usable(_alone(good, policy))
+def _counted(state: PolicyState) -> int | None:
+    """The same of the last good list, as it was counted when it came; None where ``state`` does not tell."""
+    match state.counts:
+        case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
+            return read - sum(dropped.values())
+    return None
 
 
 def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":

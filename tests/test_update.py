@@ -216,6 +216,18 @@ def test_a_list_is_measured_by_the_last_one_even_if_the_state_is_lost(tmp_path: 
     assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
 
 
+def test_a_wrong_count_in_the_state_refuses_no_list(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    state = tmp_path / VAR / "state.json"
+    document = json.loads(state.read_text())
+    document["policies"]["gfwlist"]["counts"] |= {"read": 10_000_000}
+    state.write_text(json.dumps(document))
+    source = tmp_path.with_name("later.txt")
+    source.write_text(LIST.read_text() + "||later.example\n")
+    gfwtools(tmp_path, "update", "--source", str(source))
+    assert "later.example" in (tmp_path / VAR / "gfwlist.domains").read_text()
+
+
 def test_a_single_bad_line_stops_nothing(tmp_path: Path) -> None:
     source = tmp_path / "list.txt"
     source.write_bytes(
