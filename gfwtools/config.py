@@ -417,9 +417,13 @@ def _climbs(path: str) -> bool:
     return ".." in path.split("/")
 
 
+# C0 and C1 controls, the separators that end a line for some terminals and readers of logs, and what turns the
+# direction of a line, so that a message would show another path than the one it is about (UAX 9).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
 def _has_control(text: str) -> bool:
-    # C0 and C1 controls, and the separators that end a line for some terminals and readers of logs.
-    return any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text)
+    return _CONTROL.search(text) is not None
 
 
 def _path(value: object) -> str:
@@ -433,6 +437,14 @@ def _dnsmasq_path(value: object) -> str:
     if isinstance(value, str) and (not value.isprintable() or re.search(r"[\"\\]|\s#|\s$", value)):
         raise _Bad(f"{_show(value)} means something else to dnsmasq; give a path without quotation marks, \\ and ' #'")
     return _path(value)
+
+
+def _conf_dir(value: object) -> str:
+    """The folder that the host's dnsmasq reads: what is in ours is for other readers."""
+    path = _dnsmasq_path(value)
+    if re.match(r"/+(?:etc|var/+lib)/+gfwtools(?:/|$)", re.sub(r"/(?:\.?/)+", "/", path)):
+        raise _Bad(f"{_show(path)} is a folder of gfwtools' own; give the one that dnsmasq reads")
+    return path
 
 
 def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
@@ -547,7 +559,7 @@ _CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
     },
     Dns: {
         "layout": _choice("paired", "split"),
-        "conf_dir": _dnsmasq_path,
+        "conf_dir": _conf_dir,
         "manager": _choice("auto", "systemd", "openrc", "command", "none"),
         "restart": _list_of(_text, 'the command as a list, ["service", "dnsmasq", "restart"]'),
         "pid_file": _dnsmasq_path,

@@ -25,6 +25,14 @@ from gfwtools.errors import ConfigError
         ("fetch = 1", "c.toml: fetch: expected a table, [fetch]"),
         ('[dns]\nlayout = "both"', "c.toml: dns.layout: 'both' is not known; give paired or split"),
         ('[dns]\nconf_dir = "etc"', "c.toml: dns.conf_dir: 'etc' is not a path; give one that begins with /"),
+        *(
+            (f'[dns]\nconf_dir = "{folder}"', f"c.toml: dns.conf_dir: '{folder}' is a folder of gfwtools' own")
+            for folder in ("/etc/gfwtools", "/etc/gfwtools/dns", "//etc/./gfwtools/dns/", "/var/lib/gfwtools/before")
+        ),
+        (
+            "[policy.gfwlist]\nsources = ['/\u202etxt.tsil']",
+            r"c.toml: policy.gfwlist.sources: '/\u202etxt.tsil' is not",
+        ),
         ('[dns]\nmanager = "command"', "c.toml: dns.restart: needed with manager"),
         ("[policy.gfwlist]\nmark = 0", "c.toml: policy.gfwlist.mark: 0 is not a mark; give 1 to 4294967295"),
         ("[policy.gfwlist]\nmark = 4294967296", "c.toml: policy.gfwlist.mark: 4294967296 is not a mark"),
