@@ -273,6 +273,18 @@ def test_a_backend_that_was_asked_for_and_cannot_work_is_an_error_with_a_remedy(
         choose_backend(config, Recorder(WORKS, BOTH - {"nft"}))
 
 
+def test_who_may_not_ask_the_kernel_is_told_that_and_not_that_it_lacks_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent = Recorder({key: text for key, text in WORKS.items() if key[0] not in ("ipset", "nft")}, BOTH)
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    with pytest.raises(HostError, match=r"^this is not root, .*; run it with sudo$"):
+        choose_backend(ONE, silent)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(HostError, match="iptables: the kernel has no ipset; load ip_set"):
+        choose_backend(ONE, silent)
+
+
 def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> None:
     link = (
         '[{"ifname":"wg0","flags":["UP"],"mtu":1420,"addr_info":['

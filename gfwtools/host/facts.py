@@ -1,6 +1,7 @@
 """What the host has that the wanted state depends on. It is read, never changed."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def choose_backend(config: Config, runner: Runner) -> BackendName:
 
     Where both can work it is iptables with ipset: other people's iptables rules and ours are then seen in one listing.
 
-    :raises HostError: none can work, or not the one that is configured.
+    :raises HostError: none can work, or not the one that is configured; or this is not root.
     """
     lacks: dict[BackendName, str] = {"iptables": _iptables_lacks(runner), "nftables": _nftables_lacks(runner)}
     if config.host.backend != "auto":
@@ -130,7 +131,7 @@ def _iptables_lacks(runner: Runner) -> str:
             package = "ipset" if tool == "ipset" else "iptables"
             return f"{tool}: no such program; install {package}, or use the other backend"
     if runner.ask("ipset", "list", "-n") is None:
-        return "the kernel has no ipset, or this is not root; load ip_set, or use the other backend"
+        return _no_kernel("ipset", "ip_set")
     return ""
 
 
@@ -138,8 +139,14 @@ def _nftables_lacks(runner: Runner) -> str:
     if not runner.has("nft"):
         return "nft: no such program; install nftables, or use the other backend"
     if runner.ask("nft", "list", "tables") is None:
-        return "the kernel has no nf_tables, or this is not root; load nf_tables, or use the other backend"
+        return _no_kernel("nf_tables", "nf_tables")
     return ""
+
+
+def _no_kernel(what: str, module: str) -> str:
+    if os.geteuid() != 0:
+        raise HostError("this is not root, and the kernel tells its sets and rules to nobody else; run it with sudo")
+    return f"the kernel has no {what}; load {module}, or use the other backend"
 
 
 # ---------------------------------------------------------------- interfaces
