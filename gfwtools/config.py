@@ -25,6 +25,7 @@ __all__ = [
     "Upstream",
     "load",
     "loads",
+    "parse_interface",
     "parse_upstream",
 ]
 
@@ -514,6 +515,23 @@ def _upstream(value: object) -> Upstream:
         raise _Bad(str(error)) from None
 
 
+def parse_interface(text: str) -> str:
+    """The name of an interface, as the kernel and dnsmasq take it.
+
+    :raises ValueError: with what was expected.
+    """
+    if not re.fullmatch(_INTERFACE, text) or text in (".", ".."):
+        raise ValueError(f"{_show(text)} is no name for an interface; give letters, digits, . _ -, 15 at most")
+    return text
+
+
+def _interface(value: object) -> str:
+    try:
+        return parse_interface(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise _Bad(str(error)) from None
+
+
 def _address(value: object) -> Address:
     try:
         return _plain_address(value if isinstance(value, str) else repr(value))
@@ -586,7 +604,7 @@ _CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
         "set": _matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most"),
         "mark": _integer(1, 2**32 - 1, "a mark"),
         "table": _table_number,
-        "interface": _matching(_INTERFACE, "no name for an interface; give letters, digits, . _ -, 15 at most"),
+        "interface": _interface,
         "nat": _nat,
         "seeds": _list_of(_network, 'addresses and networks, ["91.108.4.0/22"]'),
         "routes": _list_of(_network, 'networks, ["192.168.58.0/24"]'),

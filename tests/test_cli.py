@@ -36,6 +36,14 @@ def test_a_check_and_an_update_from_a_file_import_nothing_heavy(tmp_path: Path) 
     assert not imported("--root", str(tmp_path), "check", "domain", "google.com") & HEAVY
 
 
+@pytest.mark.parametrize("name", ["a b", "", "wg/0", "a234567890123456", "..", "wg0\n"])
+def test_an_option_that_names_no_interface_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    told = gfwtools(tmp_path, "bootstrap", "--interface", name, code=2).stderr
+    assert "'--interface'" in told
+    assert "is no name for an interface" in told
+    assert "config.toml" not in told
+
+
 def test_every_command_has_a_help_with_examples(tmp_path: Path) -> None:
     from gfwtools.cli import COMMANDS
 

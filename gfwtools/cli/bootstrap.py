@@ -13,8 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["bootstrap", "teardown"]
 
 
+def _interface(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from gfwtools.config import parse_interface
+
+    try:
+        return value if value is None else parse_interface(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(short_help="Set a fresh host up: configuration, list, plumbing, dnsmasq, boot.")
-@click.option("--interface", metavar="NAME", help="The tunnel's interface.  [default: wg0]")
+@click.option("--interface", metavar="NAME", callback=_interface, help="The tunnel's interface.  [default: wg0]")
 @click.option("--gateway/--no-gateway", default=None, help="Also route what is forwarded for a LAN.")
 @click.option("--backend", type=click.Choice(["auto", "iptables", "nftables"]), help="What marks the packets.")
 @click.option("--layout", type=click.Choice(["paired", "split"]), help="How dnsmasq is told.")

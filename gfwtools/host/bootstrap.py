@@ -29,7 +29,7 @@ from gfwtools.inputs import current_list
 from gfwtools.interrupts import Held
 from gfwtools.resolver import MAIN_CONF
 from gfwtools.state import read_state, write_state
-from gfwtools.update import update
+from gfwtools.update import PolicyUpdate, update
 
 __all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
 
@@ -110,6 +110,9 @@ class Planned:
         lines = ["#!/bin/sh", "# What gfwtools bootstrap does here, in this order.", ""]
         if self.config_text is not None:
             edit = FileEdit(str(self.config_path), self.config_text.encode(), "the configuration")
+            lines += [*script([_as_step(edit)]).splitlines()[2:], ""]
+        for path, data in _missing_lists(self.config).items():
+            edit = FileEdit(str(path), data, "a list of your own")
             lines += [*script([_as_step(edit)]).splitlines()[2:], ""]
         lines.append("gfwtools update")
         lines += script(self.plumbing_steps).splitlines()[2:]
@@ -284,16 +287,23 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
     return check(config, runner)
 
 
+def _missing_lists(config: Config) -> dict[Path, bytes]:
+    """The user's own lists that are not there yet, with what is in them at first."""
+    named = [
+        (kind, config.paths.at(file))
+        for policy in config.policies
+        for kind, listed in (("allow", policy.allow), ("deny", policy.deny))
+        for file in listed
+    ]
+    return {path: USER_LISTS[kind].encode() for kind, path in named if not path.exists()}
+
+
 def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
-    paths, config = planned.config.paths, planned.config
+    config = planned.config
     wanted: dict[Path, bytes] = {}
     if planned.config_text is not None:
         wanted[planned.config_path] = planned.config_text.encode()
-    for policy in config.policies:
-        for kind, listed in (("allow", policy.allow), ("deny", policy.deny)):
-            for file in listed:
-                if not paths.at(file).exists():
-                    wanted[paths.at(file)] = USER_LISTS[kind].encode()
+    wanted |= _missing_lists(config)
     before = store.snapshot(wanted)
     back.append(("configuration", lambda: store.restore(before)))
     for path in store.write_all(wanted, None):  # a proxy's password may be in it
@@ -322,7 +332,7 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
             placed.append(path)
     for policy in done.policies:
         if not policy.unchanged:
-            say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")
+            say(_came(policy))
 
 
 def _generated(config: Config) -> list[str]:
@@ -390,7 +400,12 @@ def _real_list(config: Config, say: Say, warn: Say) -> None:
         if policy.obtained.starter:
             warn(f"{policy.policy.name}: no mirror answers yet; the starter list stays until the next update")
         else:
-            say(f"{policy.policy.name}: {policy.state.domains:,} domains from {policy.source}")
+            say(_came(policy))
+
+
+def _came(policy: PolicyUpdate) -> str:
+    count = policy.state.domains
+    return f"{policy.policy.name}: {count:,} domain{'s' * (count != 1)} from {policy.source}"
 
 
 def _is_starter(config: Config, policy: str) -> bool:
