@@ -1,14 +1,15 @@
 """What is there beside what is wanted, for every part of the plumbing."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gfwtools.config import Address, Config
 from gfwtools.host import iptables, learned, nftables, record, routing, rt_tables, sysctl
 from gfwtools.host.facts import Facts, Interface, families_of, read_facts, seeds_of
-from gfwtools.host.iptables import Iptables, IptablesState
-from gfwtools.host.nftables import Nftables, NftablesState
+from gfwtools.host.iptables import IpsetState, Iptables, IptablesState
+from gfwtools.host.nftables import Nftables, NftablesState, NftSet
 from gfwtools.host.plan import Comparison, Piece, Step
 from gfwtools.host.record import Record
 from gfwtools.host.routing import Routing, RoutingState
@@ -69,11 +70,10 @@ class Survey:
 
     @property
     def makes_sets(self) -> bool:
-        """Some of the sets are not there yet: dnsmasq's cache may hold answers whose addresses are in none."""
-        return bool(
-            self.iptables.wanted.sets.keys() - self.iptables.there.sets.keys()
-            or self.nftables.wanted.sets.keys() - self.nftables.there.sets.keys()
-        )
+        """Some of the sets are not there yet, or somebody has emptied them: dnsmasq's cache may hold answers whose
+        addresses are in none."""
+        iptables, nftables = self.iptables, self.nftables
+        return _lacks(iptables.there.sets, iptables.wanted.sets) or _lacks(nftables.there.sets, nftables.wanted.sets)
 
     def next_record(self) -> Record:
         """The record once the steps are done."""
@@ -97,6 +97,14 @@ class Survey:
             sets_made=time.clock_gettime(time.CLOCK_BOOTTIME) if self.makes_sets else self.record.sets_made,
             cache_cleared=self.record.cache_cleared and not self.makes_sets,
         )
+
+
+def _lacks(there: Mapping[str, IpsetState] | Mapping[str, NftSet], wanted: Mapping[str, IpsetState | NftSet]) -> bool:
+    """Whether a set is missing, or holds nothing of what it should hold from the start."""
+    return any(
+        name not in there or (shall.elements and set(shall.elements).isdisjoint(there[name].elements))
+        for name, shall in wanted.items()
+    )
 
 
 def _complaint(name: str, interface: Interface | None) -> str:

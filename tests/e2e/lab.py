@@ -186,7 +186,7 @@ class Lab:
         for host, address, text in ((self.far, CLEAN, clean), (self.isp, ISP_DNS, lies)):
             host.write(
                 "/etc/dnsmasq.conf",
-                f"user=root\nno-resolv\nno-hosts\nlisten-address={address}\nbind-interfaces\n{text}",
+                f"user=root\nno-resolv\nno-hosts\nlocal-ttl=300\nlisten-address={address}\nbind-interfaces\n{text}",
             )
             host.run("dnsmasq", "--conf-file=/etc/dnsmasq.conf", "--pid-file=/run/dnsmasq/dnsmasq.pid")
         self.isp.start(sys.executable, HERE / "site.py", FREE, FREE6, POISON, ready=True)

@@ -149,6 +149,16 @@ def test_teardown_leaves_no_trace(lab: Lab, backend: str, layout: str) -> None:
     assert lab.gateway.run("sh", "-c", "ls -d /etc/gfwtools /var/lib/gfwtools 2>/dev/null", code=None).stdout == ""
 
 
+def test_the_dry_run_names_every_file_that_the_run_writes_and_changes_nothing(lab: Lab, backend: str) -> None:
+    lab.configure(backend, "split")
+    before = everything(lab)
+    script = lab.bootstrap("--dry-run").stdout
+    assert everything(lab) == before
+    wrote = [line.removeprefix("wrote ") for line in lab.bootstrap().stdout.splitlines() if line.startswith("wrote ")]
+    assert len(wrote) >= 5
+    assert [path for path in wrote if f" {path}" not in script] == []
+
+
 def test_down_and_up_bring_the_learned_addresses_back(lab: Lab, backend: str) -> None:
     lab.configure(backend)
     lab.bootstrap()
@@ -158,6 +168,22 @@ def test_down_and_up_bring_the_learned_addresses_back(lab: Lab, backend: str) ->
     lab.gateway.gfwtools("up")
     # Without asking dnsmasq again: the client has the address in a cache of its own.
     assert lab.visit(lab.client, BLOCKED) == TUNNEL
+
+
+def test_somebody_flushes_the_sets_and_after_up_a_name_in_dnsmasqs_cache_is_tunnelled_again(
+    lab: Lab, backend: str
+) -> None:
+    lab.configure(backend)
+    lab.bootstrap()
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    if backend == "iptables":
+        lab.gateway.run("ipset", "flush", "gfwlist")
+    else:
+        for name in ("gfwlist4", "gfwlist_seed4"):
+            lab.gateway.run("nft", "flush", "set", "inet", "gfwtools", name)
+    lab.gateway.gfwtools("up")
+    # An answer from the cache would add nothing to the set.
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
 
 
 def test_somebody_flushes_a_rule_and_check_host_names_it_and_up_mends_it(lab: Lab, backend: str) -> None:
