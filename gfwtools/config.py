@@ -420,11 +420,13 @@ def _climbs(path: str) -> bool:
 
 # C0 and C1 controls, the separators that end a line for some terminals and readers of logs, and what turns the
 # direction of a line, so that a message would show another path than the one it is about (UAX 9).
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = (  # compiled where there is a configuration
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def _has_control(text: str) -> bool:
-    return _CONTROL.search(text) is not None
+    return re.search(_CONTROL, text) is not None
 
 
 def _path(value: object) -> str:
