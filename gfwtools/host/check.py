@@ -12,7 +12,9 @@ from pathlib import Path
 
 from gfwtools import store
 from gfwtools.config import Config, PolicyConfig
+from gfwtools.host import daemon as service
 from gfwtools.host import record
+from gfwtools.host.boot import detect_init
 from gfwtools.host.facts import Facts
 from gfwtools.host.firewall import opening
 from gfwtools.host.plan import State
@@ -154,6 +156,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
         yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
         return
     yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
+    yield from _at_boot(config, runner)
     yield _is_resolver(config, daemon)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
@@ -173,6 +176,17 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
             detail = f"answers at {second}" if state is State.OK else f"nobody answers at {second}"
             mend = "" if state is State.OK else restart_command(config, policy.name)
             yield Finding(f"second dnsmasq of {policy.name}", state, detail, mend)
+
+
+def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
+    """Nothing where no init system that we know starts dnsmasq."""
+    init = detect_init(config.root)
+    there = service.observe(config, init, runner)
+    if there.live and there.is_there:
+        on, _ = service.enabling(config, init, there.service)
+        detail = f"{there.service} is {'' if there.enabled else 'not '}enabled"
+        state = State.OK if there.enabled else State.MISSING
+        yield Finding("dnsmasq at boot", state, detail, "" if there.enabled else str(on))
 
 
 def _is_resolver(config: Config, daemon: Daemon) -> Finding:

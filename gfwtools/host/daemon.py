@@ -12,7 +12,7 @@ from gfwtools.host.boot import INIT_D, Init, is_live, runlevel, systemctl
 from gfwtools.host.plan import Step
 from gfwtools.host.run import Command, Runner
 
-__all__ = ["ENABLED", "STARTED", "DaemonState", "leave_steps", "observe", "steps"]
+__all__ = ["ENABLED", "STARTED", "DaemonState", "enabling", "leave_steps", "observe", "steps"]
 
 #: Below the state's folder.
 ENABLED, STARTED = "dnsmasq-enabled", "dnsmasq-started"
@@ -68,7 +68,7 @@ def steps(config: Config, init: Init, there: DaemonState) -> list[Step]:
         return []
     found = []
     if not there.enabled:
-        on, off = _enable(config, init, there.service)
+        on, off = enabling(config, init, there.service)
         found.append(_step(config, f"enable {there.service}", "it answers this host's questions", on, off, ENABLED))
     if there.live and not there.running:
         start, stop = _start(init, there.service)
@@ -87,7 +87,7 @@ def _leave(config: Config, init: Init, there: DaemonState) -> Iterator[Step]:
         start, stop = _start(init, there.service)
         yield _step(config, f"stop {there.service}", why, start, stop, STARTED, leave=True)
     if ENABLED in there.by_us:
-        on, off = _enable(config, init, there.service)
+        on, off = enabling(config, init, there.service)
         yield _step(config, f"disable {there.service}", why, on, off, ENABLED, leave=True)
 
 
@@ -98,7 +98,8 @@ def _step(config: Config, what: str, why: str, do: Command, undo: Command, marke
     return Step(what, why, *((back, forward) if leave else (forward, back)), divisible=True)
 
 
-def _enable(config: Config, init: Init, service: str) -> tuple[Command, Command]:
+def enabling(config: Config, init: Init, service: str) -> tuple[Command, Command]:
+    """The command that has ``service`` started at each boot, and its inverse."""
     if init == "openrc":
         return runlevel(config, service)
     return Command(systemctl(config, "enable", service)), Command(systemctl(config, "disable", service))

@@ -1,5 +1,6 @@
 """A host like Alpine, where installing dnsmasq neither enables nor starts it: OpenRC's two programs are stood in for."""
 
+import json
 import sys
 
 import pytest
@@ -69,6 +70,11 @@ def test_bootstrap_enables_and_starts_dnsmasq_and_teardown_leaves_it_as_it_was()
         assert lab.open(lab.client, "blocked.example") == TUNNEL
         assert "/etc/runlevels/default/dnsmasq" in lab.rc("echo /etc/runlevels/default/*")
         assert "enable dnsmasq" not in lab.tool(*BOOTSTRAP), "a second run finds it done"
+        lab.rc("rm /etc/runlevels/default/dnsmasq")
+        told = json.loads(lab.tool("check", "host", "--json", code=1))
+        assert [finding["remedy"] for finding in told if finding["state"] != "OK"] == ["rc-update add dnsmasq default"]
+        lab.rc("rc-update add dnsmasq default")
+        lab.tool("check", "host")
         lab.tool("teardown", "--yes")
         assert lab.rc(STATE) == before
 
