@@ -99,7 +99,7 @@ class Compiled:
     def _freeing(self) -> set[str]:
         """The exceptions without which the output would be another: in the cover themselves, or freeing a block."""
         policy = self.policy
-        used = set(self.cover.freed)
+        used = {*self.cover.freed, *self.cover.unset}
         if policy.exceptions or policy.under:
             for name in self._standing.contested:
                 match = policy.match(name)

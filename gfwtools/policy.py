@@ -34,16 +34,19 @@ _UNNAMED = Match("direct", None, "none")
 
 
 class Cover(NamedTuple):
-    """Domains where the verdict is another than above them, each with all that is under it. Both lists are sorted."""
+    """Domains where the verdict is another than above them, each with all that is under it. All lists are sorted."""
 
     tunnelled: list[str]
     freed: list[str]
     """From here on downwards it is direct again; ``*.domain``, as dnsmasq writes it, where that is so under the domain
     and not at the domain itself."""
+    unset: list[str]
+    """Direct by a ``*.domain`` above them, and by their own names as well. dnsmasq knows no wildcard for sets, where
+    they have to be named."""
 
     @property
     def patterns(self) -> list[str]:
-        """All of both."""
+        """Where the verdict changes."""
         return self.tunnelled + self.freed
 
 
@@ -164,15 +167,19 @@ class Policy:
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
         freed: list[str] = []
+        in_doubt: list[str] = []
         for name in self._special.union(standing.contested):
             parent = name.partition(".")[2]
-            above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
-            own = self.match(name).verdict == "tunnel"
+            over = self.match(parent, inside=True) if parent else _UNNAMED
+            above, match = over.verdict == "tunnel", self.match(name)
+            own = match.verdict == "tunnel"
             if own != above:
                 (tunnelled if own else freed).append(name)
+            elif match.matched == name and over.matched and over.matched.startswith("*."):
+                in_doubt.append(name)
             if own and name in self.under and self.match(name, inside=True).verdict == "direct":
                 freed.append(f"*.{name}")
-        return Cover(sorted(tunnelled), sorted(freed))
+        return Cover(sorted(tunnelled), sorted(freed), _unset(in_doubt, tunnelled, freed) if in_doubt else [])
 
     def standing(self) -> Standing:
         """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
@@ -209,6 +216,20 @@ class Policy:
         wanted += [each for each in self.denied if not is_allowed(each)]
         parts = (part for network in wanted for part in _without(network, allowed.inside(network)))
         return sorted(dict.fromkeys(parts), key=_place)
+
+
+def _unset(names: Iterable[str], tunnelled: Iterable[str], freed: Iterable[str]) -> list[str]:
+    """Those of the direct ``names`` that would be in the set of a tunnelled domain above them."""
+    wanted = dict.fromkeys(tunnelled, True) | dict.fromkeys(freed, False)
+    found = []
+    for name in sorted(names, key=lambda name: name.count(".")):  # what is above a name comes before it
+        above = name
+        while above and above not in wanted:
+            above = above.partition(".")[2]
+        if wanted.get(above):
+            wanted[name] = False
+            found.append(name)
+    return sorted(found)
 
 
 class _Networks:

@@ -17,8 +17,11 @@ def read_conf(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def longest(name: str, patterns: dict[str, str]) -> str | None:
-    """The value of the longest pattern that covers ``name``; ``*.x`` covers what is under x and beats x there."""
+def longest(name: str, patterns: dict[str, str], *, wildcards: bool = True) -> str | None:
+    """The value of the longest pattern that covers ``name``; ``*.x`` covers what is under x and beats x there.
+
+    :param wildcards: dnsmasq knows them in server lines only.
+    """
     labels = name.split(".")
     for index in range(len(labels)):
         suffix = ".".join(labels[index:])
@@ -26,7 +29,7 @@ def longest(name: str, patterns: dict[str, str]) -> str | None:
             if suffix in patterns:
                 return patterns[suffix]
             continue
-        if f"*.{suffix}" in patterns:
+        if wildcards and f"*.{suffix}" in patterns:
             return patterns[f"*.{suffix}"]
         if suffix in patterns:
             return patterns[suffix]

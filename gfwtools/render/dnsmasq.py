@@ -35,7 +35,7 @@ def paired(cover: Cover, policy: PolicyConfig, *, backend: str = "iptables", lis
 
     An exception needs both of its lines: the longest match wins for sets as well. For one that frees only what is under
     a name the server line decides; dnsmasq 2.90 reads a ``*`` in a set line as a letter, so that its answers still go
-    to the set of the name itself. The split layout has no such gap.
+    to the set of the name itself, but for domains that are named as well. The split layout has no such gap.
     """
     keyword = "nftset" if backend == "nftables" else "ipset"
     sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
@@ -91,7 +91,7 @@ def pairs(cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, d
     if sets:
         tunnel.append((keyword, sets))
         free.append((keyword, direct))
-    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free)
+    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free) + _lines(cover.unset, free[1:])
 
 
 def _lines(patterns: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:

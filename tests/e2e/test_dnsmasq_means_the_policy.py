@@ -132,9 +132,14 @@ def test_an_exception_under_a_name_is_asked_of_the_usual_resolver_and_the_paired
     tmp_path: Path,
 ) -> None:
     # A fact about dnsmasq 2.90, kept here so that a later one is noticed: no wildcard in set lines.
-    policy = gfwtools.compile("||tokenplus.app\n@@||*.tokenplus.app\n|http://85.17.73.31/")
+    policy = gfwtools.compile(
+        "||tokenplus.app\n@@||*.tokenplus.app\n|http://85.17.73.31/", allow=["named.tokenplus.app"]
+    )
     with host(policy, tmp_path) as namespace:
-        answers = ask(namespace, ["tokenplus.app", "www.tokenplus.app"])
+        answers = ask(namespace, ["tokenplus.app", "www.tokenplus.app", "named.tokenplus.app", "x.named.tokenplus.app"])
         assert answers["tokenplus.app"][0] == address("tokenplus.app", CLEAN)
         assert answers["www.tokenplus.app"][0] == address("www.tokenplus.app", ISP)
         assert address("www.tokenplus.app", ISP) in members(namespace, "gfwlist")
+        for name in ("named.tokenplus.app", "x.named.tokenplus.app"):
+            assert answers[name][0] == address(name, ISP)
+            assert address(name, ISP) not in members(namespace, "gfwlist")
