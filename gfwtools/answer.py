@@ -86,7 +86,7 @@ def answer(name: str, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> Answ
     """
     policy, decided = compiled[0]
     if len(compiled) > 1:
-        pattern, index = _longest(name, [candidate.cover for _, candidate in compiled])
+        pattern, index = _longest(name, [candidate.cover_beside for _, candidate in compiled])
         if pattern is not None:
             policy, decided = compiled[index]
     match = decided.policy.match(name)

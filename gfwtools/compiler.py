@@ -88,6 +88,11 @@ class Compiled:
         return self.policy.cover(self._standing)
 
     @cached_property
+    def cover_beside(self) -> Cover:
+        """The cover that stands beside those of other policies."""
+        return self.policy.cover(self._standing, beside=True)
+
+    @cached_property
     def _standing(self) -> Standing:
         return self.policy.standing()
 

@@ -139,7 +139,7 @@ def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserL
         __version__,
         f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
         repr(policy),
-        repr((backend_of(config), config.dns.layout, config.dns.conf_dir)),
+        repr((backend_of(config), config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
         store.digest(decoded.data),
     ]
     parts += [listing.text for listing in (*own.allow, *own.deny)]

@@ -3,13 +3,17 @@
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gfwtools.config import Config, Network, PolicyConfig
 from gfwtools.decode import Decoded
 from gfwtools.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
 
-__all__ = ["SERVERS_FILE_LIMIT", "Role", "files_of", "role_of", "without_claimed"]
+if TYPE_CHECKING:
+    from gfwtools.compiler import Compiled
+
+__all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "without_claimed"]
 
 #: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
 #: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.26 s at 12,000,
@@ -74,10 +78,17 @@ def role_of(config: Config, policy: PolicyConfig, path: Path) -> Role:
     }.get(path, Role.NONE)
 
 
+def cover_of(config: Config, compiled: "Compiled") -> Cover:
+    """What a policy's files say. dnsmasq reads those of all policies as one."""
+    return compiled.cover if len(config.policies) == 1 else compiled.cover_beside
+
+
 def without_claimed(cover: Cover, claimed: set[str]) -> tuple[Cover, list[str]]:
     """A cover without what an earlier policy's cover has already, and the domains that this policy loses by it.
 
     The longer domain wins by dnsmasq's own matching; only of the very same one there may not be two.
+
+    :param claimed: the patterns of all policies before this one.
     """
     kept = Cover(*([pattern for pattern in patterns if pattern not in claimed] for patterns in cover))
     return kept, [domain for domain in cover.tunnelled if domain in claimed]

@@ -159,10 +159,12 @@ class Policy:
             return Match("tunnel", block, "list")
         return _UNNAMED
 
-    def cover(self, standing: Standing | None = None) -> Cover:
+    def cover(self, standing: Standing | None = None, *, beside: bool = False) -> Cover:
         """The smallest equivalent output.
 
         :param standing: what :meth:`standing` gives, where it is at hand.
+        :param beside: it stands beside another policy's, of which a domain may lie between two of ours, or be the same
+            as one of ours: all domains that are tunnelled by name are in it, also those that another one covers.
         """
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
@@ -179,6 +181,9 @@ class Policy:
                 in_doubt.append(name)
             if own and name in self.under and self.match(name, inside=True).verdict == "direct":
                 freed.append(f"*.{name}")
+        if beside:
+            named = self.blocks.keys() | self.deny.keys()
+            tunnelled = [*{*tunnelled, *(name for name in named if self.match(name).verdict == "tunnel")}]
         return Cover(sorted(tunnelled), sorted(freed), _unset(in_doubt, tunnelled, freed) if in_doubt else [])
 
     def standing(self) -> Standing:

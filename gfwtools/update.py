@@ -14,7 +14,7 @@ from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import Listing
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
-from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
+from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, without_claimed
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
@@ -351,8 +351,11 @@ def _prepare_policy(
         return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
     compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
-    claimed = {pattern for other in before for pattern in other.compiled.cover.patterns}
-    cover, lost = without_claimed(compiled.cover, claimed) if claimed else (compiled.cover, [])
+    cover = cover_of(config, compiled)
+    lost: list[str] = []
+    if before:
+        claimed = {pattern for other in before for pattern in cover_of(config, other.compiled).patterns}
+        cover, lost = without_claimed(cover, claimed)
     if lost:
         more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
         warnings.append(

@@ -39,7 +39,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     from gfwtools import store
     from gfwtools.backend import backend_of
     from gfwtools.inputs import compile_policy, current_list, starter_list
-    from gfwtools.layout import without_claimed
+    from gfwtools.layout import cover_of, without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
 
     config = context.config
@@ -52,11 +52,11 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
         decoded = starter_list()
         context.warn("no list was fetched yet, this is the starter list; run: gfwtools update")
     compiled = compile_policy(config, policy, decoded)
-    cover = compiled.cover
+    cover = cover_of(config, compiled)
     for other in config.policies[: config.policies.index(policy)]:
         before = current_list(config, other)
         if before:  # what an earlier policy claims is not in the files of this one
-            claimed = set(compile_policy(config, other, before).cover.patterns)
+            claimed = set(cover_of(config, compile_policy(config, other, before)).patterns)
             cover, _ = without_claimed(cover, claimed)
     date = decoded.last_modified
     if format == "domains":
