@@ -18,7 +18,17 @@ from gfwtools.host.run import Command, CommandError, Runner
 if TYPE_CHECKING:
     from dns.message import Message
 
-__all__ = ["Daemon", "Manager", "check_configuration", "daemon_of", "hang_up", "manager_of", "restart_command"]
+__all__ = [
+    "Daemon",
+    "Manager",
+    "check_configuration",
+    "daemon_of",
+    "end",
+    "hang_up",
+    "manager_of",
+    "restart_command",
+    "runs",
+]
 
 MAIN_CONF = "/etc/dnsmasq.conf"
 #: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
@@ -177,6 +187,23 @@ def hang_up(pid_file: Path) -> bool:
 
     :returns: False where the file names no dnsmasq of this network namespace.
     """
+    return _signal(pid_file, signal.SIGHUP)
+
+
+def end(pid_file: Path) -> bool:
+    """End the dnsmasq of ``pid_file``.
+
+    :returns: False where the file names no dnsmasq of this network namespace.
+    """
+    return _signal(pid_file, signal.SIGTERM)
+
+
+def runs(pid_file: Path) -> bool:
+    """Whether ``pid_file`` names a dnsmasq of this network namespace."""
+    return _signal(pid_file, 0)
+
+
+def _signal(pid_file: Path, number: int) -> bool:
     try:
         pid = int(pid_file.read_text())
         descriptor = os.pidfd_open(pid)
@@ -188,7 +215,7 @@ def hang_up(pid_file: Path) -> bool:
             return False
         if os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net"):
             return False
-        signal.pidfd_send_signal(descriptor, signal.SIGHUP)
+        signal.pidfd_send_signal(descriptor, number)
     except OSError:
         return False
     finally:

@@ -15,6 +15,7 @@ from gfwtools.errors import GfwtoolsError, StoreError
 __all__ = [
     "digest",
     "is_as_written",
+    "is_mount",
     "make_folder",
     "now",
     "put_link",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 MODE = 0o644
+#: What a failed :func:`write_all` says, where it put everything back.
+NOTHING = "nothing was changed"
 #: /dev/null, the one device that may stand in place of a file: it gives nothing (null(4)).
 NULL = os.makedev(1, 3)
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
@@ -140,7 +143,7 @@ def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path
         reason = (
             f"{_place(error)}: cannot write there: {error.strerror}" if isinstance(error, OSError) else "interrupted"
         )
-        outcome = f"{', '.join(map(str, stuck))} could not be put back" if stuck else "nothing was changed"
+        outcome = f"{', '.join(map(str, stuck))} could not be put back" if stuck else NOTHING
         raise _WriteError(reason, outcome) from None
     finally:
         for temporary in staged.values():
@@ -195,7 +198,9 @@ def _put_back(previous: Mapping[Path, _File | None]) -> list[Path]:
 
 
 def _place(error: OSError) -> str:
-    """The folder that an error is about."""
+    """The folder that an error is about, or the file that cannot be replaced."""
+    if error.filename2:
+        return str(error.filename2)
     if not error.filename:
         return "a file"
     return str(error.filename if os.path.isdir(error.filename) else Path(error.filename).parent)
@@ -275,6 +280,19 @@ def require_output(path: Path) -> None:
         raise StoreError(f"{path} is a folder; give a file")
     if not path.absolute().parent.is_dir():
         raise StoreError(f"{path.absolute().parent} is not there; make the folder first")
+
+
+def is_mount(path: Path) -> bool:
+    """Whether something is mounted at ``path``, as containers have it of single files: no file can take its place."""
+    import re
+
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    place = os.fsencode(path.absolute())
+    # Blanks and the like are written as octal numbers (proc(5)).
+    return any(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), line.split()[4]) == place for line in lines)
 
 
 def write_output(path: Path, data: bytes) -> None:

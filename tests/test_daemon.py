@@ -1,5 +1,6 @@
 """The host's dnsmasq is there at boot after bootstrap, and as it was before after teardown."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def test_a_dnsmasq_that_is_enabled_and_runs_is_left_as_it_is(tmp_path: Path) -> 
     assert systemd(tmp_path, INSTALLED | ENABLED | RUNNING) == []
 
 
+def test_a_dnsmasq_that_died_after_the_first_bootstrap_is_started_and_is_still_the_hosts_own(tmp_path: Path) -> None:
+    config = Config()
+    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
+    assert commands(daemon.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]
+
+
 @pytest.mark.parametrize("manager", ["openrc", "command", "none"])
 def test_a_dnsmasq_that_systemd_does_not_manage_is_not_enabled(tmp_path: Path, manager: str) -> None:
     assert systemd(tmp_path, INSTALLED, manager=manager, restart=("true",)) == []
@@ -58,9 +65,9 @@ def test_the_undo_of_a_step_forgets_it_last(tmp_path: Path) -> None:
 
 def test_only_what_was_our_doing_is_undone(tmp_path: Path) -> None:
     config = Config()
-    theirs = daemon.DaemonState("dnsmasq.service", True, True, enabled=True, running=True)
+    theirs = daemon.DaemonState("dnsmasq.service", is_there=True, live=True, enabled=True, running=True)
     assert daemon.leave_steps(config, "systemd", theirs) == []
-    ours = daemon.DaemonState("dnsmasq.service", True, True, True, True, frozenset({daemon.STARTED, daemon.ENABLED}))
+    ours = replace(theirs, by_us=frozenset({daemon.STARTED, daemon.ENABLED}))
     assert commands(daemon.leave_steps(config, "systemd", ours)) == [
         "systemctl stop dnsmasq.service",
         "rm -f /var/lib/gfwtools/dnsmasq-started",
@@ -94,11 +101,25 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
     assert [path for path in sorted(tmp_path.rglob("*")) if not path.name.endswith(".wants")] == before
 
 
-def test_a_dnsmasq_without_a_service_is_told_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (
+            "",
+            "dnsmasq.service: there is no such service, and dnsmasq has to be there at boot; install the package "
+            "dnsmasq (Debian's dnsmasq-base has none), or set dns.manager in config.toml",
+        ),
+        (
+            "dnsmasq.service masked enabled\n",
+            "dnsmasq.service is masked: it cannot be started; run: systemctl unmask dnsmasq.service",
+        ),
+    ],
+)
+def test_a_dnsmasq_that_no_boot_can_start_is_told_before_anything_changes(
+    monkeypatch: pytest.MonkeyPatch, listed: str, expected: str
+) -> None:
     monkeypatch.setattr("gfwtools.host.preflight.detect_init", lambda root: "systemd")
     version = {("dnsmasq", "--version"): "Dnsmasq version 2.90\nCompile time options: ipset nftset\n"}
-    problems = preflight(Config(), Recorder(LIVE | version, tools=frozenset({"dnsmasq"})), is_root=True)
-    assert [str(problem) for problem in problems if "dnsmasq.service" in problem.what] == [
-        "dnsmasq.service: there is no such service, and dnsmasq has to be there at boot; install the package dnsmasq "
-        "(Debian's dnsmasq-base has none), or set dns.manager in config.toml"
-    ]
+    answers = LIVE | version | dict.fromkeys(INSTALLED, listed)
+    problems = preflight(Config(), Recorder(answers, tools=frozenset({"dnsmasq"})), is_root=True)
+    assert [str(problem) for problem in problems if "dnsmasq.service" in problem.what] == [expected]

@@ -106,8 +106,8 @@ def bootstrap(
 def teardown(context: Context, purge: bool, yes: bool) -> None:
     """Undo bootstrap: plumbing, dnsmasq's files, the host's resolver set-up, boot and cron.
 
-    A file that somebody has changed since is left as it is, and named. The configuration and the lists stay, unless
-    --purge is given.
+    A file that somebody has changed since is left as it is, and named; of resolv.conf the old one comes back, and the
+    changed one is kept. The configuration and the lists stay, unless --purge is given. Where it fails, run it again.
 
     \b
     Examples:

@@ -1,13 +1,16 @@
 """Run the steps; when one fails, take back those that were done."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gfwtools.errors import HostError
 from gfwtools.host.plan import Step
 from gfwtools.host.run import CommandError, Runner
 from gfwtools.interrupts import Held
 
-__all__ = ["apply"]
+__all__ = ["AS_BEFORE", "apply", "take_back"]
+
+AS_BEFORE = "the host is as it was before"
 
 
 def apply(steps: Sequence[Step], runner: Runner) -> None:
@@ -29,13 +32,21 @@ def apply(steps: Sequence[Step], runner: Runner) -> None:
             if step.divisible:
                 _take_back(step, runner)
             left = [problem for done in reversed(before) for problem in _take_back(done, runner)]
-            after = f"; could not be taken back: {'; '.join(left)}" if left else "; the host is as it was before"
+            after = f"; could not be taken back: {'; '.join(left)}" if left else f"; {AS_BEFORE}"
             raise HostError(f"{step.what}: {error}{after}") from None
         except BaseException:
             # Ctrl-C and the like must not leave half of a plumbing either.
             for done in reversed(begun):
                 _take_back(done, runner)
             raise
+
+
+def take_back(steps: Sequence[Step], runner: Runner) -> None:
+    """Run the inverse of ``steps`` that were all done, the last one first.
+
+    :raises HostError: as for :func:`apply`.
+    """
+    apply([replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo], runner)
 
 
 def _take_back(step: Step, runner: Runner) -> list[str]:

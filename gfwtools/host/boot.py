@@ -11,7 +11,7 @@ OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the s
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,7 @@ __all__ = [
     "boot_steps",
     "detect_init",
     "forget_steps",
+    "init_of",
     "is_live",
     "leave_steps",
     "observe",
@@ -86,6 +87,15 @@ def detect_init(root: Path) -> Init:
     if (root / "run/systemd/system").is_dir():  # sd_booted(3)
         return "systemd"
     return "openrc" if (root / "run/openrc").is_dir() else "none"
+
+
+def init_of(paths: Iterable[str]) -> Init | None:
+    """The init system that files of ours were written for, be it the one that runs or one that was named; None where
+    none of the ``paths`` is for one."""
+    for init, folders in (("systemd", (UNITS,)), ("openrc", (LOCAL_D, INIT_D))):
+        if any(path.startswith(f"{folder}/") for path in paths for folder in folders):
+            return "systemd" if init == "systemd" else "openrc"
+    return None
 
 
 # ---------------------------------------------------------------- files
@@ -289,7 +299,7 @@ def _daemon_reload() -> Step:
 def _enable(config: Config, init: Init, there: BootState, service: Service) -> Step:
     now = service.starts and there.live
     on, off = _both(config, init, service.name, now=now)
-    return Step(f"enable {service.name}", service.why, on, off, divisible=service.name == LOCAL)
+    return Step(f"enable {service.name}", service.why, on, off, divisible=True)
 
 
 def _disable(config: Config, init: Init, there: BootState, name: str) -> Step:

@@ -8,7 +8,7 @@ stages before it taken back, the last one first.
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,16 +18,16 @@ from gfwtools.backend import backend_of
 from gfwtools.config import Config, Paths, loads
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
-from gfwtools.host.apply import apply
+from gfwtools.host.apply import AS_BEFORE, apply
 from gfwtools.host.boot import Init
 from gfwtools.host.check import Finding, check
 from gfwtools.host.facts import choose_backend
 from gfwtools.host.files import FileEdit
-from gfwtools.host.plan import State, Step, script
+from gfwtools.host.plan import Step, script
 from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
 from gfwtools.interrupts import Held
-from gfwtools.resolver import MAIN_CONF
+from gfwtools.resolver import MAIN_CONF, daemon_of, end, manager_of, runs
 from gfwtools.state import read_state, write_state
 from gfwtools.update import PolicyUpdate, update
 
@@ -41,9 +41,10 @@ USER_LISTS = {
     "deny": "# Domains that always go through the tunnel, one a line; then: gfwtools update --offline --reload\n",
 }
 
+RESOLV_CONF = "/etc/resolv.conf"
 #: What belongs to the host and not to us: its owner is asked before it is changed.
 HOSTS_OWN = (
-    "/etc/resolv.conf",
+    RESOLV_CONF,
     "/etc/dnsmasq.conf",
     "/etc/dhcpcd.conf",
     "/etc/resolvconf.conf",
@@ -94,6 +95,8 @@ class Planned:
     resolver_steps: list[Step]
     boot_steps: list[Step]
     plumbing_steps: list[Step]
+    is_first: bool = True
+    """Nothing of an earlier run is there: how the host is now is how it was before gfwtools."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -160,7 +163,11 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     facts = resolver_setup.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     edits = [*resolver_setup.edits(config, facts), *boot.boot_files(config, chosen, _program(), cron=has_cron)]
+    stuck = _stuck(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
+    if stuck:
+        raise Refused(stuck)
     seen = plumbing.look(config, runner)
+    is_first = not files.recorded(config.paths)
     return Planned(
         config=config,
         config_path=config_path,
@@ -168,15 +175,22 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
         init=chosen,
         edits=edits,
         resolver_steps=resolver_setup.steps(facts),
-        boot_steps=_boot_steps(config, chosen, runner),
+        boot_steps=_boot_steps(config, chosen, runner, is_first=is_first),
+        is_first=is_first,
         plumbing_steps=seen.steps,
         notes=seen.interfaces_down(config),
     )
 
 
-def _boot_steps(config: Config, init: Init, runner: Runner) -> list[Step]:
+def _boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) -> list[Step]:
     ours = boot.boot_steps(config, init, boot.observe(config, init, runner))
-    return [*ours, *daemon.steps(config, init, daemon.observe(config, init, runner))]
+    return [*ours, *daemon.steps(config, init, daemon.observe(config, init, runner), is_first=is_first)]
+
+
+def _stuck(paths: Paths, changed: Iterable[str]) -> list[str]:
+    """The files that are mounts of their own, as containers have some, with the remedy: no other can take its place."""
+    mounts = [place for path in changed if store.is_mount(place := paths.at(path))]
+    return [f"{place} is a mount, and cannot be replaced; run: umount {place}" for place in mounts]
 
 
 def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
@@ -260,19 +274,16 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
     :raises GfwtoolsError: a stage failed, and those before it have been taken back.
     """
     config, paths = planned.config, planned.config.paths
+    before = _Running.of(config)
     with _way_back(warn) as back:
+        back.append(("dnsmasq", lambda: before.come_back(config, runner)))
         _write_configuration(planned, say, back)
         had_list = all(current_list(config, policy) is not None for policy in config.policies)
         _first_list(config, had_list, say, warn, back)
         seen = plumbing.look(config, runner)
         steps = seen.steps
         if steps:
-            if any(piece.state is State.OK and piece.name.startswith("set ") for piece in seen.pieces):
-                # What was up before, by an earlier run, is not taken down: only these steps are taken back.
-                inverse = [replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo]
-                back.append(("plumbing", lambda: apply(inverse, runner)))
-            else:
-                back.append(("plumbing", lambda: plumbing.down(config, runner)))
+            back.append(("plumbing", lambda: plumbing.go_back(config, seen, runner)))
             plumbing.up(config, runner)
             say(f"plumbing: {len(steps)} steps")
         # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
@@ -280,11 +291,57 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         back.append(("services", lambda: apply(resolver_setup.leave_steps(due, runner, paths), runner)))
         _put(planned.edits, paths, say, back)
         _apply([replace(step, undo=()) for step in planned.resolver_steps], runner, say, back)
-        _apply(_boot_steps(config, planned.init, runner), runner, say, back)
+        before.is_touched = True
+        _apply(_boot_steps(config, planned.init, runner, is_first=planned.is_first), runner, say, back)
         _reload(config, say, warn)
-    if any(_is_starter(config, policy.name) for policy in config.policies):
-        _real_list(config, say, warn)
-    return check(config, runner)
+        if planned.is_first and not before.main:
+            before.remember(config)
+    try:
+        if any(_is_starter(config, policy.name) for policy in config.policies):
+            _real_list(config, say, warn)
+        return check(config, runner)
+    except KeyboardInterrupt:
+        warn("the host is set up; run: gfwtools check host")
+        raise
+
+
+@dataclass
+class _Running:
+    """Which dnsmasqs ran before bootstrap."""
+
+    main: bool
+    second: frozenset[str]
+    """Policies."""
+    is_touched: bool = False
+    """They may have read something of ours since."""
+
+    @classmethod
+    def of(cls, config: Config) -> "_Running":
+        second = (policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name)))
+        return cls(daemon_of(config).is_up(0.5), frozenset(second))
+
+    def come_back(self, config: Config, runner: Runner) -> None:
+        """Have those that ran read the files of before, which are back; the others end.
+
+        :raises GfwtoolsError: the restart failed.
+        """
+        if not self.is_touched or config.dns.manager == "none":
+            return
+        for policy in config.policies:
+            if policy.name not in self.second:
+                end(config.paths.second_pid(policy.name))
+        if not self.main:
+            end(config.paths.at(config.dns.pid_file))
+            return
+        with suppress(ResolverError):  # nobody is known who could, and nobody has
+            manager = manager_of(config, runner)
+            if manager:
+                manager.restart_main()
+
+    def remember(self, config: Config) -> None:
+        """Where none ran and one does now, :func:`undo` ends it."""
+        if runs(config.paths.at(config.dns.pid_file)):
+            store.write_all({config.paths.state_dir / daemon.STARTED: b""})
 
 
 def _missing_lists(config: Config) -> dict[Path, bytes]:
@@ -431,41 +488,69 @@ def _way_back(warn: Say) -> Iterator[_Back]:
                 except GfwtoolsError as problem:
                     left.append(f"{what}: {problem}")
             if isinstance(error, GfwtoolsError):
-                after = f"could not be taken back: {'; '.join(left)}" if left else "the host is as it was before"
-                raise HostError(f"{error}; {after}") from None
+                after = f"could not be taken back: {'; '.join(left)}" if left else AS_BEFORE
+                raise HostError(f"{_reason(error)}; {after}") from None
             for problem_text in left:
                 warn(f"could not be taken back: {problem_text}")
             raise
 
 
+def _reason(error: GfwtoolsError) -> str:
+    """A message without what its own part of the work says of the rest of the host."""
+    text = str(error)
+    for sentence in (AS_BEFORE, store.NOTHING):
+        text = text.removesuffix(f"; {sentence}")
+    return text
+
+
 # ---------------------------------------------------------------- undo
 
 
+#: Below the state's folder, from the first change of :func:`undo` until dnsmasq has forgotten our files.
+RESTART_DUE = "restart-due"
+
+
 def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
-    """Undo :func:`run`.
+    """Undo :func:`run`; where that was begun before, finish it.
 
     :returns: what was left as it is, in words.
-    :raises GfwtoolsError: a step failed; what was done before it stays undone.
+    :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
+        it stays undone.
     """
+    stuck = _stuck(config.paths, files.recorded(config.paths))
+    if stuck:
+        raise HostError("; ".join(stuck))
+    try:
+        return _undo(config, runner, purge=purge, say=say)
+    except GfwtoolsError as error:
+        raise HostError(
+            f"{_reason(error)}; what was undone before that stays undone; mend it and run again: gfwtools teardown"
+        ) from None
+
+
+def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     paths = config.paths
     notes: list[str] = []
-    init = boot.detect_init(config.root)
+    changed = list(files.recorded(paths))
+    init = boot.init_of(changed) or boot.detect_init(config.root)
     there = boot.observe(config, init, runner)
     service = daemon.observe(config, init, runner)
-    changed = list(files.recorded(paths))
-    apply(boot.leave_steps(config, init, there), runner)
-    for step in plumbing.down(config, runner):
-        say(f"removed {step.what}")
-    left = files.put_back(paths)
-    notes += left.values()
-    for path in changed:
-        if path not in left:
-            say(f"put back {path}")
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
+    marker = paths.state_dir / RESTART_DUE
+    if changed or removed:
+        store.write_all({marker: b""})
+    apply(boot.leave_steps(config, init, there), runner)
+    for step in plumbing.down(config, runner):
+        say(f"removed {step.what}")
+    left = files.put_back(paths, whole=(RESOLV_CONF,))
+    notes += left.values()
+    for path in changed:
+        if path not in left:
+            say(f"put back {path}")
     store.remove(removed)
     for place in generated:
         if kept.give_back(paths, place):
@@ -473,14 +558,27 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths, removed)
-    apply(daemon.leave_steps(config, init, service), runner)
-    if (changed or removed) and daemon.STARTED not in service.by_us:
-        notes += _restart_dnsmasq(config, runner)
+    if marker.exists():
+        notes += _leave_dnsmasq(config, init, service, runner)
+        store.remove([marker])
     if purge:
         for folder in (paths.etc, paths.state_dir):
             _remove(folder, but=kept.folder(paths))
             say(f"removed {folder}")
     return notes
+
+
+def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runner: Runner) -> list[str]:
+    """dnsmasq forgets what it has read of ours where it runs, and ends where it did not run before."""
+    started = config.paths.state_dir / daemon.STARTED
+    ends = started.exists()
+    apply(daemon.leave_steps(config, init, service), runner)
+    has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
+    if not ends:
+        return _restart_dnsmasq(config, runner) if has_second or daemon_of(config).is_up(0.5) else []
+    end(config.paths.at(config.dns.pid_file))
+    store.remove([started])
+    return []
 
 
 def _remove(folder: Path, *, but: Path) -> None:
@@ -496,17 +594,15 @@ def _remove(folder: Path, *, but: Path) -> None:
 
 
 def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
-    """dnsmasq forgets what it has read of ours, where it runs."""
-    from gfwtools.resolver import daemon_of, manager_of
+    """dnsmasq reads its files again.
 
-    second = [paths for policy in config.policies if (paths := config.paths.second_pid(policy.name)).exists()]
-    if not second and not daemon_of(config).is_up(0.5):
-        return []
+    :raises CommandError: the restart failed.
+    """
     try:
         manager = manager_of(config, runner)
-        if manager is None:
-            return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
-        manager.restart_main()
-    except GfwtoolsError as error:
+    except ResolverError as error:
         return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
+    if manager is None:
+        return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
+    manager.restart_main()
     return []

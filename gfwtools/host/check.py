@@ -47,8 +47,10 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     """
     seen = look(config, runner)
     assert seen.facts is not None
+    mend = {str(chain): chain.rename for chain in seen.iptables.there.taken}
     findings = [
-        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else UP) for piece in seen.pieces
+        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else mend.get(piece.name, UP))
+        for piece in seen.pieces
     ]
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)

@@ -27,6 +27,8 @@ class DaemonState:
     """Empty where none of this init system's is the one that restarts dnsmasq (``dns.manager``)."""
     is_there: bool = False
     """The package that has the service is installed: Debian's dnsmasq-base has the program alone."""
+    masked: bool = False
+    """systemd: its owner has it never started (systemctl(1), mask)."""
     live: bool = False
     """It can be started and stopped now, and not only at boot."""
     enabled: bool = False
@@ -47,6 +49,7 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
         return DaemonState(
             service,
             is_there=service in (listed or ""),
+            masked="masked" in (listed or "").split(),
             live=live,
             enabled=runner.ask(*systemctl(config, "is-enabled", service)) is not None,
             running=live and runner.ask("systemctl", "is-active", service) is not None,
@@ -62,17 +65,21 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
     )
 
 
-def steps(config: Config, init: Init, there: DaemonState) -> list[Step]:
-    """The steps that have it run, now and at each boot; none where it does, or is not there."""
+def steps(config: Config, init: Init, there: DaemonState, *, is_first: bool = True) -> list[Step]:
+    """The steps that have it run, now and at each boot; none where it does, or is not there.
+
+    :param is_first: how it is now is how it was before gfwtools, and is remembered.
+    """
     if not there.is_there:
         return []
+    why = "it answers this host's questions"
     found = []
     if not there.enabled:
         on, off = enabling(config, init, there.service)
-        found.append(_step(config, f"enable {there.service}", "it answers this host's questions", on, off, ENABLED))
+        found.append(_step(config, f"enable {there.service}", why, on, off, ENABLED if is_first else ""))
     if there.live and not there.running:
         start, stop = _start(init, there.service)
-        found.append(_step(config, f"start {there.service}", "it answers this host's questions", start, stop, STARTED))
+        found.append(_step(config, f"start {there.service}", why, start, stop, STARTED if is_first else ""))
     return found
 
 
@@ -93,6 +100,8 @@ def _leave(config: Config, init: Init, there: DaemonState) -> Iterator[Step]:
 
 def _step(config: Config, what: str, why: str, do: Command, undo: Command, marker: str, *, leave: bool = False) -> Step:
     """A command and the file that remembers it: it is there before the one, and goes after the other."""
+    if not marker:
+        return Step(what, why, (do,), (undo,), divisible=True)
     place = str(config.paths.state_dir / marker)
     forward, back = (Command(("touch", place)), do), (undo, Command(("rm", "-f", place)))
     return Step(what, why, *((back, forward) if leave else (forward, back)), divisible=True)

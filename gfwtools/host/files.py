@@ -102,10 +102,14 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
     return [edit.path for edit in wanted]
 
 
-def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = False) -> dict[str, str]:
+def put_back(
+    paths: Paths, only: Iterable[str] | None = None, *, whole: Iterable[str] = (), force: bool = False
+) -> dict[str, str]:
     """Put the originals back, the last change first.
 
     :param only: these paths; by default all.
+    :param whole: files that the host cannot do with when we have gone. Where one of them is ours and somebody has
+        edited it, the original comes back all the same.
     :param force: also where somebody has changed the file since.
     :returns: the files that somebody has changed since, by their paths: what was done about each, in words.
     """
@@ -116,7 +120,11 @@ def put_back(paths: Paths, only: Iterable[str] | None = None, *, force: bool = F
         original = originals[path]
         if not force and paths.at(path).exists() and not _is_still(paths, path, original):
             now = store.read(paths.at(path)) or b""
-            if not paths.at(path).is_symlink() and _OURS.search(now):
+            if path in whole and not paths.at(path).is_symlink() and _says_so(now):
+                copy = kept.keep_data(paths, paths.at(path), now, original.mode)
+                _restore(paths, path, original)
+                left[path] = f"{path} was changed since; what was there before is back, and the other one is {copy}"
+            elif not paths.at(path).is_symlink() and _OURS.search(now):
                 _write(paths.at(path), _OURS.sub(b"", now), original)
                 left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
             else:
@@ -179,6 +187,11 @@ def _grew_from(edit: FileEdit, paths: Paths) -> bool:
     if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
         return False
     return heading in (store.read(paths.at(edit.path)) or b"").split(b"\n")
+
+
+def _says_so(data: bytes) -> bool:
+    """Whether the head of a file says that it is ours, as a whole."""
+    return any(line[:1] == b"#" and b"gfwtools" in line for line in data.split(b"\n")[:3]) and not _OURS.search(data)
 
 
 def _is_still(paths: Paths, path: str, original: Original) -> bool:

@@ -43,9 +43,9 @@ class Chain(NamedTuple):
         return f"{_TOOL[self.family]} {self.table} {self.name}"
 
     @property
-    def remedy(self) -> str:
-        """What to do where it is somebody else's and has our name."""
-        return f"rename it: {_TOOL[self.family]} -t {self.table} -E {self.name} OTHER"
+    def rename(self) -> str:
+        """The command for the owner of a chain that has our name."""
+        return f"{_TOOL[self.family]} -t {self.table} -E {self.name} OTHER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Iptables:
         """
         for chain in there.taken:
             if chain in wanted.rules:
-                raise HostError(f"chain {chain} is somebody else's; {chain.remedy}")
+                raise HostError(f"chain {chain} is somebody else's; rename it: {chain.rename}")
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
             if found and found.kind != state.kind:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gfwtools.config import Config
 from gfwtools.host import learned, record
-from gfwtools.host.apply import apply
+from gfwtools.host.apply import apply, take_back
 from gfwtools.host.plan import Step
 from gfwtools.host.record import Record
 from gfwtools.host.run import Runner
@@ -13,7 +13,7 @@ from gfwtools.host.survey import Survey, look, look_for_down
 from gfwtools.interrupts import Held
 from gfwtools.lock import lock
 
-__all__ = ["clear_caches", "down", "look", "look_for_down", "up"]
+__all__ = ["clear_caches", "down", "go_back", "look", "look_for_down", "up"]
 
 
 def up(config: Config, runner: Runner, *, clear_cache: Callable[[], bool] | None = None) -> list[Step]:
@@ -53,6 +53,21 @@ def down(config: Config, runner: Runner) -> list[Step]:
         _run(config, survey, runner, Record())
         record.forget(config.paths)
         return survey.steps
+
+
+def go_back(config: Config, survey: Survey, runner: Runner) -> None:
+    """Undo an :func:`up` that found the host as ``survey`` has it.
+
+    :raises HostError: a step failed.
+    :raises StoreError: one of our files cannot be written.
+    """
+    if not survey.is_up:
+        down(config, runner)
+        return
+    # It was up before, perhaps for another configuration: that is not taken down.
+    with lock(config.paths.state_dir / "host.lock"):
+        take_back(survey.steps, runner)
+        record.save(config.paths, survey.record)
 
 
 def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:

@@ -95,7 +95,9 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
             f"give --backend {other}, or install a dnsmasq with {option}",
         )
     there = daemon.observe(config, detect_init(config.root), runner)
-    if there.live and not there.is_there:
+    if there.live and there.masked:
+        yield Problem(f"{there.service} is masked: it cannot be started", f"run: systemctl unmask {there.service}")
+    elif there.live and not there.is_there:
         yield Problem(
             f"{there.service}: there is no such service, and dnsmasq has to be there at boot",
             "install the package dnsmasq (Debian's dnsmasq-base has none), or set dns.manager in config.toml",
@@ -107,7 +109,7 @@ def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
     try:
         if choose_backend(config, runner) == "iptables":
             for chain in taken_chains(runner):
-                yield Problem(f"chain {chain} is somebody else's, and would be emptied", chain.remedy)
+                yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {chain.rename}")
     except HostError as error:
         what, _, remedy = str(error).rpartition("; ")
         if config.host.backend == "auto" or not what:

@@ -60,6 +60,12 @@ class Survey:
             return [*ways, *self.iptables.steps(), *self.nftables.steps()]
         return [*ways, *self.nftables.steps(), *self.iptables.steps()]
 
+    @property
+    def is_up(self) -> bool:
+        """Some of ours is in the kernel."""
+        there = self.iptables.there
+        return bool(there.rules or there.sets or self.nftables.there.exists or self.routing.there.rules)
+
     def interfaces_down(self, config: Config) -> list[str]:
         """What is wrong with the policies' interfaces, in words."""
         if self.facts is None:

@@ -53,12 +53,7 @@ class Seen:
 
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
     """Whether bootstrap (or at least ``up``) has ever been here: dnsmasq is wired, or some of the plumbing is there."""
-    if survey is None:
-        return is_wired(config)
-    return is_wired(config) or bool(
-        survey.iptables.there.rules or survey.iptables.there.sets or survey.nftables.there.exists
-        or survey.routing.there.rules
-    )  # fmt: skip
+    return is_wired(config) or (survey is not None and survey.is_up)
 
 
 def is_wired(config: Config) -> bool:

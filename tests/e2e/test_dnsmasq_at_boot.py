@@ -17,6 +17,7 @@ esac
 #: dnsmasq's script as Alpine has it: a configuration, a pid file.
 RC_SERVICE = """#!/bin/sh
 case $1 in --*) shift ;; esac
+case $1 in gfwtools-dns.*) [ "$2" = stop ] && exit 0; echo "Address already in use" >&2; exit 1 ;; esac
 [ "$1" = dnsmasq ] || exit 0
 pid=$(cat /run/dnsmasq/dnsmasq.pid 2>/dev/null)
 alive() { grep -qs '^State:.[^ZX]' "/proc/$pid/status"; }
@@ -33,6 +34,9 @@ start | restart) [ -n "$pid" ] && alive || dnsmasq --conf-file=/etc/dnsmasq.conf
 esac
 """
 STATE = "ls -l /etc/runlevels/default /etc/init.d /var/lib/gfwtools/dnsmasq-* 2>/dev/null | grep -v total; rc-service dnsmasq status; echo $?"
+
+
+FILES = "find /etc/init.d /etc/runlevels /etc/local.d | sort"
 
 
 class Alpine(Lab):
@@ -97,3 +101,26 @@ def test_a_bootstrap_that_fails_leaves_dnsmasq_stopped_and_not_enabled() -> None
         lab.gateway.write("/etc/dnsmasq.d/99-broken.conf", "this-is-no-option\n")
         assert "the host is as it was before" in lab.tool(*BOOTSTRAP, code=1)
         assert lab.rc(STATE) == before
+
+
+def test_a_second_dnsmasq_that_does_not_start_is_not_left_enabled() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        text = lab.gateway.read("/etc/gfwtools/config.toml")
+        lab.gateway.write("/etc/gfwtools/config.toml", text.replace('"paired"', '"split"'))
+        before = lab.rc(FILES)
+        told = lab.tool(*BOOTSTRAP, code=1)
+        assert "enable gfwtools-dns.gfwlist: " in told
+        assert told.count("the host is as it was before") == 1
+        assert lab.rc(FILES) == before
+
+
+def test_what_the_named_init_system_was_given_goes_though_another_one_runs() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        lab.gateway.run("rm", "-r", "/run/openrc")  # an image that is put together elsewhere
+        before = lab.rc(FILES)
+        lab.tool(*BOOTSTRAP)
+        assert "/etc/runlevels/default/local" in lab.rc(FILES)
+        lab.tool("teardown", "--yes")
+        assert lab.rc(FILES) == before
