@@ -15,7 +15,7 @@ from gfwtools.errors import StoreError
 from gfwtools.render.header import WRITTEN
 from gfwtools.state import read_state
 
-__all__ = ["copy_of", "folder", "give_back", "keep", "keep_data"]
+__all__ = ["copy_of", "folder", "give_back", "keep", "keep_data", "says_so"]
 
 
 def folder(paths: Paths) -> Path:
@@ -40,7 +40,7 @@ def keep(paths: Paths, places: Iterable[Path]) -> list[str]:
         if paths.etc not in place.parents
         and paths.state_dir not in place.parents
         and os.path.lexists(place)
-        and not _says_so(place)
+        and not says_so(place)
     ]
     if not others:
         return []
@@ -80,7 +80,7 @@ def give_back(paths: Paths, place: Path) -> bool:
     return True
 
 
-def _says_so(place: Path) -> bool:
+def says_so(place: Path) -> bool:
     """Whether the file says that it is ours."""
     if place.is_symlink():
         return False

@@ -145,6 +145,12 @@ def test_the_second_dnsmasq_has_a_unit_in_the_split_layout_only() -> None:
     assert not [path for path in every_file("") if "dns" in path]
 
 
+@pytest.mark.parametrize("init", ["systemd", "openrc", "none"])
+def test_the_places_are_those_of_all_files(init: Init) -> None:
+    wrote = {file.path for text in (TWO, SPLIT, "") for file in boot.boot_files(loads(text), init, PROGRAM)}
+    assert wrote <= set(boot.places())
+
+
 def test_cron_is_for_hosts_without_the_timer() -> None:
     config = Config()
     assert "/etc/cron.d/gfwtools" not in by_path(boot.boot_files(config, "systemd", PROGRAM))

@@ -35,6 +35,7 @@ __all__ = [
     "is_live",
     "leave_steps",
     "observe",
+    "places",
     "runlevel",
     "services",
     "systemctl",
@@ -134,6 +135,19 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
     if cron:
         files.append(_edit(CRON_D, "gfwtools", "fetches the list", words, template="gfwtools.cron"))
     return files
+
+
+def places() -> tuple[str, ...]:
+    """Every path that :func:`boot_files` may give, for any configuration."""
+    units = ("gfwtools", "gfwtools-link@", "gfwtools-update", "gfwtools-dns@")
+    return (
+        *(f"{UNITS}/{name}.service" for name in units),
+        f"{UNITS}/gfwtools-update.timer",
+        f"{LOCAL_D}/01-gfwtools.start",
+        f"{LOCAL_D}/01-gfwtools.stop",
+        f"{INIT_D}/gfwtools-dns",
+        f"{CRON_D}/gfwtools",
+    )
 
 
 def _edit(

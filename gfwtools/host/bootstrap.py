@@ -530,13 +530,14 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
 
 def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     paths = config.paths
-    notes: list[str] = []
+    notes = _adopt(config, runner)
     changed = list(files.recorded(paths))
     init = boot.init_of(changed) or boot.detect_init(config.root)
     there = boot.observe(config, init, runner)
     service = daemon.observe(config, init, runner)
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
+    generated += [path for path in _unrecorded(config) if path not in generated]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
@@ -566,6 +567,35 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
             _remove(folder, but=kept.folder(paths))
             say(f"removed {folder}")
     return notes
+
+
+def _adopt(config: Config, runner: Runner) -> list[str]:
+    """Files of ours that no record speaks of, as the state's folder was lost: in words what becomes of them."""
+    paths = config.paths
+    snippet = paths.at(config.dns.conf_dir) / resolver_setup.SNIPPET
+    if files.record_path(paths).exists() or not snippet.exists():
+        return []  # the record is whole, or there was no bootstrap
+    places = (*resolver_setup.places(config), *boot.places())
+    instead = resolver_setup.nameservers_instead(resolver_setup.observe(config, runner))
+    found = files.adopt(paths, places, instead)
+    if not found:
+        return []
+    notes = [f"{files.record_path(paths)} does not know {', '.join(found)}; they go, or our lines in them"]
+    if RESOLV_CONF in found:
+        names = " ".join(instead.get(RESOLV_CONF, b"").decode().split()[1::2]) or "nobody"
+        notes.append(f"{RESOLV_CONF}: what was there before is not known; it names {names} now")
+    return notes
+
+
+def _unrecorded(config: Config) -> list[Path]:
+    """Files of the policies that say that they are ours, whatever the state knows."""
+    paths = config.paths
+    places = [
+        place
+        for policy in config.policies
+        for place in (config.dnsmasq_conf(policy), paths.servers(policy.name), paths.second(policy.name))
+    ]
+    return [place for place in places if kept.says_so(place)]
 
 
 def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runner: Runner) -> list[str]:

@@ -22,7 +22,7 @@ from gfwtools.errors import StoreError
 # What resolver_setup puts into a file that is somebody else's.
 _OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
 
-__all__ = ["FileEdit", "Original", "differing", "put", "put_back", "record_path", "recorded"]
+__all__ = ["FileEdit", "Original", "adopt", "differing", "put", "put_back", "record_path", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,32 @@ def put_back(
         del originals[path]
         _save(paths, originals)
     return left
+
+
+def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> list[str]:
+    """Record the files of ours that the record does not know, as somebody has removed it: what is ours alone was not
+    there before, as far as anybody can tell.
+
+    :param places: where files of ours may be, on the host.
+    :param instead: of files that the host cannot do without, what to put there when ours goes.
+    :returns: the files that were not known.
+    """
+    known = recorded(paths)
+    found: dict[str, Original] = {}
+    for path in places:
+        data = None if path in known or paths.at(path).is_symlink() else store.read(paths.at(path))
+        if data is None:
+            continue
+        if _OURS.search(data):
+            before: bytes | None = _OURS.sub(b"", data)
+        elif _says_so(data) or "gfwtools" in path.rpartition("/")[2]:
+            before = instead.get(path)
+        else:
+            continue
+        found[path] = replace(_look(paths, path), data=before, wrote=store.digest(data))
+    if found:
+        _save(paths, {**known, **found})
+    return list(found)
 
 
 def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:

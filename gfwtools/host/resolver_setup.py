@@ -21,7 +21,18 @@ from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import Step
 from gfwtools.host.run import Command, Runner
 
-__all__ = ["SNIPPET", "Holder", "ResolverFacts", "edits", "holders", "leave_steps", "observe", "steps"]
+__all__ = [
+    "SNIPPET",
+    "Holder",
+    "ResolverFacts",
+    "edits",
+    "holders",
+    "leave_steps",
+    "nameservers_instead",
+    "observe",
+    "places",
+    "steps",
+]
 
 #: Before the files of the policies, and before whatever else lies in the folder.
 SNIPPET = "00-gfwtools.conf"
@@ -503,6 +514,17 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
     found += [edit for _, edit in _manager_edits(facts)]
     found.append(FileEdit(_RESOLV_CONF, _encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
     return found
+
+
+def places(config: Config) -> tuple[str, ...]:
+    """Every path that :func:`edits` may give."""
+    return (_snippet(config), _MAIN_CONF, *(manager.path for manager in _MANAGERS), _RESOLV_CONF)
+
+
+def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
+    """A resolv.conf for a host of which nobody knows any more what it had: the resolvers that dnsmasq has asked."""
+    lines = [f"nameserver {server.address}\n" for server in facts.resolvers if server.port == 53]
+    return {_RESOLV_CONF: "".join(lines).encode()} if lines else {}
 
 
 def _encode(text: str) -> bytes:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from lab import BLOCKED, TUNNEL, Lab
+from lab import BLOCKED, GATEWAY_WAN, TUNNEL, Lab
 from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
@@ -154,3 +154,27 @@ def test_check_host_says_how_a_foreign_chain_of_our_name_is_kept(lab: Lab) -> No
     remedies = {each["remedy"] for each in found if each["name"] == "iptables mangle GFWLIST"}
     assert remedies == {"iptables -t mangle -E GFWLIST OTHER"}
     assert lab.visit(lab.gateway, BLOCKED, 1) == "error: timed out"
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("layout", ["paired", "split"])
+def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: str, again: bool) -> None:
+    configure(lab, layout=layout)
+    lab.gateway.write("/etc/dnsmasq.conf", "user=root\nlog-facility=/run/dnsmasq.log\n")
+    lab.gateway.run("sh", "/etc/restart-dns")
+
+    def etc() -> list[str]:
+        # That iptables had no base chains is known to nobody any more.
+        return [line for line in everything(lab).splitlines() if "  etc/" in line or line.startswith("nameserver")]
+
+    before = etc()
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    lab.gateway.run("rm", "-r", "/var/lib/gfwtools")
+    if again:
+        lab.gateway.gfwtools(*BOOTSTRAP)
+    told = lab.gateway.gfwtools("teardown", "--yes").stderr
+    assert "/var/lib/gfwtools/bootstrap.json does not know" in told
+    assert "/etc/resolv.conf: what was there before is not known; it names 192.0.2.53 now" in told
+    assert etc() == before
+    assert lab.open(lab.client, "free.example") == GATEWAY_WAN
+    assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
