@@ -28,6 +28,7 @@ __all__ = [
     "digest_of",
     "is_stale",
     "is_starter",
+    "list_or_starter",
     "read_listings",
     "starter_list",
 ]
@@ -60,6 +61,20 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
         return as_stored(data, max_bytes=config.fetch.max_bytes)
     except ListError:
         return None  # damaged: as good as none, and the next update writes it anew
+
+
+def list_or_starter(config: Config, policy: PolicyConfig) -> tuple[Decoded, str]:
+    """The list that a question about the policy is answered from, and what is wrong with that, in words.
+
+    :raises StoreError: it cannot be read.
+    """
+    decoded = current_list(config, policy)
+    if decoded is not None:
+        return decoded, ""
+    state = read_state(config.paths.state).of(policy.name)
+    lost = state.list_digest and not state.starter
+    why = f"{config.paths.list(policy.name)} is missing or damaged" if lost else "no list was fetched yet"
+    return starter_list(), f"{why}, this is the starter list's answer; run: gfwtools update"
 
 
 class UserLists(NamedTuple):

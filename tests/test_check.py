@@ -116,6 +116,15 @@ def test_before_the_first_update_the_starter_list_answers_and_says_so(tmp_path: 
     assert "gfwtools update" in result.stderr
 
 
+@pytest.mark.parametrize("command", [("check", "domain", "google.com"), ("export", "domains")])
+def test_a_list_that_was_fetched_and_is_damaged_is_not_told_as_one_that_was_never_fetched(
+    root: Path, command: tuple[str, ...]
+) -> None:
+    (root / "var/lib/gfwtools/gfwlist.list").write_text("<html>")
+    told = gfwtools(root, *command).stderr
+    assert "gfwlist.list is missing or damaged, this is the starter list's answer; run: gfwtools update" in told
+
+
 def test_lists_that_are_newer_than_the_files_are_told(root: Path) -> None:
     assert gfwtools(root, "check", "domain", "google.com").stderr == ""
     (root / "etc/gfwtools/deny.txt").write_text("other.example\n")

@@ -129,16 +129,15 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
 
 def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":
     """Every policy, compiled from what is on disk now; only as far as it is ``about`` a name, where there is one."""
-    from gfwtools.inputs import compile_policy, current_list, is_stale, starter_list
+    from gfwtools.inputs import compile_policy, is_stale, list_or_starter
 
     config = context.config
     lists = []
     fresh = False
     for policy in config.policies:
-        decoded = current_list(config, policy)
-        if decoded is None:
-            decoded = starter_list()
-            context.warn("no list was fetched yet, this is the starter list's answer; run: gfwtools update")
+        decoded, warning = list_or_starter(config, policy)
+        if warning:
+            context.warn(warning)
             fresh = True
         lists.append((policy, decoded))
     if not fresh and is_stale(config, lists):

@@ -38,7 +38,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     """
     from gfwtools import store
     from gfwtools.backend import backend_of
-    from gfwtools.inputs import compile_policy, current_list, starter_list
+    from gfwtools.inputs import compile_policy, current_list, list_or_starter
     from gfwtools.layout import cover_of, without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
 
@@ -47,10 +47,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if name is not None and name not in policies:
         raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
     policy = policies[name] if name else config.policies[0]
-    decoded = current_list(config, policy)
-    if decoded is None:
-        decoded = starter_list()
-        context.warn("no list was fetched yet, this is the starter list; run: gfwtools update")
+    decoded, warning = list_or_starter(config, policy)
+    if warning:
+        context.warn(warning)
     compiled = compile_policy(config, policy, decoded)
     cover = cover_of(config, compiled)
     for other in config.policies[: config.policies.index(policy)]:
