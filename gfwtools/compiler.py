@@ -88,6 +88,11 @@ class Compiled:
         return self.policy.cover(self._standing)
 
     @cached_property
+    def unset(self) -> list[str]:
+        """:meth:`gfwtools.policy.Policy.unset` for :attr:`cover`."""
+        return self.policy.unset(self.cover)
+
+    @cached_property
     def cover_beside(self) -> Cover:
         """The cover that stands beside those of other policies."""
         return self.policy.cover(self._standing, beside=True)
@@ -104,7 +109,7 @@ class Compiled:
     def _freeing(self) -> set[str]:
         """The exceptions without which the output would be another: in the cover themselves, or freeing a block."""
         policy = self.policy
-        used = {*self.cover.freed, *self.cover.unset}
+        used = {*self.cover.freed, *self.unset}
         if policy.exceptions or policy.under:
             for name in self._standing.contested:
                 match = policy.match(name)

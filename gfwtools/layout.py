@@ -39,6 +39,7 @@ def files_of(
     seeds: Iterable[Network],
     decoded: Decoded,
     backend: str,
+    unset: Iterable[str] = (),
 ) -> dict[Path, bytes]:
     """Every file of a policy, in the order in which they go into place.
 
@@ -52,7 +53,7 @@ def files_of(
         files[paths.ipset(name)] = ipset.seed(policy, seeds, list_date=date)
     main = config.dnsmasq_conf(policy)
     if config.dns.layout == "paired":
-        files[main] = dnsmasq.paired(cover, policy, backend=backend, list_date=date)
+        files[main] = dnsmasq.paired(cover, policy, unset=unset, backend=backend, list_date=date)
     else:
         port = config.second_port(policy)
         pid_file = on_host(config, paths.second_pid(name))

@@ -34,19 +34,16 @@ _UNNAMED = Match("direct", None, "none")
 
 
 class Cover(NamedTuple):
-    """Domains where the verdict is another than above them, each with all that is under it. All lists are sorted."""
+    """Domains where the verdict is another than above them, each with all that is under it. Both lists are sorted."""
 
     tunnelled: list[str]
     freed: list[str]
     """From here on downwards it is direct again; ``*.domain``, as dnsmasq writes it, where that is so under the domain
     and not at the domain itself."""
-    unset: list[str]
-    """Direct by a ``*.domain`` above them, and by their own names as well. dnsmasq knows no wildcard for sets, where
-    they have to be named."""
 
     @property
     def patterns(self) -> list[str]:
-        """Where the verdict changes."""
+        """All of both."""
         return self.tunnelled + self.freed
 
 
@@ -169,22 +166,43 @@ class Policy:
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
         freed: list[str] = []
-        in_doubt: list[str] = []
         for name in self._special.union(standing.contested):
             parent = name.partition(".")[2]
-            over = self.match(parent, inside=True) if parent else _UNNAMED
-            above, match = over.verdict == "tunnel", self.match(name)
-            own = match.verdict == "tunnel"
+            above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
+            own = self.match(name).verdict == "tunnel"
             if own != above:
                 (tunnelled if own else freed).append(name)
-            elif match.matched == name and over.matched and over.matched.startswith("*."):
-                in_doubt.append(name)
             if own and name in self.under and self.match(name, inside=True).verdict == "direct":
                 freed.append(f"*.{name}")
         if beside:
             named = self.blocks.keys() | self.deny.keys()
             tunnelled = [*{*tunnelled, *(name for name in named if self.match(name).verdict == "tunnel")}]
-        return Cover(sorted(tunnelled), sorted(freed), _unset(in_doubt, tunnelled, freed) if in_doubt else [])
+        return Cover(sorted(tunnelled), sorted(freed))
+
+    def unset(self, cover: Cover) -> list[str]:
+        """Domains that are direct by a ``*.domain`` above them, and by their own names as well. dnsmasq knows no
+        wildcard for sets: beside the ``cover`` they have to be named there, to be in no set. Sorted."""
+        if not self.under:
+            return []
+        names = [name for name in self.exceptions.keys() | self.allow.keys() if self._is_freed_twice(name)]
+        if not names:
+            return []
+        wanted = dict.fromkeys(cover.tunnelled, True) | dict.fromkeys(cover.freed, False)
+        found = []
+        for name in sorted(names, key=lambda name: name.count(".")):  # what is above a name comes before it
+            above = name
+            while above and above not in wanted:
+                above = above.partition(".")[2]
+            if wanted.get(above):
+                wanted[name] = False
+                found.append(name)
+        return sorted(found)
+
+    def _is_freed_twice(self, name: str) -> bool:
+        """By its own name, and by a wildcard above it."""
+        match = self.match(name)
+        above = self.match(name.partition(".")[2], inside=True).matched
+        return match.verdict == "direct" and match.matched == name and bool(above) and str(above).startswith("*.")
 
     def standing(self) -> Standing:
         """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
@@ -221,20 +239,6 @@ class Policy:
         wanted += [each for each in self.denied if not is_allowed(each)]
         parts = (part for network in wanted for part in _without(network, allowed.inside(network)))
         return sorted(dict.fromkeys(parts), key=_place)
-
-
-def _unset(names: Iterable[str], tunnelled: Iterable[str], freed: Iterable[str]) -> list[str]:
-    """Those of the direct ``names`` that would be in the set of a tunnelled domain above them."""
-    wanted = dict.fromkeys(tunnelled, True) | dict.fromkeys(freed, False)
-    found = []
-    for name in sorted(names, key=lambda name: name.count(".")):  # what is above a name comes before it
-        above = name
-        while above and above not in wanted:
-            above = above.partition(".")[2]
-        if wanted.get(above):
-            wanted[name] = False
-            found.append(name)
-    return sorted(found)
 
 
 class _Networks:

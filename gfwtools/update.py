@@ -361,7 +361,7 @@ def _prepare_policy(
         warnings.append(
             f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
         )
-    files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config))
+    files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), compiled.unset)
     domains_file = config.paths.domains(policy.name)
     added, removed = _difference(store.read(domains_file), cover.tunnelled)
     counts = compiled.counts()

@@ -61,7 +61,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if format == "domains":
         text = plain.domains(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(cover, policy, backend=backend_of(config), list_date=date)
+        text = dnsmasq.paired(cover, policy, unset=compiled.unset, backend=backend_of(config), list_date=date)
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:

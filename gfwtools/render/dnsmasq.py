@@ -30,16 +30,25 @@ def direct_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
     return policy.direct_set
 
 
-def paired(cover: Cover, policy: PolicyConfig, *, backend: str = "iptables", list_date: str = "") -> str:
+def paired(
+    cover: Cover,
+    policy: PolicyConfig,
+    *,
+    unset: Iterable[str] = (),
+    backend: str = "iptables",
+    list_date: str = "",
+) -> str:
     """The dnsmasq file of a policy.
 
     An exception needs both of its lines: the longest match wins for sets as well. For one that frees only what is under
     a name the server line decides; dnsmasq 2.90 reads a ``*`` in a set line as a letter, so that its answers still go
-    to the set of the name itself, but for domains that are named as well. The split layout has no such gap.
+    to the set of the name itself. The split layout has no such gap.
+
+    :param unset: domains that need a set line alone (:meth:`gfwtools.policy.Policy.unset`).
     """
     keyword = "nftset" if backend == "nftables" else "ipset"
     sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
-    body = pairs(cover, policy.upstream, keyword, sets, direct)
+    body = pairs(cover, policy.upstream, keyword, sets, direct, unset)
     return header(f"policy {policy.name}, paired layout", list_date, body) + body
 
 
@@ -85,13 +94,15 @@ def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "ip
     return header(f"policy {policy.name}, the second dnsmasq of the split layout", "", body) + body
 
 
-def pairs(cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, direct: str) -> str:
+def pairs(
+    cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, direct: str, unset: Iterable[str] = ()
+) -> str:
     """The lines themselves; ``sets`` may be empty for no set lines."""
     tunnel, free = [("server", str(server)) for server in upstream], [("server", "#")]
     if sets:
         tunnel.append((keyword, sets))
         free.append((keyword, direct))
-    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free) + _lines(cover.unset, free[1:])
+    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free) + _lines(unset, free[1:])
 
 
 def _lines(patterns: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:

@@ -70,7 +70,8 @@ def members(namespace: str, name: str) -> set[str]:
 def host(policy: Policy, folder: Path) -> Iterator[str]:
     """A host that loaded the seed and runs dnsmasq with the file, a clean resolver and an ISP's beside it."""
     conf = folder / "gfwlist.conf"
-    conf.write_text(dnsmasq.paired(policy.cover(), POLICY))
+    cover = policy.cover()
+    conf.write_text(dnsmasq.paired(cover, POLICY, unset=policy.unset(cover)))
     base = folder / "dnsmasq.conf"
     base.write_text(
         "no-resolv\nno-hosts\nserver=127.0.0.1#5302\nlisten-address=127.0.0.1\nbind-interfaces\nuser=root\n"
