@@ -229,6 +229,17 @@ def test_a_tunnel_that_marks_its_own_packets_with_our_mark_is_told(root: Path) -
     only(look(root, {("wg", "show", "wg0", "fwmark"): "0xca6c\n"}), "wg0 marks its own packets", "wg set wg0 fwmark 0")
 
 
+def test_a_program_where_the_second_dnsmasq_has_to_listen_is_told(root: Path) -> None:
+    asked = ("ss", "-H", "-lntup", "sport = 5354")
+    text = 'udp UNCONN 0 0 127.0.0.1:5354 0.0.0.0:* users:(("{}",pid={},fd=4))\n'
+    split = "[dns]\nlayout = 'split'\n"
+    only(look(root, {asked: text.format("stubby", 77)}, split), "port 5354", "stubby (process 77)", "end it")
+    assert look(root, {asked: text.format("stubby", 77)}) == []
+    (root / "run/gfwtools").mkdir(parents=True)
+    (root / "run/gfwtools/dns-gfwlist.pid").write_text("78\n")
+    assert look(root, {asked: text.format("dnsmasq", 78)}, split) == []
+
+
 # ---------------------------------------------------------------- wg-quick
 
 CATCH_ALL = {"priority": 32765, "not": None, "fwmark": "0xca6c", "table": "51820"}

@@ -376,6 +376,7 @@ def _file_takes_all(config: Config, name: str) -> str:
 def _resolver(config: Config, runner: Runner) -> Iterator[Problem]:
     facts = resolver_setup.observe(config, runner)
     yield from _port_53(config, runner, facts)
+    yield from _second_ports(config, runner)
     if not facts.resolvers and not facts.has_upstream:
         yield Problem(
             "no resolver is known for what is not blocked: neither resolv.conf nor a DHCP lease names one "
@@ -407,6 +408,20 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
         yield Problem(
             f"port 53 is held by {who} at {where}", f"stop and disable it: dnsmasq is to answer there{_unit(program)}"
         )
+
+
+def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
+    """Programs where the second dnsmasqs of the split layout have to listen."""
+    for policy in config.policies if config.dns.layout == "split" else ():
+        port = config.second_port(policy)
+        ours = (store.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
+        for holder in resolver_setup.holders(runner, port):
+            if holder.address in (*_WILDCARDS, "127.0.0.1") and str(holder.pid) != ours:
+                who = f"{holder.program} (process {holder.pid})" if holder.program else "another program"
+                yield Problem(
+                    f"port {port} is held by {who} at {holder.address}",
+                    f"end it: the second dnsmasq of policy {policy.name} is to answer there",
+                )
 
 
 def _unit(program: str) -> str:

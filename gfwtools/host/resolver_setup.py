@@ -333,14 +333,14 @@ class Holder:
     pid: int
 
 
-def holders(runner: Runner) -> list[Holder]:
-    """Who holds port 53 in this network namespace (ss(8))."""
+def holders(runner: Runner, port: int = 53) -> list[Holder]:
+    """Who holds a port in this network namespace (ss(8))."""
     found = []
-    for line in (runner.ask("ss", "-H", "-lntup", "sport = 53") or "").splitlines():
+    for line in (runner.ask("ss", "-H", "-lntup", f"sport = {port}") or "").splitlines():
         words = line.split(None, 6)
-        if len(words) < 5 or not words[4].endswith(":53"):
+        if len(words) < 5 or not words[4].endswith(f":{port}"):
             continue
-        address = words[4].removesuffix(":53").partition("%")[0].strip("[]")
+        address = words[4].removesuffix(f":{port}").partition("%")[0].strip("[]")
         users = re.findall(r'"([^"]*)",pid=(\d+)', words[6] if len(words) > 6 else "") or [("", "0")]
         found += [Holder(address, program, int(pid)) for program, pid in users]
     return list(dict.fromkeys(found))
