@@ -366,7 +366,10 @@ def _key(key: str) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    from gfwtools.userinfo import masked
+
+    # A list is one where none was expected; it is not looked into.
+    text = repr(masked(value)) if isinstance(value, str) else re.sub(r"://.*@", "://***@", repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -481,7 +484,9 @@ def _proxy(value: object) -> str:
     text = _text(value)
     found = re.fullmatch(r"(https?|socks5h?)://[^\s/]+?(?::(\d{1,5}))?/?", text)
     if text and not (found and (found[2] is None or 1 <= int(found[2]) <= 65535)):
-        raise _Bad(f"{_show(value)} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+        from gfwtools.userinfo import masked_proxy
+
+        raise _Bad(f"{_show(masked_proxy(text))} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
     return text
 
 

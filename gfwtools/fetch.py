@@ -28,6 +28,7 @@ from urllib.parse import unquote_to_bytes
 from gfwtools import config
 from gfwtools._version import __version__
 from gfwtools.errors import FetchError, GfwtoolsError
+from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     import socket
@@ -419,6 +420,8 @@ class _Mirror:
                 self._tell(_Phase.CONNECTING)
             raise _Failed(f"more than {MAX_REDIRECTS} redirects")
         except httpx.InvalidURL as error:
+            if masked(self.source) != self.source:  # what httpx says may be a piece of the password
+                raise _Failed("no URL; give /, ?, # and @ of a name or password as %2F, %3F, %23 and %40") from None
             raise _Failed(f"no URL: {error}") from None
         except httpx.HTTPError as error:
             raise _Failed(self._explained(error)) from None
@@ -558,7 +561,7 @@ def _path(source: str) -> bytes | str:
         if rest.startswith("//"):
             host, _, rest = rest[2:].partition("/")
             if host.lower() not in ("", "localhost"):
-                raise _Failed(f"a file on the host {host!r} cannot be read; give file:///PATH")
+                raise _Failed("a file on another host cannot be read; give file:///PATH")
             rest = f"/{rest}"
         if not rest.startswith("/"):
             raise _Failed("the path is not absolute; give file:///PATH")
@@ -600,4 +603,4 @@ def _printable(text: str) -> str:
 
 def _shown(source: str) -> str:
     """A source as an error names it: without the name and password that a URL may have."""
-    return _printable(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", source))
+    return _printable(masked(source))

@@ -1,7 +1,6 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list,
 from gfwtools.layout import Role, files_of, on_host, role_of, without_claimed
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
+from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts
@@ -277,8 +277,7 @@ def _obtain(
 def _public(source: str) -> str:
     """A source as state.json and the output have it, which anybody may read: without the name and password that a URL
     may have (RFC 3986 section 3.2.1), and the bytes of a path that are no UTF-8 escaped."""
-    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", source)
-    return bare.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+    return masked(source, "").encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
 
 
 def _starter_stands_in(policy: PolicyConfig) -> bool:

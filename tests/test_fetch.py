@@ -849,7 +849,7 @@ def test_mirrors_and_files_are_one_order(serve: Serve, tmp_path: Path) -> None:
         ("file:///no/such/file", "No such file or directory"),
         ("/etc", "a directory, not a file"),
         ("/dev/zero", "not a regular file"),
-        ("file://server/share/list", "a file on the host 'server' cannot be read; give file:///PATH"),
+        ("file://server/share/list", "a file on another host cannot be read; give file:///PATH"),
         ("file:list", "the path is not absolute; give file:///PATH"),
         ("file:///a%00b", "a path has no NUL in it"),
         ("ftp://a/list", "neither http(s) nor file:; give an http(s) URL, a file: URL or a path"),

@@ -18,6 +18,7 @@ from gfwtools.config import load
 from gfwtools.formats import Listing
 from gfwtools.state import read_state
 from gfwtools.update import update
+from gfwtools.userinfo import masked
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
@@ -485,6 +486,33 @@ def test_the_password_of_a_source_is_neither_kept_nor_shown_and_its_validators_a
         assert "SECRET" not in text
     assert list(read_state(tmp_path / "var/lib/gfwtools/state.json").of("gfwlist").mirrors) == [f"http://{place}"]
     assert statuses == ["200", "304"]
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("http://us:SEC/ret@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:12/SEC@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:p@SEC/ret@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:SEC?ret#@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("ftp://us:SEC/ret@127.0.0.1:1/l", "ftp://***@127.0.0.1:1/l"),
+        ("file://us:SEC/ret@127.0.0.1/l", "file://***@127.0.0.1/l"),
+    ],
+)
+def test_a_password_with_a_character_that_it_should_not_have_is_shown_and_kept_nowhere(
+    tmp_path: Path, source: str, shown: str
+) -> None:
+    result = gfwtools(tmp_path, "update", "--source", source, code=None)
+    assert shown in result.stderr
+    for text in (result.stderr, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())):
+        assert "SEC" not in text
+
+
+@pytest.mark.parametrize(
+    "source", ["https://cdn.example/gh/a/b@master/l", "http://[::1]/a@b", "file:///a:b/c@d", "/a://b:c@d"]
+)
+def test_an_at_sign_in_a_path_hides_nothing(source: str) -> None:
+    assert masked(source) == source
 
 
 def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_path: Path) -> None:

@@ -110,7 +110,11 @@ def _source(source: str) -> str:
     if source.startswith(("http://", "https://", "file:")):
         return source
     if "://" in source:
-        raise click.BadParameter(f"{source!r}: give an http(s) URL, a file: URL or a path", param_hint="--source")
+        from gfwtools.userinfo import masked
+
+        raise click.BadParameter(
+            f"{masked(source)!r}: give an http(s) URL, a file: URL or a path", param_hint="--source"
+        )
     return str(Path(source).absolute())
 
 
