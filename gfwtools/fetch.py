@@ -28,7 +28,7 @@ from urllib.parse import unquote_to_bytes
 from gfwtools import config
 from gfwtools._version import __version__
 from gfwtools.errors import FetchError, GfwtoolsError
-from gfwtools.userinfo import masked
+from gfwtools.userinfo import masked, masked_proxy
 
 if TYPE_CHECKING:
     import socket
@@ -233,6 +233,7 @@ class _Mirror:
         self._phase_began = self.started
         self._options = options
         self._validators = Validators(_validator(validators.etag), _validator(validators.last_modified))
+        self._proxy = options.proxy  # of the request under way, where the environment may have one
         self._progress = progress
         self._events = events
         self._authorities = authorities
@@ -295,7 +296,7 @@ class _Mirror:
 
     @property
     def _no_connection(self) -> str:
-        through = " through the proxy" if self._options.proxy else ""
+        through = " through the proxy" if self._proxy else ""
         return f"no connection{through} within {self._options.connect_timeout:g} s"
 
     @property
@@ -405,8 +406,9 @@ class _Mirror:
             cookies = CookieJar()
             for _ in range(MAX_REDIRECTS + 1):
                 context = self._authorities.context(request.url.scheme)
-                # With a proxy of our own the environment's are not looked at; without one they count as usual.
-                with httpx.Client(verify=context, proxy=self._options.proxy or None, cookies=cookies) as client:
+                self._proxy = self._proxy_for(request.url)
+                proxy = self._proxy or None
+                with httpx.Client(verify=context, proxy=proxy, cookies=cookies, trust_env=False) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
                     timeout = httpx.Timeout(left, connect=min(left, self._options.connect_timeout))
                     request.extensions = {"timeout": timeout.as_dict(), "trace": self._trace}
@@ -425,6 +427,28 @@ class _Mirror:
             raise _Failed(f"no URL: {error}") from None
         except httpx.HTTPError as error:
             raise _Failed(self._explained(error)) from None
+
+    def _proxy_for(self, url: "httpx.URL") -> str:
+        """The configured proxy or, without one, that of the environment; empty for none.
+
+        :raises _Failed: it is none.
+        """
+        import httpx
+
+        try:
+            proxy = self._options.proxy
+            if not proxy:
+                from gfwtools.proxies import environment_proxy
+
+                port = url.port or (443 if url.scheme == "https" else 80)
+                proxy = environment_proxy(url.scheme, url.raw_host.decode("ascii"), port)
+            if proxy:
+                httpx.Proxy(proxy)  # it knows more of host names than we do
+        except httpx.InvalidURL as error:
+            raise _Failed(f"the proxy {masked_proxy(proxy)}: no URL: {error}") from None
+        except ValueError as error:
+            raise _Failed(str(error)) from None
+        return proxy
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Told by httpx what it does (its "trace" extension)."""

@@ -54,6 +54,7 @@ from gfwtools._version import __version__
 from gfwtools.config import Fetch
 from gfwtools.errors import FetchError, ListError
 from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
+from gfwtools.proxies import environment_proxy
 
 LIST = b"||example.org\n"
 OTHER = b"||example.net\n"
@@ -807,6 +808,94 @@ def test_the_proxies_of_the_environment_count(serve: Serve, monkeypatch: pytest.
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         fetch([server.url], PATIENT)
         assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "odd", ["fe80::/10", "[::1]", "[fe80::1%eth0]", "localhost:*", "例子.example", "http://[", "a:b"]
+)
+def test_an_odd_entry_of_no_proxy_stops_no_mirror_and_the_others_count(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    server = serve(good(LIST))
+    monkeypatch.setenv("no_proxy", f"{odd},mirror.example")
+    assert fetch([server.url], PATIENT).data == LIST
+    with HttpProxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert fetch([server.url], PATIENT).data == LIST
+        assert len(proxy.asked) == 1
+        monkeypatch.setenv("no_proxy", f"{odd},127.0.0.1")
+        assert fetch([server.url], PATIENT).data == LIST
+        assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "url", "spared"),
+    [
+        ("", "https://mirror.example", False),
+        ("*", "https://mirror.example", True),
+        ("other.example, *", "https://mirror.example", True),
+        ("mirror.example", "https://mirror.example", True),
+        ("EXAMPLE", "https://mirror.example.", True),
+        (".mirror.example", "https://a.mirror.example", True),
+        ("*.mirror.example", "https://a.mirror.example", True),
+        ("irror.example", "https://mirror.example", False),
+        ("例子.cn", "https://xn--fsqu00a.cn", True),
+        ("mirror.example:443", "https://mirror.example", True),
+        ("mirror.example:443", "http://mirror.example", False),
+        ("mirror.example:*", "http://mirror.example", True),
+        ("http://mirror.example", "http://mirror.example", True),
+        ("http://mirror.example", "https://mirror.example", False),
+        ("10.0.0.0/8", "http://10.1.2.3", True),
+        ("10.0.0.0/8", "http://11.1.2.3", False),
+        ("10.1.2.3:80", "http://10.1.2.3", True),
+        ("10.1.2.3:81", "http://10.1.2.3", False),
+        ("3", "http://10.1.2.3", False),
+        ("fe80::/10", "http://[fe80::1]", True),
+        ("[fe80::]/10", "http://[fe80::1]", True),
+        ("::1", "http://[::1]", True),
+        ("[::1]:80", "http://[::1]", True),
+        ("[::1]:81", "http://[::1]", False),
+    ],
+)
+def test_no_proxy_is_read_as_curl_reads_it(
+    monkeypatch: pytest.MonkeyPatch, entries: str, url: str, spared: bool
+) -> None:
+    monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", entries)
+    scheme, _, host = url.partition("://")
+    port = 443 if scheme == "https" else 80
+    assert environment_proxy(scheme, host.strip("[]"), port) == ("" if spared else "http://proxy.example:3128")
+
+
+def test_the_proxy_of_a_scheme_goes_before_the_one_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "proxy.example:3128/")
+    monkeypatch.setenv("HTTPS_PROXY", "http://other.example")
+    assert environment_proxy("http", "mirror.example", 80) == "http://proxy.example:3128"
+    assert environment_proxy("https", "mirror.example", 443) == "http://other.example"
+
+
+def test_a_socks_proxy_of_the_environment_may_be_written_as_gnome_does(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(good(LIST))
+    with SocksProxy() as proxy:
+        monkeypatch.setenv("all_proxy", f"socks://127.0.0.1:{proxy.port}/")
+        assert fetch([server.url], PATIENT).data == LIST
+    assert proxy.asked == [server.url.removeprefix("http://").removesuffix("/list")]
+
+
+@pytest.mark.parametrize("name", ["all_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    "value", ["socks4://me:SEC/RET@10.0.0.1:1080", "me:SECRET@10.0.0.1:x", "http://me:SECRET@[::1"]
+)
+def test_a_variable_that_names_no_proxy_is_named_and_its_password_is_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    said = answer("https://mirror.example/list")
+    assert said.startswith(f"the environment variable {name}: '")
+    assert said.endswith(" is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    assert "SEC" not in said
 
 
 def test_the_configured_proxy_goes_before_that_of_the_environment(
