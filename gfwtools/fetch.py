@@ -234,6 +234,7 @@ class _Mirror:
         self._options = options
         self._validators = Validators(_validator(validators.etag), _validator(validators.last_modified))
         self._proxy = options.proxy  # of the request under way, where the environment may have one
+        self._at_proxy = False  # whether it is still the proxy that is to blame
         self._progress = progress
         self._events = events
         self._authorities = authorities
@@ -407,6 +408,7 @@ class _Mirror:
             for _ in range(MAX_REDIRECTS + 1):
                 context = self._authorities.context(request.url.scheme)
                 self._proxy = self._proxy_for(request.url)
+                self._at_proxy = bool(self._proxy)
                 proxy = self._proxy or None
                 with httpx.Client(verify=context, proxy=proxy, cookies=cookies, trust_env=False) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
@@ -456,7 +458,10 @@ class _Mirror:
             # The duplicate stays good when TLS takes over the descriptor, and is never one that was closed and reused.
             self._hold(info["return_value"].get_extra_info("socket").dup())
         elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            self._at_proxy = False
             self._tell(_Phase.CONNECTED)
+        elif event.endswith((".receive_response_headers.complete", ".setup_socks5_connection.complete")):
+            self._at_proxy = False  # the answer to CONNECT: what comes next, TLS at first, is the mirror's
 
     def _answered(self, response: "httpx.Response") -> Fetched:
         """The list in a response that is no redirect."""
@@ -486,15 +491,22 @@ class _Mirror:
         return Fetched(body.complete(), self.source, fresh)
 
     def _explained(self, error: "httpx.HTTPError") -> str:
-        """An error of httpx in the words of the system, where one is behind it."""
-        import ssl
-
+        """An error of httpx in the words of the system, where one is behind it, and whose fault it is."""
         import httpx
 
         if isinstance(error, httpx.ConnectTimeout):
             return self._no_connection
         if isinstance(error, httpx.TimeoutException):
             return self._not_complete if self._phase is _Phase.HEADERS else self._no_headers
+        if isinstance(error, httpx.ProxyError):
+            return f"the proxy refused: {error}"
+        whose = f"the proxy {masked_proxy(self._proxy)}: " if self._at_proxy else ""
+        return f"{whose}{self._reason(error)}"
+
+    @staticmethod
+    def _reason(error: "httpx.HTTPError") -> str:
+        import ssl
+
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
@@ -504,8 +516,6 @@ class _Mirror:
             return f"TLS failed: {cause.reason or cause}"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        if isinstance(error, httpx.ProxyError):
-            return f"the proxy refused: {error}"
         return str(error).rstrip(".") or type(error).__name__
 
 

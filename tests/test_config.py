@@ -85,6 +85,8 @@ from gfwtools.errors import ConfigError
         ('[policy.gfwlist]\ninterface = "-x"', "c.toml: policy.gfwlist.interface"),
         ('[dns]\nconf_dir = "/../../x"', "c.toml: dns.conf_dir"),
         ('[fetch]\nproxy = "http://x:99999"', "c.toml: fetch.proxy"),
+        ('[fetch]\nproxy = "http://[::1"', "c.toml: fetch.proxy: 'http://[::1' is no proxy; give http://HOST:PORT"),
+        ('[fetch]\nproxy = "http://[::x]:80"', "c.toml: fetch.proxy: 'http://[::x]:80' is no proxy"),
         ('[fetch]\nproxy = "socks4://me:SECRET@10.0.0.1:1080"', "c.toml: fetch.proxy: 'socks4://***@10.0.0.1:1080' is"),
         ('[fetch]\nproxy = "me:SECRET@10.0.0.1:1080"', "c.toml: fetch.proxy: '***@10.0.0.1:1080' is no proxy"),
         ('[fetch]\nproxy = ["http://me:SECRET@10.0.0.1"]', "c.toml: fetch.proxy: ['http://***@10.0.0.1'] is not"),

@@ -799,6 +799,33 @@ def test_a_proxy_that_refuses_is_named_as_such() -> None:
     assert said == "the proxy refused: 403 Forbidden"
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h", "https"])
+@pytest.mark.parametrize("mirror", ["http", "https"])
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(scheme: str, mirror: str) -> None:
+    with refused() as closed:
+        place = closed.removeprefix("http://").partition("/")[0]
+        said = answer(f"{mirror}://mirror.example/list", PATIENT._replace(proxy=f"{scheme}://me:SECRET@{place}"))
+    assert said == f"the proxy {scheme}://***@{place}: Connection refused"
+
+
+def test_a_proxy_of_the_environment_whose_name_is_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **keywords: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert answer("https://mirror.example/list") == "the proxy http://proxy.invalid:3128: Name or service not known"
+
+
+def test_what_fails_behind_a_proxy_is_the_mirrors_fault(serve: Serve, authority: Authority) -> None:
+    server = serve(good(LIST), authority.good())  # which nobody trusts
+    with HttpProxy() as http, SocksProxy() as socks:
+        for proxy in (http, socks):
+            said = answer(server.url, PATIENT._replace(proxy=proxy.url))
+            assert said.startswith("the certificate is not accepted: ")
+            assert proxy.asked
+
+
 def test_the_proxies_of_the_environment_count(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(good(LIST))
     with HttpProxy() as proxy:
