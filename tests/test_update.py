@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -513,6 +514,29 @@ def test_a_password_with_a_character_that_it_should_not_have_is_shown_and_kept_n
 )
 def test_an_at_sign_in_a_path_hides_nothing(source: str) -> None:
     assert masked(source) == source
+
+
+def test_on_a_terminal_a_path_is_shown_as_it_is_whatever_it_would_mean_to_a_program(tmp_path: Path) -> None:
+    source = tmp_path / "a[" / "b]\x1b[red]list.txt"
+    source.parent.mkdir()
+    source.write_bytes(b"||google.com\n")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "gfwtools", "--root", str(tmp_path), "update", "--source", str(source)]
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            check=False,
+            timeout=60,
+            env={**os.environ, "TERM": "xterm"},
+        )
+        shown = os.read(ours, 65536).decode()  # less than a terminal's buffer has room for
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert "a[/b]\ufffd[red]list.txt" in shown
 
 
 def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import click
 
 from gfwtools.cli import Context
 from gfwtools.cli.text import printable
+from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.fetch import Progress
@@ -110,8 +111,6 @@ def _source(source: str) -> str:
     if source.startswith(("http://", "https://", "file:")):
         return source
     if "://" in source:
-        from gfwtools.userinfo import masked
-
         raise click.BadParameter(
             f"{masked(source)!r}: give an http(s) URL, a file: URL or a path", param_hint="--source"
         )
@@ -127,7 +126,7 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
@@ -140,8 +139,8 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
 
 
 def _short(source: str) -> str:
-    host = source.split("://")[-1].split("/")[0].rpartition("@")[2]  # a name and a password are nobody's to see
-    return host[:30] or source[-30:]
+    host = masked(source, "").split("://")[-1].split("/")[0]
+    return printable(host[:30] or source[-30:])
 
 
 def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
