@@ -255,7 +255,10 @@ class _Mirror:
                 self.fail(str(failure))
                 return
         self.started = self._phase_began = time.monotonic()
-        threading.Thread(target=self._work, name=f"fetch {_shown(self.source)}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=f"fetch {_shown(self.source)}", daemon=True).start()
+        except RuntimeError:  # clone(2): EAGAIN or ENOMEM, and Python does not say which
+            self.fail("not enough memory, or too many processes, for a thread")
 
     def enter(self, phase: _Phase) -> None:
         self._phase = phase
@@ -318,6 +321,8 @@ class _Mirror:
             outcome = failure
         except OSError as error:
             outcome = _Failed(error.strerror or str(error))
+        except MemoryError:
+            outcome = _Failed("not enough memory")
         except Exception as error:
             # A library's mistake on odd input is this mirror's failure, not that of the others.
             outcome = _Failed(f"{type(error).__name__}: {error}")

@@ -47,6 +47,8 @@ class _WriteError(StoreError):
 def _reason(error: BaseException) -> str:
     if isinstance(error, _WriteError):
         return error.reason
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     return str(error) if isinstance(error, GfwtoolsError) else "interrupted"
 
 
@@ -92,7 +94,7 @@ def restore(before: Mapping[Path, bytes | None]) -> None:
     try:
         write_all({path: data for path, data in before.items() if data is not None}, None)
         remove(path for path, data in before.items() if data is None)
-    except StoreError as error:
+    except (StoreError, MemoryError) as error:
         raise StoreError(f"{_reason(error)}; not every file is back as it was") from None
 
 

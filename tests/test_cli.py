@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,3 +211,61 @@ def test_json_is_ascii_so_that_no_text_of_a_list_steers_a_terminal(tmp_path: Pat
     printed = gfwtools(tmp_path, "update", "--source", str(source), "--json").stdout
     assert printed.isascii()
     assert json.loads(printed)["policies"][0]["rules"][1]["text"] == "||x\x9b31m.com/\u4f8b"
+
+
+# As `ulimit -v` has it, so many bytes above what the interpreter takes once it has begun.
+LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from gfwtools.__main__ import main as entry
+room = int(sys.argv[1])
+limit = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024 + room
+sys.argv = ["gfwtools", *sys.argv[2:]]
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+entry()
+"""
+
+
+@pytest.mark.parametrize("megabytes", [0, 1, 2, 4, 6, 8, 10, 12, 16, 24, 32])
+def test_with_too_little_memory_an_update_fails_in_one_line_and_changes_nothing(tmp_path: Path, megabytes: int) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("".join(f"||a{number}.example{number % 977}.com\n" for number in range(400_000)))
+    root = tmp_path / "root"
+    result = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(megabytes << 20), "--root", str(root), "update", "--source", source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert re.match("gfwtools: .*(not enough memory|is there enough memory)", result.stderr)
+    assert not [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("MemoryError()", "gfwtools: not enough memory; nothing was changed\n"),
+        ("OSError(12, 'Cannot allocate memory')", "gfwtools: not enough memory; nothing was changed\n"),
+        ("SystemError('error return without exception set')", "gfwtools: not enough memory; nothing was changed\n"),
+        (
+            'RuntimeError("can\'t start new thread")',
+            "gfwtools: not enough memory, or too many processes, for a thread; nothing was changed\n",
+        ),
+        (
+            "ImportError('/x.so: failed to map segment from shared object')",
+            "gfwtools: /x.so: failed to map segment from shared object; is there enough memory? Nothing was changed\n",
+        ),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_told_in_one_line(error: str, said: str) -> None:
+    program = f"""
+import gfwtools.cli, gfwtools.__main__
+def fail():
+    raise {error}
+gfwtools.cli.main = fail
+gfwtools.__main__.main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, said)

@@ -365,6 +365,29 @@ def test_a_url_that_is_none_is_the_failure_of_that_source_alone(serve: Serve, so
     assert fetch([source, server.url], PATIENT).source == server.url
 
 
+def test_a_mirror_for_which_there_is_no_thread_has_failed_and_one_under_way_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if "none.example" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    server = serve(good(LIST))
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    none = "http://none.example/l"
+    assert answer(none) == "not enough memory, or too many processes, for a thread"
+    assert fetch([none, server.url], PATIENT).source == server.url
+
+
+def test_a_body_for_which_there_is_no_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_bytes(LIST)
+    monkeypatch.setattr("gfwtools.fetch.BytesIO", lambda: (_ for _ in ()).throw(MemoryError))
+    assert answer(str(tmp_path / "list")) == "not enough memory"
+
+
 # ---------------------------------------------------------------- time limits
 
 
