@@ -209,7 +209,8 @@ def _obtain(
     progress: "Progress | None",
 ) -> Obtained:
     last = current_list(config, policy)
-    good = last if last and not is_starter(last) else None
+    starting = last is not None and is_starter(last, state)
+    good = None if starting else last
     had_one = bool(state.list_digest) and not state.starter
     path = config.paths.list(policy.name)
 
@@ -222,7 +223,7 @@ def _obtain(
 
     if offline:
         if last:
-            return Obtained(_public(state.source) or str(path), last, compiler(last), is_starter(last))
+            return Obtained(_public(state.source) or str(path), last, compiler(last), starting)
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
         if not _starter_stands_in(policy):

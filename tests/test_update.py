@@ -218,6 +218,30 @@ def test_a_list_is_measured_by_the_last_one_even_if_the_state_is_lost(tmp_path: 
     assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
 
 
+def test_a_list_that_calls_itself_the_starter_list_is_measured_all_the_same(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    title = "[AutoProxy 0.2.9]\n! Title: gfwtools starter list\n"
+    source.write_text(title + "".join(f"||site{number}.com\n" for number in range(100)))
+    gfwtools(tmp_path, "update", "--source", str(source))
+    source.write_text(f"{title}||google.com\n")
+    for lost in (False, True):
+        if lost:
+            (tmp_path / VAR / "state.json").unlink()
+        assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    gfwtools(tmp_path, "update", "--offline")
+    assert not read_state(tmp_path / VAR / "state.json").of("gfwlist").starter
+
+
+def test_no_list_is_measured_by_the_starter_list_whether_or_not_the_state_is_lost(tmp_path: Path) -> None:
+    for lost in (False, True):
+        gfwtools(tmp_path / str(lost), "update", "--offline")
+        if lost:
+            (tmp_path / str(lost) / VAR / "state.json").unlink()
+        source = tmp_path / "list.txt"
+        source.write_text("||google.com\n")
+        gfwtools(tmp_path / str(lost), "update", "--source", str(source))
+
+
 def test_a_wrong_count_in_the_state_refuses_no_list(tmp_path: Path) -> None:
     gfwtools(tmp_path, "update", "--source", str(LIST))
     state = tmp_path / VAR / "state.json"
