@@ -58,7 +58,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
 
     :raises StoreError: it cannot be read.
     """
-    data = store.read(config.paths.list(policy.name), limit=None)
+    data = store.read_ours(config.paths.list(policy.name))
     if data is None:
         return None
     try:

@@ -1,6 +1,7 @@
 """Files on disk: written beside their place, synced and renamed. Killed at any moment, each file is the old one or the
 new one, whole."""
 
+import errno
 import os
 import stat
 import time
@@ -19,6 +20,7 @@ __all__ = [
     "now",
     "put_link",
     "read",
+    "read_ours",
     "remove",
     "remove_leftovers",
     "replace_all",
@@ -42,6 +44,10 @@ class _WriteError(StoreError):
     def __init__(self, reason: str, outcome: str) -> None:
         super().__init__(f"{reason}; {outcome}")
         self.reason = reason
+
+
+class _CircleError(StoreError):
+    """Symbolic links that lead to one another (ELOOP)."""
 
 
 def _reason(error: BaseException) -> str:
@@ -72,10 +78,23 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        kind = _CircleError if error.errno == errno.ELOOP else StoreError
+        raise kind(f"{path}: {error.strerror}") from None
     if limit is not None and len(data) > limit:
         raise StoreError(f"{path}: larger than {limit} bytes")
     return data
+
+
+def read_ours(path: Path) -> bytes | None:
+    """The content of a file that only we write, and None where there is none: a symbolic link that leads in a circle
+    is damage, and is replaced by the next file there.
+
+    :raises StoreError: it cannot be read.
+    """
+    try:
+        return read(path)
+    except _CircleError:
+        return None
 
 
 def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
@@ -83,7 +102,7 @@ def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
 
     :raises StoreError: one of them cannot be read.
     """
-    return {path: read(path) for path in paths}
+    return {path: read_ours(path) for path in paths}
 
 
 def restore(before: Mapping[Path, bytes | None]) -> None:

@@ -360,7 +360,7 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(store.read(domains_file), cover.tunnelled)
+    added, removed = _difference(store.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = store.now()
     mirrors = {_public(source): mirror for source, mirror in state.mirrors.items()}

@@ -637,7 +637,7 @@ def test_with_a_damaged_last_good_list_the_next_run_repairs(root: Path, name: st
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "link to itself"])
 def test_what_is_no_file_at_a_files_place_is_told_or_replaced_and_never_waited_for(
     root: Path, name: str, kind: str
 ) -> None:
@@ -648,10 +648,15 @@ def test_what_is_no_file_at_a_files_place_is_told_or_replaced_and_never_waited_f
         (path / "kept").write_text("kept")
     elif kind == "pipe":
         os.mkfifo(path)
+    elif kind == "link to itself":
+        path.symlink_to(path.name)
+        assert_answers(root)
     else:
         path.symlink_to(root / "nowhere" / "at all")
     (root / "list.txt").write_bytes(NEW)
-    result = gfwtools(root, "update", "--source", str(root / "list.txt"), code=None)
+    if kind == "link to itself":
+        gfwtools(root, "update", "--source", str(root / "list.txt"), "--dry-run")
+    result = gfwtools(root, "update", "--source", str(root / "list.txt"), code=0 if "link" in kind else None)
     assert "Traceback" not in result.stderr
     if result.returncode:
         assert str(path) in result.stderr or str(path.parent) in result.stderr

@@ -181,12 +181,12 @@ def _counted(number: int, thing: str) -> str:
 def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
     """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
     quadratic time on a list of a million lines."""
-    from gfwtools.store import read
+    from gfwtools.store import read_ours
 
     for path, data in files.items():
         if path.name == "state.json":
             continue
-        before = (read(path) or b"").decode("utf-8", "replace").split("\n")
+        before = (read_ours(path) or b"").decode("utf-8", "replace").split("\n")
         after = data.decode("utf-8", "replace").split("\n")
         gone, new = dict.fromkeys(before), dict.fromkeys(after)
         changes = [f"-{printable(line)}" for line in gone if line not in new]
