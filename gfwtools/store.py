@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ __all__ = [
 MODE = 0o644
 #: /dev/null, the one device that may stand in place of a file: it gives nothing (null(4)).
 NULL = os.makedev(1, 3)
+#: Of a tree no more than this is looked through; ours have a few.
+MAX_FOLDERS = 1000
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
 
@@ -178,8 +181,12 @@ def put_link(place: Path, target: str) -> None:
     temporary = place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
     with suppress(FileNotFoundError):
         temporary.unlink()
-    temporary.symlink_to(target)
-    temporary.replace(place)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(place)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 class _File(NamedTuple):
@@ -357,9 +364,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(*folders: Path) -> None:
-    """Remove what a killed run left beside its targets; to be called with the lock held."""
-    for folder in folders:
+def remove_leftovers(*folders: Path, tree: Path | None = None) -> None:
+    """Remove what a killed run left beside its targets, in ``folders`` and anywhere in the ``tree``; to be called with
+    the lock held."""
+    below = (Path(folder) for folder, _, _ in islice(os.walk(tree), MAX_FOLDERS)) if tree else ()
+    for folder in (*folders, *below):
         with suppress(OSError):
             for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
                 leftover.unlink()

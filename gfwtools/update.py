@@ -131,16 +131,16 @@ def update(
     paths = config.paths
     with lock(paths.lock, wait=lock_wait()):
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
+        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=kept.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        told = kept.keep(paths, (path for policy in prepared.policies for path in policy.files))
-        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
-        if not reload:
-            store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
-            return prepared, []
-        from gfwtools.reload import install
+        with kept.keep(paths, (path for policy in prepared.policies for path in policy.files)) as told:
+            prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+            if not reload:
+                store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
+                return prepared, []
+            from gfwtools.reload import install
 
-        return prepared, install(config, prepared)
+            return prepared, install(config, prepared)
 
 
 def prepare(
