@@ -232,7 +232,7 @@ class _Mirror:
         self._phase = _Phase.CONNECTING if self._web else _Phase.CONNECTED
         self._phase_began = self.started
         self._options = options
-        self._validators = Validators(_validator(validators.etag), _validator(validators.last_modified))
+        self._validators = Validators(_validator(validators.etag), _past(_validator(validators.last_modified)))
         self._proxy = options.proxy  # of the request under way, where the environment may have one
         self._at_proxy = False  # whether it is still the proxy that is to blame
         self._progress = progress
@@ -470,7 +470,8 @@ class _Mirror:
 
     def _answered(self, response: "httpx.Response") -> Fetched:
         """The list in a response that is no redirect."""
-        fresh = Validators(*(_validator(response.headers.get(name, "")) for name in ("etag", "last-modified")))
+        etag, modified = (_validator(response.headers.get(name, "")) for name in ("etag", "last-modified"))
+        fresh = Validators(etag, _past(modified, response.headers.get("date", "")))
         status = response.status_code
         if status == HTTPStatus.NOT_MODIFIED and self._validators != Validators():
             # RFC 9110 section 15.4.5: it repeats what a 200 would have said, and may leave out Last-Modified.
@@ -632,6 +633,22 @@ def _status(code: int) -> str:
 def _validator(value: str) -> str:
     """A validator that can be kept and sent back, or the empty text."""
     return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""
+
+
+def _past(modified: str, told: str = "") -> str:
+    """A Last-Modified, or the empty text where it is later than the Date that was ``told`` with it, or else than now:
+    it would be later than any change to come, and the list never be fetched again (RFC 9110 section 8.8.2.1)."""
+    if not modified:
+        return ""
+    from email.utils import mktime_tz, parsedate_tz
+
+    date, clock = parsedate_tz(modified), parsedate_tz(told)
+    if not date:
+        return modified  # no date at all, which a server may compare as a text
+    try:
+        return modified if mktime_tz(date) <= (mktime_tz(clock) if clock else time.time()) else ""
+    except (ValueError, OverflowError):  # of a year that there is not
+        return ""
 
 
 def _printable(text: str) -> str:

@@ -664,6 +664,32 @@ def test_a_validator_that_cannot_be_kept_is_left_out(serve: Serve, bad: str) -> 
     assert fetch([server.url], PATIENT).validators == Validators()
 
 
+@pytest.mark.parametrize(
+    ("modified", "told", "kept"),
+    [
+        ("Thu, 06 Aug 2020 01:02:03 GMT", "Thu, 06 Aug 2020 01:02:03 GMT", True),
+        ("Thu, 06 Aug 2020 01:02:04 GMT", "Thu, 06 Aug 2020 01:02:03 GMT", False),
+        ("Thu, 06 Aug 2099 01:02:03 GMT", "", False),
+        ("Thu, 06 Aug 2020 01:02:03 GMT", "", True),
+        ("Thu, 06 Aug 2099 01:02:03 GMT", "no date", False),
+        ("Thu, 06 Aug 99999 01:02:03 GMT", "", False),
+        ("no date", "Thu, 06 Aug 2020 01:02:03 GMT", True),
+    ],
+)
+def test_a_date_later_than_the_answer_itself_is_not_kept(serve: Serve, modified: str, told: str, kept: bool) -> None:
+    dates = [f"Last-Modified: {modified}", *([f"Date: {told}"] if told else [])]
+    server = serve(status("200 OK", LIST, *dates))
+    assert fetch([server.url], PATIENT).validators == Validators("", modified if kept else "")
+
+
+def test_a_date_of_the_future_that_was_kept_once_is_not_sent(serve: Serve) -> None:
+    server = serve(good(LIST))
+    held = Validators('"1"', "Thu, 06 Aug 2099 01:02:03 GMT")
+    assert fetch([server.url], PATIENT, validators={server.url: held}).data == LIST
+    assert "if-modified-since" not in server.requests[0].headers
+    assert server.requests[0].headers["if-none-match"] == '"1"'
+
+
 def test_a_validator_with_a_newline_is_not_sent(serve: Serve) -> None:
     server = serve(good(LIST))
     assert fetch([server.url], PATIENT, validators={server.url: Validators('"1"\r\nX-Evil: 1')}).data == LIST
