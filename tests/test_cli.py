@@ -213,6 +213,22 @@ def test_json_is_ascii_so_that_no_text_of_a_list_steers_a_terminal(tmp_path: Pat
     assert json.loads(printed)["policies"][0]["rules"][1]["text"] == "||x\x9b31m.com/\u4f8b"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m gfwtools update --source list.txt",
+        "-c 'from gfwtools.__main__ import gfwlist2dnsmasq as run; run()' -o rules.conf",
+    ],
+)
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, command: str) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    line = f"cd {here} && rmdir {here} && GFWTOOLS_ROOT={tmp_path} {sys.executable} {command}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.partition(": ")[2] == "the current folder is not there any more; go to another one\n"
+
+
 # As `ulimit -v` has it, so many bytes above what the interpreter takes once it has begun.
 LITTLE_MEMORY = """
 import re, resource, sys

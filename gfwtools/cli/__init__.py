@@ -164,7 +164,12 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         sys.exit(1)
     except OSError as error:
         # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
-        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
+        # Of all calls getcwd(2) alone misses something without its name: somebody has removed the folder we are in.
+        gone = isinstance(error, FileNotFoundError) and not error.filename
+        told = f"{error.filename or 'output'}: {error.strerror}"
+        click.echo(
+            f"{name}: {'the current folder is not there any more; go to another one' if gone else told}", err=True
+        )
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo(f"{name}: interrupted", err=True)  # click has ended the line that holds the ^C
