@@ -117,6 +117,45 @@ def test_interrupted_while_it_is_being_loaded_it_ends_quietly(
     assert not list(tmp_path.iterdir())
 
 
+# Three more signals each time that something is printed.
+SIGNALS_AT_THE_END = """
+import os
+import click, gfwtools.cli
+def amid_signals(*args, echo=click.echo, **options):
+    for number in (2, 1, 15):
+        os.kill(os.getpid(), number)
+    echo(*args, **options)
+    for number in (15, 2, 1):
+        os.kill(os.getpid(), number)
+click.echo = amid_signals
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_once_the_end_has_begun_further_signals_change_neither_its_word_nor_its_code(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    program = f"{SIGNALS_AT_THE_END}{INTERRUPTED}"
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), "tomllib", "--root", str(tmp_path), "update", "--offline"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr.strip()) == (130, "gfwtools: interrupted")
+
+
+def test_a_signal_while_a_failure_is_told_ends_it_quietly(tmp_path: Path) -> None:
+    program = f"{SIGNALS_AT_THE_END}{INTERRUPTED}"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "0", "none", "--root", str(tmp_path), "update", "--source", "/no/such/file"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 def test_both_commands_begin_where_that_is_seen_to() -> None:
     scripts = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["scripts"]
     assert {place.partition(":")[0] for place in scripts.values()} == {"gfwtools.__main__"}
