@@ -1,5 +1,6 @@
 """Where both commands begin, and ``python -m gfwtools``: quiet ends while the program is still being loaded."""
 
+import errno
 import gc
 import os
 import signal
@@ -49,9 +50,37 @@ def _open_closed_streams() -> None:
                 setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
-def _run(command: Callable[[], None]) -> None:
-    """Run ``command`` and end with its code, without taking the interpreter apart: that takes 3 ms of the 70 of a
-    question and 5 of the 140 of an update, and the kernel takes back all of it at once."""
+def _run(name: str, command: Callable[[], None]) -> None:
+    """Run ``command`` and end with its code, however it ends.
+
+    Memory may run out anywhere, while a module is imported as well. What was changed has been put back by then.
+    """
+    try:
+        _run_and_end(command)
+    except KeyboardInterrupt:  # one that came while the end was told already
+        os._exit(128 + signal.SIGINT)
+    except (MemoryError, SystemError) as error:
+        # The interpreter, too, may find no memory to say what it lacks.
+        if isinstance(error, SystemError) and "without exception" not in str(error):
+            raise
+        _fail(f"{name}: not enough memory; nothing was changed")
+    except OSError as error:  # the interpreter's, while it imports
+        if error.errno != errno.ENOMEM:
+            raise
+        _fail(f"{name}: not enough memory; nothing was changed")
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        _fail(f"{name}: not enough memory, or too many processes, for a thread; nothing was changed")
+    except ImportError as error:
+        if "map segment" not in str(error):  # the dynamic linker's words, and all that it says
+            raise
+        _fail(f"{name}: {error}; is there enough memory? Nothing was changed")
+
+
+def _run_and_end(command: Callable[[], None]) -> None:
+    """Without taking the interpreter apart: that takes 3 ms of the 70 of a question and 5 of the 140 of an update, and
+    the kernel takes back all of it at once."""
     try:
         command()
     except SystemExit as end:
@@ -65,20 +94,35 @@ def _run(command: Callable[[], None]) -> None:
         raise
 
 
+def _fail(message: str) -> None:
+    """Not by way of a stream: that takes memory, too."""
+    with suppress(OSError):
+        os.write(2, f"{message}\n".encode())
+    os._exit(1)
+
+
+def _gfwtools() -> None:
+    from gfwtools.cli import main
+
+    main()
+
+
+def _gfwlist2dnsmasq() -> None:
+    from gfwtools.cli.gfwlist2dnsmasq import main
+
+    main()
+
+
 def main() -> None:
     """``gfwtools``."""
     _begin()
-    from gfwtools.cli import main
-
-    _run(main)
+    _run("gfwtools", _gfwtools)
 
 
 def gfwlist2dnsmasq() -> None:
     """``gfwlist2dnsmasq``."""
     _begin()
-    from gfwtools.cli.gfwlist2dnsmasq import main
-
-    _run(main)
+    _run("gfwlist2dnsmasq", _gfwlist2dnsmasq)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "loads",
     "parse_interface",
+    "parse_proxy",
     "parse_upstream",
 ]
 
@@ -366,7 +367,10 @@ def _key(key: str) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    from gfwtools.userinfo import masked
+
+    # A list is one where none was expected; it is not looked into.
+    text = repr(masked(value)) if isinstance(value, str) else re.sub(r"://.*@", "://***@", repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -477,12 +481,32 @@ def _source(value: object) -> str:
     raise _Bad(f"{_show(value)} is no source; give an http(s) URL, a file: URL or a path that begins with /")
 
 
+def parse_proxy(text: str) -> str:
+    """A proxy, ``http://HOST:PORT`` or ``socks5://HOST:PORT``, as httpx takes it; a name and a password may be in it.
+
+    :raises ValueError: with what was expected, and without the password.
+    """
+    host = r"\[([0-9A-Fa-f:.]+)\]|[^\s/?#@:\[\]]+"
+    found = re.fullmatch(rf"(?:https?|socks5h?)://(?:[^\s/?#]*@)?(?:{host})(?::(\d{{1,5}}))?/?", text)
+    try:
+        good = (
+            found and (found[1] is None or ip_address(found[1])) and (found[2] is None or 1 <= int(found[2]) <= 65535)
+        )
+    except ValueError:  # no address in the brackets
+        good = False
+    if not good:
+        from gfwtools.userinfo import masked_proxy
+
+        raise ValueError(f"{_show(masked_proxy(text))} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    return text
+
+
 def _proxy(value: object) -> str:
     text = _text(value)
-    found = re.fullmatch(r"(https?|socks5h?)://[^\s/]+?(?::(\d{1,5}))?/?", text)
-    if text and not (found and (found[2] is None or 1 <= int(found[2]) <= 65535)):
-        raise _Bad(f"{_show(value)} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
-    return text
+    try:
+        return text and parse_proxy(text)
+    except ValueError as error:
+        raise _Bad(str(error)) from None
 
 
 def parse_upstream(text: str) -> Upstream:

@@ -28,6 +28,7 @@ from urllib.parse import unquote_to_bytes
 from gfwtools import config
 from gfwtools._version import __version__
 from gfwtools.errors import FetchError, GfwtoolsError
+from gfwtools.userinfo import masked, masked_proxy
 
 if TYPE_CHECKING:
     import socket
@@ -231,7 +232,9 @@ class _Mirror:
         self._phase = _Phase.CONNECTING if self._web else _Phase.CONNECTED
         self._phase_began = self.started
         self._options = options
-        self._validators = Validators(_validator(validators.etag), _validator(validators.last_modified))
+        self._validators = Validators(_validator(validators.etag), _past(_validator(validators.last_modified)))
+        self._proxy = options.proxy  # of the request under way, where the environment may have one
+        self._at_proxy = False  # whether it is still the proxy that is to blame
         self._progress = progress
         self._events = events
         self._authorities = authorities
@@ -252,7 +255,10 @@ class _Mirror:
                 self.fail(str(failure))
                 return
         self.started = self._phase_began = time.monotonic()
-        threading.Thread(target=self._work, name=f"fetch {_shown(self.source)}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=f"fetch {_shown(self.source)}", daemon=True).start()
+        except RuntimeError:  # clone(2): EAGAIN or ENOMEM, and Python does not say which
+            self.fail("not enough memory, or too many processes, for a thread")
 
     def enter(self, phase: _Phase) -> None:
         self._phase = phase
@@ -294,7 +300,7 @@ class _Mirror:
 
     @property
     def _no_connection(self) -> str:
-        through = " through the proxy" if self._options.proxy else ""
+        through = " through the proxy" if self._proxy else ""
         return f"no connection{through} within {self._options.connect_timeout:g} s"
 
     @property
@@ -315,6 +321,8 @@ class _Mirror:
             outcome = failure
         except OSError as error:
             outcome = _Failed(error.strerror or str(error))
+        except MemoryError:
+            outcome = _Failed("not enough memory")
         except Exception as error:
             # A library's mistake on odd input is this mirror's failure, not that of the others.
             outcome = _Failed(f"{type(error).__name__}: {error}")
@@ -404,8 +412,10 @@ class _Mirror:
             cookies = CookieJar()
             for _ in range(MAX_REDIRECTS + 1):
                 context = self._authorities.context(request.url.scheme)
-                # With a proxy of our own the environment's are not looked at; without one they count as usual.
-                with httpx.Client(verify=context, proxy=self._options.proxy or None, cookies=cookies) as client:
+                self._proxy = self._proxy_for(request.url)
+                self._at_proxy = bool(self._proxy)
+                proxy = self._proxy or None
+                with httpx.Client(verify=context, proxy=proxy, cookies=cookies, trust_env=False) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
                     timeout = httpx.Timeout(left, connect=min(left, self._options.connect_timeout))
                     request.extensions = {"timeout": timeout.as_dict(), "trace": self._trace}
@@ -419,9 +429,33 @@ class _Mirror:
                 self._tell(_Phase.CONNECTING)
             raise _Failed(f"more than {MAX_REDIRECTS} redirects")
         except httpx.InvalidURL as error:
+            if masked(self.source) != self.source:  # what httpx says may be a piece of the password
+                raise _Failed("no URL; give /, ?, # and @ of a name or password as %2F, %3F, %23 and %40") from None
             raise _Failed(f"no URL: {error}") from None
         except httpx.HTTPError as error:
             raise _Failed(self._explained(error)) from None
+
+    def _proxy_for(self, url: "httpx.URL") -> str:
+        """The configured proxy or, without one, that of the environment; empty for none.
+
+        :raises _Failed: it is none.
+        """
+        import httpx
+
+        try:
+            proxy = self._options.proxy
+            if not proxy:
+                from gfwtools.proxies import environment_proxy
+
+                port = url.port or (443 if url.scheme == "https" else 80)
+                proxy = environment_proxy(url.scheme, url.raw_host.decode("ascii"), port)
+            if proxy:
+                httpx.Proxy(proxy)  # it knows more of host names than we do
+        except httpx.InvalidURL as error:
+            raise _Failed(f"the proxy {masked_proxy(proxy)}: no URL: {error}") from None
+        except ValueError as error:
+            raise _Failed(str(error)) from None
+        return proxy
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Told by httpx what it does (its "trace" extension)."""
@@ -429,11 +463,15 @@ class _Mirror:
             # The duplicate stays good when TLS takes over the descriptor, and is never one that was closed and reused.
             self._hold(info["return_value"].get_extra_info("socket").dup())
         elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            self._at_proxy = False
             self._tell(_Phase.CONNECTED)
+        elif event.endswith((".receive_response_headers.complete", ".setup_socks5_connection.complete")):
+            self._at_proxy = False  # the answer to CONNECT: what comes next, TLS at first, is the mirror's
 
     def _answered(self, response: "httpx.Response") -> Fetched:
         """The list in a response that is no redirect."""
-        fresh = Validators(*(_validator(response.headers.get(name, "")) for name in ("etag", "last-modified")))
+        etag, modified = (_validator(response.headers.get(name, "")) for name in ("etag", "last-modified"))
+        fresh = Validators(etag, _past(modified, response.headers.get("date", "")))
         status = response.status_code
         if status == HTTPStatus.NOT_MODIFIED and self._validators != Validators():
             # RFC 9110 section 15.4.5: it repeats what a 200 would have said, and may leave out Last-Modified.
@@ -459,15 +497,22 @@ class _Mirror:
         return Fetched(body.complete(), self.source, fresh)
 
     def _explained(self, error: "httpx.HTTPError") -> str:
-        """An error of httpx in the words of the system, where one is behind it."""
-        import ssl
-
+        """An error of httpx in the words of the system, where one is behind it, and whose fault it is."""
         import httpx
 
         if isinstance(error, httpx.ConnectTimeout):
             return self._no_connection
         if isinstance(error, httpx.TimeoutException):
             return self._not_complete if self._phase is _Phase.HEADERS else self._no_headers
+        if isinstance(error, httpx.ProxyError):
+            return f"the proxy refused: {error}"
+        whose = f"the proxy {masked_proxy(self._proxy)}: " if self._at_proxy else ""
+        return f"{whose}{self._reason(error)}"
+
+    @staticmethod
+    def _reason(error: "httpx.HTTPError") -> str:
+        import ssl
+
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
@@ -477,8 +522,6 @@ class _Mirror:
             return f"TLS failed: {cause.reason or cause}"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        if isinstance(error, httpx.ProxyError):
-            return f"the proxy refused: {error}"
         return str(error).rstrip(".") or type(error).__name__
 
 
@@ -558,7 +601,7 @@ def _path(source: str) -> bytes | str:
         if rest.startswith("//"):
             host, _, rest = rest[2:].partition("/")
             if host.lower() not in ("", "localhost"):
-                raise _Failed(f"a file on the host {host!r} cannot be read; give file:///PATH")
+                raise _Failed("a file on another host cannot be read; give file:///PATH")
             rest = f"/{rest}"
         if not rest.startswith("/"):
             raise _Failed("the path is not absolute; give file:///PATH")
@@ -592,6 +635,22 @@ def _validator(value: str) -> str:
     return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""
 
 
+def _past(modified: str, told: str = "") -> str:
+    """A Last-Modified, or the empty text where it is later than the Date that was ``told`` with it, or else than now:
+    it would be later than any change to come, and the list never be fetched again (RFC 9110 section 8.8.2.1)."""
+    if not modified:
+        return ""
+    from email.utils import mktime_tz, parsedate_tz
+
+    date, clock = parsedate_tz(modified), parsedate_tz(told)
+    if not date:
+        return modified  # no date at all, which a server may compare as a text
+    try:
+        return modified if mktime_tz(date) <= (mktime_tz(clock) if clock else time.time()) else ""
+    except (ValueError, OverflowError):  # of a year that there is not
+        return ""
+
+
 def _printable(text: str) -> str:
     """One line without control or formatting characters, and of an end."""
     text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
@@ -600,4 +659,4 @@ def _printable(text: str) -> str:
 
 def _shown(source: str) -> str:
     """A source as an error names it: without the name and password that a URL may have."""
-    return _printable(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", source))
+    return _printable(masked(source))

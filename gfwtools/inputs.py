@@ -13,7 +13,7 @@ from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, as_stored, decode
 from gfwtools.errors import ListError
 from gfwtools.formats import Listing
-from gfwtools.state import read_state
+from gfwtools.state import PolicyState, read_state
 from gfwtools.suffixes import bundled_path
 
 if TYPE_CHECKING:
@@ -44,9 +44,14 @@ def starter_list() -> Decoded:
     return decode(STARTER.read_bytes())
 
 
-def is_starter(decoded: Decoded) -> bool:
-    """Told by its title: the file may be that of an earlier gfwtools."""
-    return decoded.header.get("title") == "gfwtools starter list"
+def is_starter(decoded: Decoded, state: PolicyState) -> bool:
+    """Whether the list that a policy has is the starter list, which may be that of an earlier gfwtools.
+
+    What the list says of itself counts for nothing: anybody's may say so, and would not be measured by min_share.
+    """
+    if store.digest(decoded.data) == state.list_digest:
+        return state.starter
+    return decoded.data == STARTER.read_bytes()  # the state was lost, or is of another list
 
 
 def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
@@ -54,7 +59,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
 
     :raises StoreError: it cannot be read.
     """
-    data = store.read(config.paths.list(policy.name), limit=None)
+    data = store.read_ours(config.paths.list(policy.name))
     if data is None:
         return None
     try:

@@ -5,8 +5,8 @@
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gfwtools import store
@@ -28,11 +28,37 @@ def copy_of(paths: Paths, place: Path) -> Path:
     return folder(paths) / place.relative_to(paths.root)
 
 
-def keep(paths: Paths, places: Iterable[Path]) -> list[str]:
-    """Copy those of the ``places`` outside our own folders whose files we have not written.
+@contextmanager
+def keep(paths: Paths, places: Iterable[Path]) -> Iterator[list[str]]:
+    """Copy those of the ``places`` outside our own folders whose files we have not written; gives what was copied, in
+    words. When what is done within fails, and ours are not in place, neither is any copy.
 
-    :returns: what was copied, in words.
-    :raises StoreError: it cannot be.
+    :raises StoreError: it cannot be copied.
+    """
+    others = _not_ours(paths, places)
+    copies = {place: copy_of(paths, place) for place in others}
+    new = [place for place, copy in copies.items() if not os.path.lexists(copy)]
+    try:
+        for place, copy in copies.items():
+            _copy(place, copy)
+        yield [
+            f"{place}: not written by gfwtools; it is replaced, kept as {copy}, and back after a teardown"
+            for place, copy in copies.items()
+        ]
+    except BaseException:  # Ctrl-C and SIGTERM, too
+        for place in new:
+            with suppress(OSError, StoreError):  # the copy stays, which loses nothing
+                if not os.path.lexists(copies[place]) or _same(place, copies[place]):
+                    _forget(paths, copies[place])
+                elif not _says_so(place):  # a link, of which the roll-back knows the content at most
+                    give_back(paths, place)
+        raise
+
+
+def _not_ours(paths: Paths, places: Iterable[Path]) -> list[Path]:
+    """Those of the ``places`` outside our own folders whose files we have not written.
+
+    :raises StoreError: one cannot be read.
     """
     others = [
         place
@@ -45,13 +71,7 @@ def keep(paths: Paths, places: Iterable[Path]) -> list[str]:
     if not others:
         return []
     written = {paths.at(path) for policy in read_state(paths.state).policies.values() for path in policy.in_place}
-    told = []
-    for place in others:
-        if place not in written:  # else it is ours and damaged
-            copy = copy_of(paths, place)
-            _copy(place, copy)
-            told.append(f"{place}: not written by gfwtools; it is replaced, kept as {copy}, and back after a teardown")
-    return told
+    return [place for place in others if place not in written]  # else it is ours and damaged
 
 
 def keep_data(paths: Paths, place: Path, data: bytes, mode: int) -> Path:
@@ -73,10 +93,7 @@ def give_back(paths: Paths, place: Path) -> bool:
     if not os.path.lexists(copy):
         return False
     _copy(copy, place)
-    with suppress(OSError):  # what is left there is of other places
-        copy.unlink()
-        for above in copy.relative_to(paths.state_dir).parents[:-1]:
-            (paths.state_dir / above).rmdir()
+    _forget(paths, copy)
     return True
 
 
@@ -86,6 +103,21 @@ def says_so(place: Path) -> bool:
         return False
     data = store.read(place)
     return data is not None and WRITTEN.encode() in data[:400]
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and os.readlink(one) == os.readlink(other)
+    return store.read(one) == store.read(other)
+
+
+def _forget(paths: Paths, copy: Path) -> None:
+    """Remove a copy and the folders that nothing else is in."""
+    with suppress(OSError):  # what is left there is of other places
+        copy.unlink(missing_ok=True)
+        for above in copy.relative_to(paths.state_dir).parents[:-1]:
+            with suppress(FileNotFoundError):
+                (paths.state_dir / above).rmdir()
 
 
 def _copy(source: Path, target: Path) -> None:

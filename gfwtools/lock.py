@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 from gfwtools.store import MODE, make_folder, now, read
+from gfwtools.userinfo import masked
 
 __all__ = ["Run", "last_run", "lock"]
 
@@ -109,8 +110,9 @@ def _holder(path: Path) -> str:
     """Who holds the lock, as its file tells."""
     try:
         pid = int(path.read_text().split("\n")[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except (OSError, ValueError):
         return "another gfwtools"
+    command = " ".join(masked(word) for word in words).strip()
     printable = "".join(character for character in command if character.isprintable())[:80]
     return f"process {pid} ({printable})" if printable else f"process {pid}"

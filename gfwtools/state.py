@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gfwtools.store import read, write_all
+from gfwtools.store import read_ours, write_all
 
 __all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", "write_state"]
 
@@ -107,9 +107,9 @@ def read_state(path: Path) -> State:
 
     :raises StoreError: the file is there and cannot be read.
     """
-    data = read(path)
-    if data is None:
-        return State()
+    data = read_ours(path)
+    if data is None:  # a link there leads nowhere
+        return State(problem=f"{path}: damaged; it is written anew" if path.is_symlink() else "")
     try:
         document = json.loads(data)
         if document["version"] != STATE_VERSION:

@@ -1,12 +1,14 @@
 """Files on disk: written beside their place, synced and renamed. Killed at any moment, each file is the old one or the
 new one, whole."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ __all__ = [
     "now",
     "put_link",
     "read",
+    "read_ours",
     "remove",
     "remove_leftovers",
     "replace_all",
@@ -35,6 +38,8 @@ MODE = 0o644
 NOTHING = "nothing was changed"
 #: /dev/null, the one device that may stand in place of a file: it gives nothing (null(4)).
 NULL = os.makedev(1, 3)
+#: Of a tree no more than this is looked through; ours have a few.
+MAX_FOLDERS = 1000
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
 
@@ -47,9 +52,15 @@ class _WriteError(StoreError):
         self.reason = reason
 
 
+class _CircleError(StoreError):
+    """Symbolic links that lead to one another (ELOOP)."""
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, _WriteError):
         return error.reason
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     return str(error) if isinstance(error, GfwtoolsError) else "interrupted"
 
 
@@ -73,10 +84,23 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        kind = _CircleError if error.errno == errno.ELOOP else StoreError
+        raise kind(f"{path}: {error.strerror}") from None
     if limit is not None and len(data) > limit:
         raise StoreError(f"{path}: larger than {limit} bytes")
     return data
+
+
+def read_ours(path: Path) -> bytes | None:
+    """The content of a file that only we write, and None where there is none: a symbolic link that leads in a circle
+    is damage, and is replaced by the next file there.
+
+    :raises StoreError: it cannot be read.
+    """
+    try:
+        return read(path)
+    except _CircleError:
+        return None
 
 
 def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
@@ -84,7 +108,7 @@ def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
 
     :raises StoreError: one of them cannot be read.
     """
-    return {path: read(path) for path in paths}
+    return {path: read_ours(path) for path in paths}
 
 
 def restore(before: Mapping[Path, bytes | None]) -> None:
@@ -95,7 +119,7 @@ def restore(before: Mapping[Path, bytes | None]) -> None:
     try:
         write_all({path: data for path, data in before.items() if data is not None}, None)
         remove(path for path, data in before.items() if data is None)
-    except StoreError as error:
+    except (StoreError, MemoryError) as error:
         raise StoreError(f"{_reason(error)}; not every file is back as it was") from None
 
 
@@ -160,8 +184,12 @@ def put_link(place: Path, target: str) -> None:
     temporary = place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
     with suppress(FileNotFoundError):
         temporary.unlink()
-    temporary.symlink_to(target)
-    temporary.replace(place)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(place)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 class _File(NamedTuple):
@@ -354,9 +382,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(*folders: Path) -> None:
-    """Remove what a killed run left beside its targets; to be called with the lock held."""
-    for folder in folders:
+def remove_leftovers(*folders: Path, tree: Path | None = None) -> None:
+    """Remove what a killed run left beside its targets, in ``folders`` and anywhere in the ``tree``; to be called with
+    the lock held."""
+    below = (Path(folder) for folder, _, _ in islice(os.walk(tree), MAX_FOLDERS)) if tree else ()
+    for folder in (*folders, *below):
         with suppress(OSError):
             for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
                 leftover.unlink()

@@ -1,7 +1,6 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list,
 from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, without_claimed
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
+from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts
@@ -131,16 +131,16 @@ def update(
     paths = config.paths
     with lock(paths.lock, wait=lock_wait()):
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders)
+        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=kept.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        told = kept.keep(paths, (path for policy in prepared.policies for path in policy.files))
-        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
-        if not reload:
-            store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
-            return prepared, []
-        from gfwtools.reload import install
+        with kept.keep(paths, (path for policy in prepared.policies for path in policy.files)) as told:
+            prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+            if not reload:
+                store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
+                return prepared, []
+            from gfwtools.reload import install
 
-        return prepared, install(config, prepared)
+            return prepared, install(config, prepared)
 
 
 def prepare(
@@ -209,7 +209,8 @@ def _obtain(
     progress: "Progress | None",
 ) -> Obtained:
     last = current_list(config, policy)
-    good = last if last and not is_starter(last) else None
+    starting = last is not None and is_starter(last, state)
+    good = None if starting else last
     had_one = bool(state.list_digest) and not state.starter
     path = config.paths.list(policy.name)
 
@@ -222,7 +223,7 @@ def _obtain(
 
     if offline:
         if last:
-            return Obtained(_public(state.source) or str(path), last, compiler(last), is_starter(last))
+            return Obtained(_public(state.source) or str(path), last, compiler(last), starting)
         if had_one:
             raise ListError(f"{path} is missing or damaged; run: gfwtools update")
         if not _starter_stands_in(policy):
@@ -277,8 +278,7 @@ def _obtain(
 def _public(source: str) -> str:
     """A source as state.json and the output have it, which anybody may read: without the name and password that a URL
     may have (RFC 3986 section 3.2.1), and the bytes of a path that are no UTF-8 escaped."""
-    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", source)
-    return bare.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+    return masked(source, "").encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
 
 
 def _starter_stands_in(policy: PolicyConfig) -> bool:
@@ -363,7 +363,7 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), compiled.unset)
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(store.read(domains_file), cover.tunnelled)
+    added, removed = _difference(store.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = store.now()
     mirrors = {_public(source): mirror for source, mirror in state.mirrors.items()}

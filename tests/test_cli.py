@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,6 +117,45 @@ def test_interrupted_while_it_is_being_loaded_it_ends_quietly(
     assert not list(tmp_path.iterdir())
 
 
+# Three more signals each time that something is printed.
+SIGNALS_AT_THE_END = """
+import os
+import click, gfwtools.cli
+def amid_signals(*args, echo=click.echo, **options):
+    for number in (2, 1, 15):
+        os.kill(os.getpid(), number)
+    echo(*args, **options)
+    for number in (15, 2, 1):
+        os.kill(os.getpid(), number)
+click.echo = amid_signals
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_once_the_end_has_begun_further_signals_change_neither_its_word_nor_its_code(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    program = f"{SIGNALS_AT_THE_END}{INTERRUPTED}"
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), "tomllib", "--root", str(tmp_path), "update", "--offline"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr.strip()) == (130, "gfwtools: interrupted")
+
+
+def test_a_signal_while_a_failure_is_told_ends_it_quietly(tmp_path: Path) -> None:
+    program = f"{SIGNALS_AT_THE_END}{INTERRUPTED}"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "0", "none", "--root", str(tmp_path), "update", "--source", "/no/such/file"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 def test_both_commands_begin_where_that_is_seen_to() -> None:
     scripts = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["scripts"]
     assert {place.partition(":")[0] for place in scripts.values()} == {"gfwtools.__main__"}
@@ -210,3 +250,77 @@ def test_json_is_ascii_so_that_no_text_of_a_list_steers_a_terminal(tmp_path: Pat
     printed = gfwtools(tmp_path, "update", "--source", str(source), "--json").stdout
     assert printed.isascii()
     assert json.loads(printed)["policies"][0]["rules"][1]["text"] == "||x\x9b31m.com/\u4f8b"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m gfwtools update --source list.txt",
+        "-c 'from gfwtools.__main__ import gfwlist2dnsmasq as run; run()' -o rules.conf",
+    ],
+)
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, command: str) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    line = f"cd {here} && rmdir {here} && GFWTOOLS_ROOT={tmp_path} {sys.executable} {command}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.partition(": ")[2] == "the current folder is not there any more; go to another one\n"
+
+
+# As `ulimit -v` has it, so many bytes above what the interpreter takes once it has begun.
+LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from gfwtools.__main__ import main as entry
+room = int(sys.argv[1])
+limit = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024 + room
+sys.argv = ["gfwtools", *sys.argv[2:]]
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+entry()
+"""
+
+
+@pytest.mark.parametrize("megabytes", [0, 1, 2, 4, 6, 8, 10, 12, 16, 24, 32])
+def test_with_too_little_memory_an_update_fails_in_one_line_and_changes_nothing(tmp_path: Path, megabytes: int) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("".join(f"||a{number}.example{number % 977}.com\n" for number in range(400_000)))
+    root = tmp_path / "root"
+    result = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(megabytes << 20), "--root", str(root), "update", "--source", source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert re.match("gfwtools: .*(not enough memory|is there enough memory)", result.stderr)
+    assert not [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("MemoryError()", "gfwtools: not enough memory; nothing was changed\n"),
+        ("OSError(12, 'Cannot allocate memory')", "gfwtools: not enough memory; nothing was changed\n"),
+        ("SystemError('error return without exception set')", "gfwtools: not enough memory; nothing was changed\n"),
+        (
+            'RuntimeError("can\'t start new thread")',
+            "gfwtools: not enough memory, or too many processes, for a thread; nothing was changed\n",
+        ),
+        (
+            "ImportError('/x.so: failed to map segment from shared object')",
+            "gfwtools: /x.so: failed to map segment from shared object; is there enough memory? Nothing was changed\n",
+        ),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_told_in_one_line(error: str, said: str) -> None:
+    program = f"""
+import gfwtools.cli, gfwtools.__main__
+def fail():
+    raise {error}
+gfwtools.cli.main = fail
+gfwtools.__main__.main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, said)

@@ -85,6 +85,15 @@ from gfwtools.errors import ConfigError
         ('[policy.gfwlist]\ninterface = "-x"', "c.toml: policy.gfwlist.interface"),
         ('[dns]\nconf_dir = "/../../x"', "c.toml: dns.conf_dir"),
         ('[fetch]\nproxy = "http://x:99999"', "c.toml: fetch.proxy"),
+        ('[fetch]\nproxy = "http://[::1"', "c.toml: fetch.proxy: 'http://[::1' is no proxy; give http://HOST:PORT"),
+        ('[fetch]\nproxy = "http://[::x]:80"', "c.toml: fetch.proxy: 'http://[::x]:80' is no proxy"),
+        ('[fetch]\nproxy = "socks4://me:SECRET@10.0.0.1:1080"', "c.toml: fetch.proxy: 'socks4://***@10.0.0.1:1080' is"),
+        ('[fetch]\nproxy = "me:SECRET@10.0.0.1:1080"', "c.toml: fetch.proxy: '***@10.0.0.1:1080' is no proxy"),
+        ('[fetch]\nproxy = ["http://me:SECRET@10.0.0.1"]', "c.toml: fetch.proxy: ['http://***@10.0.0.1'] is not"),
+        (
+            '[policy.gfwlist]\nsources = ["ftp://me:SEC/RET@x/l"]',
+            "c.toml: policy.gfwlist.sources: 'ftp://***@x/l' is no source",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_file_key_and_what_was_expected(text: str, message: str) -> None:
@@ -92,6 +101,7 @@ def test_what_is_wrong_is_told_with_file_key_and_what_was_expected(text: str, me
         loads(text, "c.toml")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_no_file_is_the_defaults_and_a_named_one_must_be_there(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ from gfwtools._version import __version__
 from gfwtools.config import Fetch
 from gfwtools.errors import FetchError, ListError
 from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
+from gfwtools.proxies import environment_proxy
 
 LIST = b"||example.org\n"
 OTHER = b"||example.net\n"
@@ -364,6 +365,29 @@ def test_a_url_that_is_none_is_the_failure_of_that_source_alone(serve: Serve, so
     assert fetch([source, server.url], PATIENT).source == server.url
 
 
+def test_a_mirror_for_which_there_is_no_thread_has_failed_and_one_under_way_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if "none.example" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    server = serve(good(LIST))
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    none = "http://none.example/l"
+    assert answer(none) == "not enough memory, or too many processes, for a thread"
+    assert fetch([none, server.url], PATIENT).source == server.url
+
+
+def test_a_body_for_which_there_is_no_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_bytes(LIST)
+    monkeypatch.setattr("gfwtools.fetch.BytesIO", lambda: (_ for _ in ()).throw(MemoryError))
+    assert answer(str(tmp_path / "list")) == "not enough memory"
+
+
 # ---------------------------------------------------------------- time limits
 
 
@@ -640,6 +664,32 @@ def test_a_validator_that_cannot_be_kept_is_left_out(serve: Serve, bad: str) -> 
     assert fetch([server.url], PATIENT).validators == Validators()
 
 
+@pytest.mark.parametrize(
+    ("modified", "told", "kept"),
+    [
+        ("Thu, 06 Aug 2020 01:02:03 GMT", "Thu, 06 Aug 2020 01:02:03 GMT", True),
+        ("Thu, 06 Aug 2020 01:02:04 GMT", "Thu, 06 Aug 2020 01:02:03 GMT", False),
+        ("Thu, 06 Aug 2099 01:02:03 GMT", "", False),
+        ("Thu, 06 Aug 2020 01:02:03 GMT", "", True),
+        ("Thu, 06 Aug 2099 01:02:03 GMT", "no date", False),
+        ("Thu, 06 Aug 99999 01:02:03 GMT", "", False),
+        ("no date", "Thu, 06 Aug 2020 01:02:03 GMT", True),
+    ],
+)
+def test_a_date_later_than_the_answer_itself_is_not_kept(serve: Serve, modified: str, told: str, kept: bool) -> None:
+    dates = [f"Last-Modified: {modified}", *([f"Date: {told}"] if told else [])]
+    server = serve(status("200 OK", LIST, *dates))
+    assert fetch([server.url], PATIENT).validators == Validators("", modified if kept else "")
+
+
+def test_a_date_of_the_future_that_was_kept_once_is_not_sent(serve: Serve) -> None:
+    server = serve(good(LIST))
+    held = Validators('"1"', "Thu, 06 Aug 2099 01:02:03 GMT")
+    assert fetch([server.url], PATIENT, validators={server.url: held}).data == LIST
+    assert "if-modified-since" not in server.requests[0].headers
+    assert server.requests[0].headers["if-none-match"] == '"1"'
+
+
 def test_a_validator_with_a_newline_is_not_sent(serve: Serve) -> None:
     server = serve(good(LIST))
     assert fetch([server.url], PATIENT, validators={server.url: Validators('"1"\r\nX-Evil: 1')}).data == LIST
@@ -798,6 +848,33 @@ def test_a_proxy_that_refuses_is_named_as_such() -> None:
     assert said == "the proxy refused: 403 Forbidden"
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h", "https"])
+@pytest.mark.parametrize("mirror", ["http", "https"])
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(scheme: str, mirror: str) -> None:
+    with refused() as closed:
+        place = closed.removeprefix("http://").partition("/")[0]
+        said = answer(f"{mirror}://mirror.example/list", PATIENT._replace(proxy=f"{scheme}://me:SECRET@{place}"))
+    assert said == f"the proxy {scheme}://***@{place}: Connection refused"
+
+
+def test_a_proxy_of_the_environment_whose_name_is_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **keywords: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert answer("https://mirror.example/list") == "the proxy http://proxy.invalid:3128: Name or service not known"
+
+
+def test_what_fails_behind_a_proxy_is_the_mirrors_fault(serve: Serve, authority: Authority) -> None:
+    server = serve(good(LIST), authority.good())  # which nobody trusts
+    with HttpProxy() as http, SocksProxy() as socks:
+        for proxy in (http, socks):
+            said = answer(server.url, PATIENT._replace(proxy=proxy.url))
+            assert said.startswith("the certificate is not accepted: ")
+            assert proxy.asked
+
+
 def test_the_proxies_of_the_environment_count(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(good(LIST))
     with HttpProxy() as proxy:
@@ -807,6 +884,94 @@ def test_the_proxies_of_the_environment_count(serve: Serve, monkeypatch: pytest.
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         fetch([server.url], PATIENT)
         assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "odd", ["fe80::/10", "[::1]", "[fe80::1%eth0]", "localhost:*", "例子.example", "http://[", "a:b"]
+)
+def test_an_odd_entry_of_no_proxy_stops_no_mirror_and_the_others_count(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    server = serve(good(LIST))
+    monkeypatch.setenv("no_proxy", f"{odd},mirror.example")
+    assert fetch([server.url], PATIENT).data == LIST
+    with HttpProxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert fetch([server.url], PATIENT).data == LIST
+        assert len(proxy.asked) == 1
+        monkeypatch.setenv("no_proxy", f"{odd},127.0.0.1")
+        assert fetch([server.url], PATIENT).data == LIST
+        assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "url", "spared"),
+    [
+        ("", "https://mirror.example", False),
+        ("*", "https://mirror.example", True),
+        ("other.example, *", "https://mirror.example", True),
+        ("mirror.example", "https://mirror.example", True),
+        ("EXAMPLE", "https://mirror.example.", True),
+        (".mirror.example", "https://a.mirror.example", True),
+        ("*.mirror.example", "https://a.mirror.example", True),
+        ("irror.example", "https://mirror.example", False),
+        ("例子.cn", "https://xn--fsqu00a.cn", True),
+        ("mirror.example:443", "https://mirror.example", True),
+        ("mirror.example:443", "http://mirror.example", False),
+        ("mirror.example:*", "http://mirror.example", True),
+        ("http://mirror.example", "http://mirror.example", True),
+        ("http://mirror.example", "https://mirror.example", False),
+        ("10.0.0.0/8", "http://10.1.2.3", True),
+        ("10.0.0.0/8", "http://11.1.2.3", False),
+        ("10.1.2.3:80", "http://10.1.2.3", True),
+        ("10.1.2.3:81", "http://10.1.2.3", False),
+        ("3", "http://10.1.2.3", False),
+        ("fe80::/10", "http://[fe80::1]", True),
+        ("[fe80::]/10", "http://[fe80::1]", True),
+        ("::1", "http://[::1]", True),
+        ("[::1]:80", "http://[::1]", True),
+        ("[::1]:81", "http://[::1]", False),
+    ],
+)
+def test_no_proxy_is_read_as_curl_reads_it(
+    monkeypatch: pytest.MonkeyPatch, entries: str, url: str, spared: bool
+) -> None:
+    monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", entries)
+    scheme, _, host = url.partition("://")
+    port = 443 if scheme == "https" else 80
+    assert environment_proxy(scheme, host.strip("[]"), port) == ("" if spared else "http://proxy.example:3128")
+
+
+def test_the_proxy_of_a_scheme_goes_before_the_one_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "proxy.example:3128/")
+    monkeypatch.setenv("HTTPS_PROXY", "http://other.example")
+    assert environment_proxy("http", "mirror.example", 80) == "http://proxy.example:3128"
+    assert environment_proxy("https", "mirror.example", 443) == "http://other.example"
+
+
+def test_a_socks_proxy_of_the_environment_may_be_written_as_gnome_does(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(good(LIST))
+    with SocksProxy() as proxy:
+        monkeypatch.setenv("all_proxy", f"socks://127.0.0.1:{proxy.port}/")
+        assert fetch([server.url], PATIENT).data == LIST
+    assert proxy.asked == [server.url.removeprefix("http://").removesuffix("/list")]
+
+
+@pytest.mark.parametrize("name", ["all_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    "value", ["socks4://me:SEC/RET@10.0.0.1:1080", "me:SECRET@10.0.0.1:x", "http://me:SECRET@[::1"]
+)
+def test_a_variable_that_names_no_proxy_is_named_and_its_password_is_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    said = answer("https://mirror.example/list")
+    assert said.startswith(f"the environment variable {name}: '")
+    assert said.endswith(" is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    assert "SEC" not in said
 
 
 def test_the_configured_proxy_goes_before_that_of_the_environment(
@@ -849,7 +1014,7 @@ def test_mirrors_and_files_are_one_order(serve: Serve, tmp_path: Path) -> None:
         ("file:///no/such/file", "No such file or directory"),
         ("/etc", "a directory, not a file"),
         ("/dev/zero", "not a regular file"),
-        ("file://server/share/list", "a file on the host 'server' cannot be read; give file:///PATH"),
+        ("file://server/share/list", "a file on another host cannot be read; give file:///PATH"),
         ("file:list", "the path is not absolute; give file:///PATH"),
         ("file:///a%00b", "a path has no NUL in it"),
         ("ftp://a/list", "neither http(s) nor file:; give an http(s) URL, a file: URL or a path"),

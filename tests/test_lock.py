@@ -66,6 +66,18 @@ def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
     assert last_run(tmp_path / "lock") is None
 
 
+def test_the_password_in_the_holders_command_line_is_not_told(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "input()", "http://me:SECRET@mirror.example/l"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as holder:
+        with lock(tmp_path / "lock"):
+            (tmp_path / "lock").write_text(f"{holder.pid}\n")
+            with pytest.raises(LockedError) as caught, lock(tmp_path / "lock", wait=0):
+                pass
+        holder.communicate(b"\n")
+    assert "http://***@mirror.example/l" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
     program = "import sys, time; from pathlib import Path; from gfwtools.lock import lock\n"
     program += "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"

@@ -19,6 +19,15 @@ def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_state(tmp_path / "state.json") == state
 
 
+def test_a_link_to_itself_in_place_of_the_state_is_damage_and_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.symlink_to(path.name)
+    assert read_state(path) == State(problem=f"{path}: damaged; it is written anew")
+    write_state(path, State())
+    assert not path.is_symlink()
+    assert read_state(path) == State()
+
+
 def test_the_history_keeps_the_last_thirty_updates() -> None:
     state = PolicyState()
     for number in range(40):

@@ -128,6 +128,15 @@ def test_when_putting_back_fails_as_well_that_is_told_and_not_that_nothing_was_c
     assert (one.read_text(), last.read_text()) == ("new", "old")
 
 
+def test_when_there_is_no_memory_to_put_back_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, last = tmp_path / "one", tmp_path / "last"
+    for path in (one, last):
+        path.write_text("old")
+    failing("fsync", lambda number: number >= 3, monkeypatch, MemoryError())
+    with pytest.raises(StoreError, match="not enough memory; then not enough memory; not every file is back as it was"):
+        store.replace_all({one: b"new", last: b"new"}, [], last)
+
+
 @pytest.mark.parametrize("number", range(1, 5))
 def test_interrupted_all_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     one, last = tmp_path / "one", tmp_path / "last"

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from gfwtools.config import load
 from gfwtools.formats import Listing
 from gfwtools.state import read_state
 from gfwtools.update import update
+from gfwtools.userinfo import masked
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
@@ -214,6 +216,30 @@ def test_a_list_is_measured_by_the_last_one_even_if_the_state_is_lost(tmp_path: 
     source = tmp_path.with_name("short.txt")
     source.write_bytes(BAD["a shrunken list"][0])
     assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+
+
+def test_a_list_that_calls_itself_the_starter_list_is_measured_all_the_same(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    title = "[AutoProxy 0.2.9]\n! Title: gfwtools starter list\n"
+    source.write_text(title + "".join(f"||site{number}.com\n" for number in range(100)))
+    gfwtools(tmp_path, "update", "--source", str(source))
+    source.write_text(f"{title}||google.com\n")
+    for lost in (False, True):
+        if lost:
+            (tmp_path / VAR / "state.json").unlink()
+        assert "min_share" in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    gfwtools(tmp_path, "update", "--offline")
+    assert not read_state(tmp_path / VAR / "state.json").of("gfwlist").starter
+
+
+def test_no_list_is_measured_by_the_starter_list_whether_or_not_the_state_is_lost(tmp_path: Path) -> None:
+    for lost in (False, True):
+        gfwtools(tmp_path / str(lost), "update", "--offline")
+        if lost:
+            (tmp_path / str(lost) / VAR / "state.json").unlink()
+        source = tmp_path / "list.txt"
+        source.write_text("||google.com\n")
+        gfwtools(tmp_path / str(lost), "update", "--source", str(source))
 
 
 def test_a_wrong_count_in_the_state_refuses_no_list(tmp_path: Path) -> None:
@@ -485,6 +511,56 @@ def test_the_password_of_a_source_is_neither_kept_nor_shown_and_its_validators_a
         assert "SECRET" not in text
     assert list(read_state(tmp_path / "var/lib/gfwtools/state.json").of("gfwlist").mirrors) == [f"http://{place}"]
     assert statuses == ["200", "304"]
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("http://us:SEC/ret@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:12/SEC@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:p@SEC/ret@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("http://us:SEC?ret#@127.0.0.1:1/l", "http://***@127.0.0.1:1/l"),
+        ("ftp://us:SEC/ret@127.0.0.1:1/l", "ftp://***@127.0.0.1:1/l"),
+        ("file://us:SEC/ret@127.0.0.1/l", "file://***@127.0.0.1/l"),
+    ],
+)
+def test_a_password_with_a_character_that_it_should_not_have_is_shown_and_kept_nowhere(
+    tmp_path: Path, source: str, shown: str
+) -> None:
+    result = gfwtools(tmp_path, "update", "--source", source, code=None)
+    assert shown in result.stderr
+    for text in (result.stderr, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())):
+        assert "SEC" not in text
+
+
+@pytest.mark.parametrize(
+    "source", ["https://cdn.example/gh/a/b@master/l", "http://[::1]/a@b", "file:///a:b/c@d", "/a://b:c@d"]
+)
+def test_an_at_sign_in_a_path_hides_nothing(source: str) -> None:
+    assert masked(source) == source
+
+
+def test_on_a_terminal_a_path_is_shown_as_it_is_whatever_it_would_mean_to_a_program(tmp_path: Path) -> None:
+    source = tmp_path / "a[" / "b]\x1b[red]list.txt"
+    source.parent.mkdir()
+    source.write_bytes(b"||google.com\n")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "gfwtools", "--root", str(tmp_path), "update", "--source", str(source)]
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            check=False,
+            timeout=60,
+            env={**os.environ, "TERM": "xterm"},
+        )
+        shown = os.read(ours, 65536).decode()  # less than a terminal's buffer has room for
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert "a[/b]\ufffd[red]list.txt" in shown
 
 
 def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_path: Path) -> None:

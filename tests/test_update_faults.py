@@ -545,6 +545,52 @@ def test_a_file_in_place_of_dnsmasqs_folder_is_told_and_stays(tmp_path: Path) ->
     assert (tmp_path / "etc/dnsmasq.d").read_text() == "mine\n"
 
 
+def everything(root: Path) -> dict[str, bytes]:
+    """With the folders, and without what a run may change in any case."""
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else b""
+        for path in root.rglob("*")
+        if path.name != "lock"
+    }
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_of_a_foreign_file_no_copy_stays_where_nothing_was_changed(tmp_path: Path, link: bool) -> None:
+    """Ended before each step on the disk, the update is done or has left nothing; killed, the next one clears up."""
+    root, pristine = tmp_path / "root", tmp_path / "pristine"
+    place, copy = root / CONF, root / VAR / "before" / CONF
+    configure(root, str(root / "list.txt"))
+    (root / VAR).mkdir(parents=True)
+    (root / "list.txt").write_bytes(NEW)
+    place.parent.mkdir()
+    if link:
+        place.symlink_to("elsewhere")
+    else:
+        place.write_text("server=/mine.example/192.0.2.1\n")
+    shutil.copytree(root, pristine, symlinks=True)
+
+    def update_once(number: int = 0, step: int = 0) -> killing.Run:
+        shutil.rmtree(root)
+        shutil.copytree(pristine, root, symlinks=True)
+        return server.run("-q", "update", number=number, before=step)
+
+    before = everything(root)
+    with killing.fork_server(root) as server:
+        undisturbed = update_once()
+        assert undisturbed.code == 0
+        assert os.path.lexists(copy)
+        after = everything(root)
+        for step in range(1, len(undisturbed.steps) + 1):
+            run = update_once(signal.SIGTERM, step)
+            where = f"before step {step}, {undisturbed.steps[step - 1]}: {run}"
+            assert run.code == 130, where
+            found = everything(root)
+            assert found == before or (found.keys() == after.keys() and found[CONF] == after[CONF]), where
+            update_once(signal.SIGKILL, step)
+            assert server.run("-q", "update").code == 0, where
+            assert everything(root).keys() == after.keys(), where
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_nobody_may_change_keeps_all_the_others_as_they_were(root: Path, name: str) -> None:
@@ -637,7 +683,7 @@ def test_with_a_damaged_last_good_list_the_next_run_repairs(root: Path, name: st
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "link to itself"])
 def test_what_is_no_file_at_a_files_place_is_told_or_replaced_and_never_waited_for(
     root: Path, name: str, kind: str
 ) -> None:
@@ -648,10 +694,15 @@ def test_what_is_no_file_at_a_files_place_is_told_or_replaced_and_never_waited_f
         (path / "kept").write_text("kept")
     elif kind == "pipe":
         os.mkfifo(path)
+    elif kind == "link to itself":
+        path.symlink_to(path.name)
+        assert_answers(root)
     else:
         path.symlink_to(root / "nowhere" / "at all")
     (root / "list.txt").write_bytes(NEW)
-    result = gfwtools(root, "update", "--source", str(root / "list.txt"), code=None)
+    if kind == "link to itself":
+        gfwtools(root, "update", "--source", str(root / "list.txt"), "--dry-run")
+    result = gfwtools(root, "update", "--source", str(root / "list.txt"), code=0 if "link" in kind else None)
     assert "Traceback" not in result.stderr
     if result.returncode:
         assert str(path) in result.stderr or str(path.parent) in result.stderr

@@ -34,6 +34,9 @@ COMMANDS = {
     "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
 }
 
+#: Those of gfwtools.interrupts, which a question has no need to import.
+POLITE_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Context:
     """What the options before the command say; the configuration is read when it is asked for."""
@@ -148,7 +151,7 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
     """Run ``command``, its errors in one line on standard error, and exit."""
     try:
         # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in POLITE_ENDS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
                 signal.signal(number, signal.default_int_handler)
         code = command.main(args, prog_name=name, standalone_mode=False)
@@ -164,9 +167,16 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         sys.exit(1)
     except OSError as error:
         # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
-        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
+        # Of all calls getcwd(2) alone misses something without its name: somebody has removed the folder we are in.
+        gone = isinstance(error, FileNotFoundError) and not error.filename
+        told = f"{error.filename or 'output'}: {error.strerror}"
+        click.echo(
+            f"{name}: {'the current folder is not there any more; go to another one' if gone else told}", err=True
+        )
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
+        for number in POLITE_ENDS:  # it ends already, and the next one would come out of the middle of that
+            signal.signal(number, signal.SIG_IGN)
         click.echo(f"{name}: interrupted", err=True)  # click has ended the line that holds the ^C
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

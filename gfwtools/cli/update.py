@@ -10,6 +10,7 @@ import click
 
 from gfwtools.cli import Context
 from gfwtools.cli.text import printable
+from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.fetch import Progress
@@ -110,7 +111,9 @@ def _source(source: str) -> str:
     if source.startswith(("http://", "https://", "file:")):
         return source
     if "://" in source:
-        raise click.BadParameter(f"{source!r}: give an http(s) URL, a file: URL or a path", param_hint="--source")
+        raise click.BadParameter(
+            f"{masked(source)!r}: give an http(s) URL, a file: URL or a path", param_hint="--source"
+        )
     return str(Path(source).absolute())
 
 
@@ -123,7 +126,7 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
@@ -136,8 +139,8 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
 
 
 def _short(source: str) -> str:
-    host = source.split("://")[-1].split("/")[0].rpartition("@")[2]  # a name and a password are nobody's to see
-    return host[:30] or source[-30:]
+    host = masked(source, "").split("://")[-1].split("/")[0]
+    return printable(host[:30] or source[-30:])
 
 
 def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
@@ -178,12 +181,12 @@ def _counted(number: int, thing: str) -> str:
 def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
     """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
     quadratic time on a list of a million lines."""
-    from gfwtools.store import read
+    from gfwtools.store import read_ours
 
     for path, data in files.items():
         if path.name == "state.json":
             continue
-        before = (read(path) or b"").decode("utf-8", "replace").split("\n")
+        before = (read_ours(path) or b"").decode("utf-8", "replace").split("\n")
         after = data.decode("utf-8", "replace").split("\n")
         gone, new = dict.fromkeys(before), dict.fromkeys(after)
         changes = [f"-{printable(line)}" for line in gone if line not in new]
