@@ -109,6 +109,8 @@ class Locator:
             return Target((domain,), domain != host)
         if anchor is Anchor.REGEX:
             return self._regex(host)
+        if anchor is Anchor.NONE:
+            return Target(reason=Reason.NAME, detail=host)
         if not host:
             return Target(reason=Reason.KEYWORD)
         if len(host) > _LONGEST_HOST:

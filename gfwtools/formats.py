@@ -12,7 +12,9 @@ __all__ = ["FORMATS", "Listing", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
-_DNSMASQ = re.compile(r"(?:server|address|local|ipset|nftset)\s*=\s*/(.*)/[^/]*")
+_DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
+# dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
+_DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
 
 
 def parse_domains(text: str) -> Iterator[Rule]:
@@ -39,15 +41,21 @@ def parse_hosts(text: str) -> Iterator[Rule]:
 
 
 def parse_dnsmasq(text: str) -> Iterator[Rule]:
-    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception."""
+    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception. Any
+    other option names no domain."""
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip().strip("\ufeff")
         if not entry or entry.startswith("#"):
             continue
-        found = _DNSMASQ.fullmatch(entry)
-        exception = entry.startswith("server") and entry.endswith("/#")
-        for name in found[1].split("/") if found else [entry]:
-            yield Rule(number, entry, exception, name.lower(), Anchor.HOST, True)
+        said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
+        found = _DNSMASQ.fullmatch(said)
+        if not found:
+            yield Rule(number, entry, False, "no server=/name/address", Anchor.NONE, True)
+            continue
+        option, names, value = found.groups()
+        exception = value == "#" and option in ("server", "local")  # local is another name of server
+        for name in names.split("/"):
+            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.HOST, True)
 
 
 FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
