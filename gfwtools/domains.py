@@ -6,7 +6,8 @@ Whatever cannot be said so is dropped with its reason; docs/lists.md has the tab
 import re
 from contextlib import suppress
 from enum import Enum
-from ipaddress import IPv4Address, ip_address, ip_network
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,13 @@ _NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 # Real lists have a handful of patterns such as google.*. Each stands for some 200 names: a list of nothing else would
 # fill the memory.
 _MOST_EXPANSIONS = 1000
+
+# The prefixes that IANA gives to a registry for a whole region of the world: no site has more. Two lines of a list with
+# half of the Internet each would be as bad as the whole.
+_WIDEST = {4: 8, 6: 12}
+# Unspecified, loopback, link-local, multicast, broadcast.
+_NO_SITES_4 = ("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
+_NO_SITES_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 
 # ---- regular expressions, read just far enough to find the one host that most of them are about
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
@@ -124,7 +132,7 @@ class Locator:
             )
         if "*" in host:
             return self._wildcard(rule)
-        if host[-1:].isdigit() or host[-1:] == "]" or ":" in host or (self._trusted and "/" in host):
+        if host[-1:].isdigit() or host[-1:] == "]" or ":" in host or "/" in host:
             target = self._address(host)
             if target:
                 return target
@@ -159,26 +167,20 @@ class Locator:
         if len(text) > 64 or "%" in text:  # Python takes any text at all for the scope behind a "%"
             return None
         try:
-            network = ip_network(text, strict=False) if self._trusted else ip_network(ip_address(text))
+            network = ip_network(text, strict=False)
         except ValueError:
             if text.rpartition(".")[2].isdigit():
                 return Target(reason=Reason.NAME, detail=_no_address(text))
             return None
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
-        address = network.network_address
-        if address.version == 6 and int(address) >> 32 in (0, 0xFFFF) and int(address) > 1:
-            # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
-            address = IPv4Address(int(address) & 0xFFFFFFFF)
-        # A private address may be a site of somebody's; what cannot be anybody's site is refused.
-        if not self._trusted and (
-            address.is_loopback
-            or address.is_unspecified
-            or address.is_multicast
-            or address.is_link_local
-            or int(address) == 0xFFFFFFFF
-        ):
-            return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
+        if not self._trusted:
+            if network.prefixlen < _WIDEST[network.version]:
+                return Target(reason=Reason.ADDRESS, detail=f"{text} is more than any site has")
+            # A private address may be a site of somebody's; what cannot be anybody's site is refused.
+            low, high = int(network.network_address), int(network.broadcast_address)
+            if any(first <= high and low <= last for first, last in _no_sites(network.version)):
+                return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
         return Target(network=network)
 
     # ------------------------------------------------------------ wildcards
@@ -288,6 +290,21 @@ class Locator:
         if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
             return self._name(parent, wider=True)
         return self._name(name)
+
+
+@cache
+def _no_sites(version: int) -> tuple[tuple[int, int], ...]:
+    """The first and the last address of what can be no site's."""
+    networks: list[Network] = [IPv4Network(text) for text in _NO_SITES_4]
+    if version == 6:
+        # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
+        dressed = [
+            IPv6Network((before << 32 | int(network.network_address), 96 + network.prefixlen))
+            for network in networks
+            for before in (0, 0xFFFF)
+        ]
+        networks = [*map(IPv6Network, _NO_SITES_6), *dressed]
+    return tuple((int(network.network_address), int(network.broadcast_address)) for network in networks)
 
 
 def _no_address(text: str) -> str:

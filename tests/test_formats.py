@@ -48,3 +48,43 @@ def test_an_option_of_dnsmasq_conf_that_names_no_domain_is_counted_and_blocks_no
     assert compiled(listing, "dnsmasq").counts().dropped == {"name": 1}
     assert compiled(listing, "dnsmasq").cover.tunnelled == ["example.com"]
     assert details(line, "dnsmasq") == ["no valid host name (no server=/name/address)"]
+
+
+@pytest.mark.parametrize("network", ["91.108.4.0/22", "8.0.0.0/8", "2001:67c:4e8::/48", "192.0.2.1/32"])
+def test_a_network_in_a_fetched_list_of_domains_is_a_seed(network: str) -> None:
+    found = compiled(f"{network}  # a messenger\nexample.com\n", "domains")
+    assert [str(seed) for seed in found.seeds] == [network]
+    assert found.counts() == (2, 2, 0, 0, {})
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "0.0.0.0/0",
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "192.0.0.0/3",
+        "127.0.0.0/8",
+        "127.1.0.0/16",
+        "169.254.0.0/15",
+        "224.0.0.0/8",
+        "255.255.255.0/24",
+        "::/0",
+        "::/96",
+        "::/64",
+        "2000::/3",
+        "fe80::/64",
+        "ff00::/12",
+        "::ffff:127.0.0.0/104",
+        "::ffff:0:0/90",
+        "::7f00:0/100",
+    ],
+)
+def test_a_network_in_a_fetched_list_with_an_address_that_is_no_sites_is_refused(network: str) -> None:
+    found = compiled(f"{network}\n", "domains")
+    assert found.counts().dropped == {"address": 1}
+    assert not found.seeds
+
+
+def test_what_looks_like_a_network_in_gfwlists_own_format_is_an_address_with_a_path() -> None:
+    assert [str(seed) for seed in compiled("||91.108.4.0/22\n", "autoproxy").seeds] == ["91.108.4.0/32"]
