@@ -84,7 +84,7 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
     exception = text.startswith("@@")
     body = text[2:] if exception else text
     if len(body) > 2 and body[0] == body[-1] == "/":
-        return Rule(number, text, exception, body[1:-1].lower(), Anchor.REGEX, False)
+        return Rule(number, text, exception, body[1:-1], Anchor.REGEX, False)
     if body.startswith("||"):
         anchor = Anchor.HOST
     elif body.startswith("|"):

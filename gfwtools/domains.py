@@ -3,7 +3,6 @@
 Whatever cannot be said so is dropped with its reason; docs/lists.md has the table for users.
 """
 
-import re
 from contextlib import suppress
 from enum import Enum
 from functools import cache
@@ -11,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
+from gfwtools import expressions
 from gfwtools.config import Network
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import LOCAL, is_plain, to_ascii
@@ -70,15 +70,6 @@ _WIDEST = {4: 8, 6: 12}
 # Unspecified, loopback, link-local, multicast, broadcast.
 _NO_SITES_4 = ("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
 _NO_SITES_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
-
-# ---- regular expressions, read just far enough to find the one host that most of them are about
-_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
-_LONGEST_EXPRESSION = 1024  # no host is spelt out longer, and the searches below are quadratic at worst
-_ANY = "\0"  # stands for a character class once classes are out of the way
-_ANY_TAIL = r"(?:\(?(?:\.|\\S|\\w|\0)[*+]\??\)?)"
-# The look-behinds keep both linear: no search begins in the middle of a run, or of a name.
-_LITERAL = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
-_NAME_THEN_ANY = re.compile(r"(?<![a-z0-9_-])(?<![a-z0-9_-]\\\.)((?:[a-z0-9_-]+\\\.)+)" + _ANY_TAIL)
 
 
 def known_names() -> dict[str, tuple[str, ...]]:
@@ -257,39 +248,20 @@ class Locator:
     # ------------------------------------------------------------ regular expressions
 
     def _regex(self, body: str) -> Target:
-        text = _simplified(body)
-        if text is None:
+        found = expressions.read(body)
+        if not found:
             return Target(reason=Reason.REGEX)
-        if _has_alternatives(text):
+        name = found.name
+        if found.open_end:
+            return (self._expanded(name) if found.begins else None) or Target(reason=Reason.REGEX)
+        suffixes = self._suffixes
+        if not suffixes.is_known(name) or suffixes.is_icann(name):
             return Target(reason=Reason.REGEX)
-        # Behind a scheme only the host counts: `/bar\.html` is no domain.
-        _, _, text = text.rpartition("://")
-        text = text.lstrip("^").partition("/")[0]
-        if "|" in text or len(text) > _LONGEST_EXPRESSION:
-            return Target(reason=Reason.REGEX)
-        literals = list(_LITERAL.finditer(text))
-        if len(literals) == 1:
-            match = literals[0]
-            behind = text[match.end() :]
-            name = match[0].replace("\\.", ".")
-            if not behind or (behind[0] not in "?*{\\" and self._suffixes.is_known(name)):
-                return self._literal(name, text[: match.start()])
-        open_end = list(_NAME_THEN_ANY.finditer(text))
-        if len(open_end) == 1 and not literals:
-            expanded = self._expanded(open_end[0][1].replace("\\.", "."))
-            if expanded:
-                return expanded
-        return Target(reason=Reason.REGEX)
-
-    def _literal(self, name: str, before: str) -> Target:
-        """A host that an expression spells out; its first label may be the end of a longer one."""
-        if not self._suffixes.is_known(name) or self._suffixes.is_icann(name):
-            return Target(reason=Reason.REGEX)
-        partial = bool(before) and not before.endswith((r"\.", r"\.)", r"\.)?", r"\.)*"))
         parent = name.partition(".")[2]
-        if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
-            return self._name(parent, wider=True)
-        return self._name(name)
+        if found.whole or (found.begins and (name == suffixes.registrable(name) or suffixes.is_suffix(parent))):
+            return self._name(name)
+        # The first label may be the end of a longer one; what is behind its dot is certain.
+        return Target(reason=Reason.REGEX) if suffixes.is_suffix(parent) else self._name(parent, wider=True)
 
 
 @cache
@@ -310,40 +282,3 @@ def _no_sites(version: int) -> tuple[tuple[int, int], ...]:
 def _no_address(text: str) -> str:
     """What is wrong with a name that ends in a number: no top-level domain does (RFC 3696 section 2)."""
     return f"{text!r}: neither a name nor an address"
-
-
-def _has_alternatives(text: str) -> bool:
-    """Whether an expression is one of several as a whole: ``a|b`` outside of all parentheses."""
-    depth = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "|" and depth <= 0:
-            return True
-    return False
-
-
-def _simplified(body: str) -> str | None:
-    """``body`` with each character class as one character, and without its ``(?=...)``, ``(?!...)``, ``(?<=...)``
-    groups, which match no character themselves; None where a class has no end. In one pass: linear in its length."""
-    kept: list[str] = []
-    depth = 0  # how many parentheses are open inside a group that is left out
-    index = 0
-    while index < len(body):
-        character = body[index]
-        width = 2 if character == "\\" else 1
-        if character == "[":
-            found = _CLASS.match(body, index)
-            if not found:
-                return None
-            width = len(found[0])
-            character = _ANY
-        elif width == 2:
-            character = {r"\/": "/", r"\-": "-"}.get(body[index : index + 2], body[index : index + 2])
-        if depth:
-            depth += (character == "(") - (character == ")")
-        elif character == "(" and body.startswith(("(?=", "(?!", "(?<=", "(?<!"), index):
-            depth = 1
-        else:
-            kept.append(character)
-        index += width
-    return "".join(kept)
