@@ -12,6 +12,8 @@ __all__ = ["FORMATS", "Listing", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
+# Some lists have "0" for 0.0.0.0, as inet_aton(3) does; whatever it is, it is no name.
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
 _DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
 # dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
 _DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
@@ -33,9 +35,20 @@ def parse_domains(text: str) -> Iterator[Rule]:
 
 def parse_hosts(text: str) -> Iterator[Rule]:
     """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
-    for number, line in enumerate(text.split("\n"), 1):
-        _, *names = line.partition("#")[0].split() or [""]
+    last = ""  # most lists have one address, a million times
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
         entry = line.strip()  # once: a line can have a hundred thousand names
+        address, *names = words
+        if address != last:
+            if not _ADDRESS.fullmatch(address):
+                yield Rule(number, entry, False, "no address before the name", Anchor.NONE, True)
+                continue
+            last = address
+        if not names:
+            yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
         for name in names:
             yield Rule(number, entry, False, name.lower(), Anchor.HOST, True)
 

@@ -88,3 +88,30 @@ def test_a_network_in_a_fetched_list_with_an_address_that_is_no_sites_is_refused
 
 def test_what_looks_like_a_network_in_gfwlists_own_format_is_an_address_with_a_path() -> None:
     assert [str(seed) for seed in compiled("||91.108.4.0/22\n", "autoproxy").seeds] == ["91.108.4.0/32"]
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("b.com", "no address before the name"),
+        ("d.com www.e.com", "no address before the name"),
+        ("dead.beef c.com", "no address before the name"),
+        ("0.0.0.0 # nothing", "no name behind the address"),
+    ],
+)
+def test_a_line_of_hosts_without_an_address_or_a_name_is_counted_and_blocks_nothing(line: str, missing: str) -> None:
+    listing = f"{line}\n0.0.0.0 example.com  # one\n::1%lo0\texample.net\n0 example.org\n# no line\n"
+    assert compiled(listing, "hosts").counts() == (4, 3, 0, 0, {"name": 1})
+    assert compiled(listing, "hosts").cover.tunnelled == ["example.com", "example.net", "example.org"]
+    assert details(line, "hosts") == [f"no valid host name ({missing})"]
+
+
+def test_the_names_of_the_host_and_its_lan_at_the_head_of_a_hosts_file_are_never_blocked() -> None:
+    head = (
+        "127.0.0.1 localhost localhost.localdomain local\n255.255.255.255 broadcasthost\n::1 ip6-localhost ip6-loopback\n"
+        "fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"
+        "ff02::3 ip6-allhosts\n0.0.0.0 0.0.0.0\n0.0.0.0 x.ip6-allnodes\n"
+    )
+    found = compiled(head, "hosts")
+    assert found.cover.tunnelled == []
+    assert not found.seeds
