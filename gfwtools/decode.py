@@ -39,16 +39,18 @@ class Decoded(NamedTuple):
         return self.header.get("last modified", "")
 
 
-def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     """Decode what a mirror sent.
 
+    :param base64: whether it may be in base64, as lists in AutoProxy's format are; a list of names without a dot looks
+        like it.
     :raises ListError: it is empty, a web page, base64 that is broken or cut short, too large, or its checksum is wrong.
     """
     data = _without_bom(data)
     if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
-    # A list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
-    if _BASE64.fullmatch(data) and not data.isspace():
+    # Such a list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
+    if base64 and _BASE64.fullmatch(data) and not data.isspace():
         data = _without_bom(_decode_base64(data))
     return as_stored(data, max_bytes=max_bytes)
 

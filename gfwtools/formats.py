@@ -110,16 +110,17 @@ def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:
     """
     if format not in FORMATS:
         raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
-    return list(FORMATS[format](decoded_text(text)))
+    return list(FORMATS[format](decoded_text(text, format)))
 
 
-def decoded_text(text: str | bytes) -> str:
+def decoded_text(text: str | bytes, format: str) -> str:
     """The text of a list; bytes, and a text that is an AutoProxy list in base64, are decoded.
 
     :raises ListError: what is to be decoded is broken.
     """
+    base64 = format == "autoproxy"
     if isinstance(text, bytes):
-        return decode(text).text
-    if text.lstrip().startswith(_AUTOPROXY_BASE64):
+        return decode(text, base64=base64).text
+    if base64 and text.lstrip().startswith(_AUTOPROXY_BASE64):
         return decode(text.encode("ascii", "replace")).text
     return text.replace("\r\n", "\n").replace("\r", "\n")

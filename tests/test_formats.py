@@ -4,7 +4,7 @@ rule."""
 import pytest
 
 from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.formats import Listing
+from gfwtools.formats import Listing, parse
 
 
 def compiled(text: str, format: str) -> Compiled:
@@ -115,3 +115,8 @@ def test_the_names_of_the_host_and_its_lan_at_the_head_of_a_hosts_file_are_never
     found = compiled(head, "hosts")
     assert found.cover.tunnelled == []
     assert not found.seeds
+
+
+@pytest.mark.parametrize("text", ["corp\nlan\n", b"corp\nlan\n", "W0F1dG9Q\nlan\n"])
+def test_only_gfwlists_own_format_is_in_base64_as_well(text: str | bytes) -> None:
+    assert len(parse(text, "domains")) == 2
