@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gfwtools.errors import ListError
 
-__all__ = ["Decoded", "as_stored", "checksum", "decode"]
+__all__ = ["Decoded", "as_stored", "checksum", "decode", "text_of"]
 
 # The "++" gives nothing back: with white space in both places, a megabyte of it would be tried at each of its bytes.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}\s*")
@@ -69,10 +69,14 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     told, computed = checksum(data)
     if told is not None and told != computed:
         raise ListError(f"the checksum is wrong: the list says {told}, its text has {computed}; it was cut or changed")
-    text = data.decode("utf-8", "replace")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text_of(data)
     return Decoded(data, text, _header(text[:_HEADER_BYTES]))
+
+
+def text_of(data: bytes) -> str:
+    """A text file of any editor: UTF-8, or UTF-16 with a byte order mark; its line ends become newlines."""
+    text = _without_bom(data).decode("utf-8", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def checksum(data: bytes) -> tuple[str | None, str]:
