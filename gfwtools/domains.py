@@ -114,7 +114,7 @@ class Locator:
             return Target(reason=Reason.KEYWORD)
         if len(host) > _LONGEST_HOST:
             return Target(reason=Reason.NAME, detail=f"{host[:20]!r}... is {len(host)} characters long")
-        if host[-1] == ".":
+        if host[-1] == "." and not host.endswith(".."):
             host = host[:-1]
             rule = rule._replace(host=host)
         if self._trusted and "*" in host:
