@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gfwtools.compiler import Compiled
 from gfwtools.config import PolicyConfig
+from gfwtools.decode import text_of
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii
 from gfwtools.policy import Cover, Match
@@ -117,7 +118,7 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
     if match.reason in ("deny", "allow"):
         table = compiled.policy.deny if match.reason == "deny" else compiled.policy.allow
         ref = table[match.matched]
-        data = Path(ref.source).read_text("utf-8", "replace").split("\n")
+        data = text_of(Path(ref.source).read_bytes()).split("\n")
         yield RuleRef(ref.source, ref.line, data[ref.line - 1].strip())
         return
     under = match.matched.startswith("*.")

@@ -84,7 +84,7 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
     exception = text.startswith("@@")
     body = text[2:] if exception else text
     if len(body) > 2 and body[0] == body[-1] == "/":
-        return Rule(number, text, exception, body[1:-1].lower(), Anchor.REGEX, False)
+        return Rule(number, text, exception, body[1:-1], Anchor.REGEX, False)
     if body.startswith("||"):
         anchor = Anchor.HOST
     elif body.startswith("|"):
@@ -99,6 +99,8 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
         body = body[:-1]
     end = _END.search(body)
     host, behind = (body[: end.start()], body[end.start() :]) if end else (body, "")
+    if scheme:  # a name and a password may stand before the host
+        host = host.rpartition("@")[2]
     host, port = _split_port(host.strip())
     whole = scheme is None and not port and behind in _NOTHING
     return Rule(number, text, exception, host.lstrip(".").lower(), anchor, whole)
@@ -107,6 +109,7 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
 def _split_port(host: str) -> tuple[str, str]:
     """``host:port`` in two; the colons of an IPv6 address in brackets are its own."""
     name, colon, port = host.rpartition(":")
-    if colon and (port.isdigit() or port in ("", "*")) and (":" not in name or name.endswith("]")):
+    digits = port.replace("*", "")
+    if colon and (digits.isdigit() or not digits) and (":" not in name or name.endswith("]")):
         return name, port or ":"
     return host, ""

@@ -323,7 +323,7 @@ def compile(
         raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
     users = {name: [side] if isinstance(side, str) else list(side) for name, side in (("allow", allow), ("deny", deny))}
     compiled = compile_lists(
-        Listing("list", decoded_text(text), format),
+        Listing("list", decoded_text(text, format), format),
         allow=[Listing("allow", "\n".join(users["allow"]), "domains")],
         deny=[Listing("deny", "\n".join(users["deny"]), "domains")],
         granularity=granularity,

@@ -327,12 +327,14 @@ def _check_together(config: Config, name: str) -> None:
                 )
     names: dict[str, str] = {}
     for policy in config.policies:
-        for derived in (policy.set, policy.set6, policy.direct_set, f"{policy.set}4"):
+        kinds = (policy.set, f"{policy.set}_seed", policy.direct_set)
+        # nftables has each kind for both families, ipset two of the names without one.
+        for derived in (policy.set, policy.direct_set, *(f"{kind}{family}" for kind in kinds for family in (4, 6))):
             other = names.setdefault(derived, policy.name)
             if other != policy.name:
                 raise ConfigError(
                     f"{name}: policy.{policy.name}.set: {derived} is a set of policy.{other} as well; "
-                    "give a name that does not end in 4, 6 or _direct"
+                    "give names that do not end in 4, 6, _seed or _direct"
                 )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gfwtools.errors import ListError
 
-__all__ = ["Decoded", "as_stored", "checksum", "decode"]
+__all__ = ["Decoded", "as_stored", "checksum", "decode", "text_of"]
 
 # The "++" gives nothing back: with white space in both places, a megabyte of it would be tried at each of its bytes.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}\s*")
@@ -39,16 +39,18 @@ class Decoded(NamedTuple):
         return self.header.get("last modified", "")
 
 
-def decode(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     """Decode what a mirror sent.
 
+    :param base64: whether it may be in base64, as lists in AutoProxy's format are; a list of names without a dot looks
+        like it.
     :raises ListError: it is empty, a web page, base64 that is broken or cut short, too large, or its checksum is wrong.
     """
     data = _without_bom(data)
     if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
-    # A list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
-    if _BASE64.fullmatch(data) and not data.isspace():
+    # Such a list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
+    if base64 and _BASE64.fullmatch(data) and not data.isspace():
         data = _without_bom(_decode_base64(data))
     return as_stored(data, max_bytes=max_bytes)
 
@@ -67,10 +69,14 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
     told, computed = checksum(data)
     if told is not None and told != computed:
         raise ListError(f"the checksum is wrong: the list says {told}, its text has {computed}; it was cut or changed")
-    text = data.decode("utf-8", "replace")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text_of(data)
     return Decoded(data, text, _header(text[:_HEADER_BYTES]))
+
+
+def text_of(data: bytes) -> str:
+    """A text file of any editor: UTF-8, or UTF-16 with a byte order mark; its line ends become newlines."""
+    text = _without_bom(data).decode("utf-8", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def checksum(data: bytes) -> tuple[str | None, str]:

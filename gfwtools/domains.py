@@ -3,13 +3,14 @@
 Whatever cannot be said so is dropped with its reason; docs/lists.md has the table for users.
 """
 
-import re
 from contextlib import suppress
 from enum import Enum
-from ipaddress import IPv4Address, ip_address, ip_network
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
+from gfwtools import expressions
 from gfwtools.config import Network
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import LOCAL, is_plain, to_ascii
@@ -63,14 +64,12 @@ _NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 # fill the memory.
 _MOST_EXPANSIONS = 1000
 
-# ---- regular expressions, read just far enough to find the one host that most of them are about
-_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
-_LONGEST_EXPRESSION = 1024  # no host is spelt out longer, and the searches below are quadratic at worst
-_ANY = "\0"  # stands for a character class once classes are out of the way
-_ANY_TAIL = r"(?:\(?(?:\.|\\S|\\w|\0)[*+]\??\)?)"
-# The look-behinds keep both linear: no search begins in the middle of a run, or of a name.
-_LITERAL = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
-_NAME_THEN_ANY = re.compile(r"(?<![a-z0-9_-])(?<![a-z0-9_-]\\\.)((?:[a-z0-9_-]+\\\.)+)" + _ANY_TAIL)
+# The prefixes that IANA gives to a registry for a whole region of the world: no site has more. Two lines of a list with
+# half of the Internet each would be as bad as the whole.
+_WIDEST = {4: 8, 6: 12}
+# Unspecified, loopback, link-local, multicast, broadcast.
+_NO_SITES_4 = ("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
+_NO_SITES_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 
 
 def known_names() -> dict[str, tuple[str, ...]]:
@@ -109,11 +108,13 @@ class Locator:
             return Target((domain,), domain != host)
         if anchor is Anchor.REGEX:
             return self._regex(host)
+        if anchor is Anchor.NONE:
+            return Target(reason=Reason.NAME, detail=host)
         if not host:
             return Target(reason=Reason.KEYWORD)
         if len(host) > _LONGEST_HOST:
             return Target(reason=Reason.NAME, detail=f"{host[:20]!r}... is {len(host)} characters long")
-        if host[-1] == ".":
+        if host[-1] == "." and not host.endswith(".."):
             host = host[:-1]
             rule = rule._replace(host=host)
         if self._trusted and "*" in host:
@@ -122,7 +123,7 @@ class Locator:
             )
         if "*" in host:
             return self._wildcard(rule)
-        if host[-1:].isdigit() or host[-1:] == "]" or ":" in host or (self._trusted and "/" in host):
+        if host[-1:].isdigit() or host[-1:] == "]" or ":" in host or "/" in host:
             target = self._address(host)
             if target:
                 return target
@@ -157,26 +158,20 @@ class Locator:
         if len(text) > 64 or "%" in text:  # Python takes any text at all for the scope behind a "%"
             return None
         try:
-            network = ip_network(text, strict=False) if self._trusted else ip_network(ip_address(text))
+            network = ip_network(text, strict=False)
         except ValueError:
             if text.rpartition(".")[2].isdigit():
                 return Target(reason=Reason.NAME, detail=_no_address(text))
             return None
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
-        address = network.network_address
-        if address.version == 6 and int(address) >> 32 in (0, 0xFFFF) and int(address) > 1:
-            # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
-            address = IPv4Address(int(address) & 0xFFFFFFFF)
-        # A private address may be a site of somebody's; what cannot be anybody's site is refused.
-        if not self._trusted and (
-            address.is_loopback
-            or address.is_unspecified
-            or address.is_multicast
-            or address.is_link_local
-            or int(address) == 0xFFFFFFFF
-        ):
-            return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
+        if not self._trusted:
+            if network.prefixlen < _WIDEST[network.version]:
+                return Target(reason=Reason.ADDRESS, detail=f"{text} is more than any site has")
+            # A private address may be a site of somebody's; what cannot be anybody's site is refused.
+            low, high = int(network.network_address), int(network.broadcast_address)
+            if any(first <= high and low <= last for first, last in _no_sites(network.version)):
+                return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
         return Target(network=network)
 
     # ------------------------------------------------------------ wildcards
@@ -253,78 +248,37 @@ class Locator:
     # ------------------------------------------------------------ regular expressions
 
     def _regex(self, body: str) -> Target:
-        text = _simplified(body)
-        if text is None:
+        found = expressions.read(body)
+        if not found:
             return Target(reason=Reason.REGEX)
-        if _has_alternatives(text):
+        name = found.name
+        if found.open_end:
+            return (self._expanded(name) if found.begins else None) or Target(reason=Reason.REGEX)
+        suffixes = self._suffixes
+        if not suffixes.is_known(name) or suffixes.is_icann(name):
             return Target(reason=Reason.REGEX)
-        # Behind a scheme only the host counts: `/bar\.html` is no domain.
-        _, _, text = text.rpartition("://")
-        text = text.lstrip("^").partition("/")[0]
-        if "|" in text or len(text) > _LONGEST_EXPRESSION:
-            return Target(reason=Reason.REGEX)
-        literals = list(_LITERAL.finditer(text))
-        if len(literals) == 1:
-            match = literals[0]
-            behind = text[match.end() :]
-            name = match[0].replace("\\.", ".")
-            if not behind or (behind[0] not in "?*{\\" and self._suffixes.is_known(name)):
-                return self._literal(name, text[: match.start()])
-        open_end = list(_NAME_THEN_ANY.finditer(text))
-        if len(open_end) == 1 and not literals:
-            expanded = self._expanded(open_end[0][1].replace("\\.", "."))
-            if expanded:
-                return expanded
-        return Target(reason=Reason.REGEX)
-
-    def _literal(self, name: str, before: str) -> Target:
-        """A host that an expression spells out; its first label may be the end of a longer one."""
-        if not self._suffixes.is_known(name) or self._suffixes.is_icann(name):
-            return Target(reason=Reason.REGEX)
-        partial = bool(before) and not before.endswith((r"\.", r"\.)", r"\.)?", r"\.)*"))
         parent = name.partition(".")[2]
-        if partial and name != self._suffixes.registrable(name) and not self._suffixes.is_suffix(parent):
-            return self._name(parent, wider=True)
-        return self._name(name)
+        if found.whole or (found.begins and (name == suffixes.registrable(name) or suffixes.is_suffix(parent))):
+            return self._name(name)
+        # The first label may be the end of a longer one; what is behind its dot is certain.
+        return Target(reason=Reason.REGEX) if suffixes.is_suffix(parent) else self._name(parent, wider=True)
+
+
+@cache
+def _no_sites(version: int) -> tuple[tuple[int, int], ...]:
+    """The first and the last address of what can be no site's."""
+    networks: list[Network] = [IPv4Network(text) for text in _NO_SITES_4]
+    if version == 6:
+        # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
+        dressed = [
+            IPv6Network((before << 32 | int(network.network_address), 96 + network.prefixlen))
+            for network in networks
+            for before in (0, 0xFFFF)
+        ]
+        networks = [*map(IPv6Network, _NO_SITES_6), *dressed]
+    return tuple((int(network.network_address), int(network.broadcast_address)) for network in networks)
 
 
 def _no_address(text: str) -> str:
     """What is wrong with a name that ends in a number: no top-level domain does (RFC 3696 section 2)."""
     return f"{text!r}: neither a name nor an address"
-
-
-def _has_alternatives(text: str) -> bool:
-    """Whether an expression is one of several as a whole: ``a|b`` outside of all parentheses."""
-    depth = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "|" and depth <= 0:
-            return True
-    return False
-
-
-def _simplified(body: str) -> str | None:
-    """``body`` with each character class as one character, and without its ``(?=...)``, ``(?!...)``, ``(?<=...)``
-    groups, which match no character themselves; None where a class has no end. In one pass: linear in its length."""
-    kept: list[str] = []
-    depth = 0  # how many parentheses are open inside a group that is left out
-    index = 0
-    while index < len(body):
-        character = body[index]
-        width = 2 if character == "\\" else 1
-        if character == "[":
-            found = _CLASS.match(body, index)
-            if not found:
-                return None
-            width = len(found[0])
-            character = _ANY
-        elif width == 2:
-            character = {r"\/": "/", r"\-": "-"}.get(body[index : index + 2], body[index : index + 2])
-        if depth:
-            depth += (character == "(") - (character == ")")
-        elif character == "(" and body.startswith(("(?=", "(?!", "(?<=", "(?<!"), index):
-            depth = 1
-        else:
-            kept.append(character)
-        index += width
-    return "".join(kept)

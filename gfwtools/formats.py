@@ -12,7 +12,11 @@ __all__ = ["FORMATS", "Listing", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
-_DNSMASQ = re.compile(r"(?:server|address|local|ipset|nftset)\s*=\s*/(.*)/[^/]*")
+# Some lists have "0" for 0.0.0.0, as inet_aton(3) does; whatever it is, it is no name.
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
+_DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
+# dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
+_DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
 
 
 def parse_domains(text: str) -> Iterator[Rule]:
@@ -31,23 +35,40 @@ def parse_domains(text: str) -> Iterator[Rule]:
 
 def parse_hosts(text: str) -> Iterator[Rule]:
     """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
-    for number, line in enumerate(text.split("\n"), 1):
-        _, *names = line.partition("#")[0].split() or [""]
+    last = ""  # most lists have one address, a million times
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
         entry = line.strip()  # once: a line can have a hundred thousand names
+        address, *names = words
+        if address != last:
+            if not _ADDRESS.fullmatch(address):
+                yield Rule(number, entry, False, "no address before the name", Anchor.NONE, True)
+                continue
+            last = address
+        if not names:
+            yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
         for name in names:
             yield Rule(number, entry, False, name.lower(), Anchor.HOST, True)
 
 
 def parse_dnsmasq(text: str) -> Iterator[Rule]:
-    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception."""
+    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception. Any
+    other option names no domain."""
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip().strip("\ufeff")
         if not entry or entry.startswith("#"):
             continue
-        found = _DNSMASQ.fullmatch(entry)
-        exception = entry.startswith("server") and entry.endswith("/#")
-        for name in found[1].split("/") if found else [entry]:
-            yield Rule(number, entry, exception, name.lower(), Anchor.HOST, True)
+        said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
+        found = _DNSMASQ.fullmatch(said)
+        if not found:
+            yield Rule(number, entry, False, "no server=/name/address", Anchor.NONE, True)
+            continue
+        option, names, value = found.groups()
+        exception = value == "#" and option in ("server", "local")  # local is another name of server
+        for name in names.split("/"):
+            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.HOST, True)
 
 
 FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
@@ -89,16 +110,17 @@ def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:
     """
     if format not in FORMATS:
         raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
-    return list(FORMATS[format](decoded_text(text)))
+    return list(FORMATS[format](decoded_text(text, format)))
 
 
-def decoded_text(text: str | bytes) -> str:
+def decoded_text(text: str | bytes, format: str) -> str:
     """The text of a list; bytes, and a text that is an AutoProxy list in base64, are decoded.
 
     :raises ListError: what is to be decoded is broken.
     """
+    base64 = format == "autoproxy"
     if isinstance(text, bytes):
-        return decode(text).text
-    if text.lstrip().startswith(_AUTOPROXY_BASE64):
+        return decode(text, base64=base64).text
+    if base64 and text.lstrip().startswith(_AUTOPROXY_BASE64):
         return decode(text.encode("ascii", "replace")).text
     return text.replace("\r\n", "\n").replace("\r", "\n")

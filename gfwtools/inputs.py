@@ -10,7 +10,7 @@ from gfwtools import store
 from gfwtools._version import __version__
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.decode import Decoded, as_stored, decode
+from gfwtools.decode import Decoded, as_stored, decode, text_of
 from gfwtools.errors import ListError
 from gfwtools.formats import Listing
 from gfwtools.state import PolicyState, read_state
@@ -106,8 +106,7 @@ def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
     listings = []
     for path in paths:
         data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
-        text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-        listings.append(Listing(str(path), text, "domains"))
+        listings.append(Listing(str(path), text_of(data), "domains"))
     return listings
 
 

@@ -14,6 +14,7 @@ class Anchor(Enum):
     URL = "url"  #: ``|scheme://host``: a URL that begins so
     LOOSE = "loose"  #: anywhere in a URL: a host, or only a keyword
     REGEX = "regex"  #: a regular expression over the URL
+    NONE = "none"  #: nowhere: the line is not written as its format has it
 
 
 class Rule(NamedTuple):
@@ -27,7 +28,8 @@ class Rule(NamedTuple):
     """``@@``: reachable directly."""
     host: str
     """The host pattern in lower case: it may hold ``*``, other characters than ASCII's, or anything else that a list
-    writes there; the expression itself for :attr:`Anchor.REGEX`."""
+    writes there; the expression itself for :attr:`Anchor.REGEX`, and what is missing, in words, for
+    :attr:`Anchor.NONE`."""
     anchor: Anchor
     whole: bool
     """The rule means every URL of its host: it has no path, no port and no scheme of its own."""

@@ -244,7 +244,7 @@ def _obtain(
     accepted: dict[int, tuple[Decoded, Callable[[], Compiled]]] = {}
 
     def accept(data: bytes) -> None:
-        decoded = decode(data, max_bytes=config.fetch.max_bytes)
+        decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
             require_list(compiled())

@@ -19,6 +19,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_users_lists_may_be_in_utf_16(root: Path) -> None:
+    (root / "etc/gfwtools/deny.txt").write_bytes("# mine\r\ndenied.example\r\n中国.example\r\n".encode("utf-16"))
+    result = gfwtools(root, "update", "--offline")
+    assert "deny.txt" not in result.stderr
+    (answer,) = ask(root, "中国.example")
+    assert answer["verdict"] == "tunnel"
+    assert answer["rules"] == [{"source": str(root / "etc/gfwtools/deny.txt"), "line": 3, "text": "中国.example"}]
+
+
 def ask(root: Path, *names: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in gfwtools(root, "check", "domain", "--json", *names).stdout.splitlines()]
 

@@ -77,6 +77,22 @@ from gfwtools.errors import ConfigError
         ("[policy.a]\ntable = 5\n[policy.b]\ntable = 5", "c.toml: policy.b.table: 5 is policy.a's"),
         ('[policy.a]\nset = "s"\n[policy.b]\nset = "s"', "c.toml: policy.b.set: s is policy.a's"),
         ('[policy.a]\nset = "s"\n[policy.b]\nset = "s6"', "c.toml: policy.b.set: s6 is a set of policy.a as well"),
+        (
+            '[policy.a]\nset = "s"\n[policy.b]\nset = "s_seed"',
+            "c.toml: policy.b.set: s_seed4 is a set of policy.a as well",
+        ),
+        (
+            '[policy.a]\nset = "s_seed"\n[policy.b]\nset = "s"',
+            "c.toml: policy.b.set: s_seed4 is a set of policy.a as well",
+        ),
+        (
+            '[policy.a]\nset = "s"\n[policy.b]\nset = "s_seed6"',
+            "c.toml: policy.b.set: s_seed6 is a set of policy.a as well",
+        ),
+        (
+            '[policy.a]\nset = "s"\n[policy.b]\nset = "s_direct4"',
+            "c.toml: policy.b.set: s_direct4 is a set of policy.a as well",
+        ),
         ("[host]\npreference = 0", "c.toml: host.preference: 0 is not a preference; give 1 to 32000"),
         ("a = [", "c.toml: not TOML:"),
         ('[policy.gfwlist]\nupstream = ["::1%x\\nno-resolv"]', "c.toml: policy.gfwlist.upstream"),

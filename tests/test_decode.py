@@ -64,6 +64,10 @@ def test_what_is_no_list_is_said_in_one_line(data: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_that_is_never_in_base64_is_not_taken_for_it() -> None:
+    assert decode(b"corp\nlan\n", base64=False).text == "corp\nlan\n"
+
+
 def test_a_list_without_a_checksum_is_accepted() -> None:
     assert checksum(PLAIN)[0] is None
     assert decode(PLAIN).text == PLAIN.decode()

@@ -2,9 +2,11 @@
 
 import pytest
 
+from gfwtools.answer import name_in
 from gfwtools.autoproxy import parse_line
 from gfwtools.compiler import compile_lists
 from gfwtools.domains import Locator, Reason, Target
+from gfwtools.errors import InvalidNameError
 from gfwtools.formats import Listing
 from gfwtools.suffixes import bundled
 
@@ -24,6 +26,10 @@ def locate(line: str, granularity: str = "registrable") -> Target:
         (".example.com", "example.com"),
         ("www.example.com/path", "example.com"),
         ("||neodb.social ", "neodb.social"),
+        ("||example.com:80*", "example.com"),
+        ("||example.com:8*0/x", "example.com"),
+        ("|http://user@example.com/", "example.com"),
+        ("|http://user:p@ss@www.example.com:80/x", "example.com"),
         ("||someone.github.io", "someone.github.io"),
         ("||中国.example.cn", "example.cn"),
     ],
@@ -176,6 +182,15 @@ def test_an_address_that_can_be_no_sites_is_refused(line: str) -> None:
 )
 def test_what_is_neither_a_name_nor_an_address_is_reported(line: str) -> None:
     assert locate(line).reason is Reason.NAME
+
+
+@pytest.mark.parametrize("name", ["example.com..", "*.example.co.uk..", "*.co.uk.."])
+def test_a_name_with_an_empty_label_at_its_end_is_reported_as_check_domain_does(name: str) -> None:
+    found = locate(f"||{name}")
+    assert found.reason is Reason.NAME
+    assert "an empty label" in found.detail
+    with pytest.raises(InvalidNameError, match="an empty label"):
+        name_in(name)
 
 
 def test_an_exception_stays_at_host_level() -> None:

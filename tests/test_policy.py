@@ -340,3 +340,10 @@ def test_what_the_library_cannot_mean_is_an_error() -> None:
     ):
         with pytest.raises(ValueError, match=r"bogus|bad name|www"):
             gfwtools.compile("", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_url_with_a_name_and_a_password_in_the_users_lists_is_its_host() -> None:
+    deny = Listing("deny", "https://user:pw@example.com/\n", "domains")
+    compiled = compile_lists(Listing("x", ""), deny=[deny])
+    assert compiled.cover.tunnelled == ["example.com"]
+    assert not compiled.problems

@@ -570,6 +570,15 @@ def test_a_source_whose_path_is_no_utf_8_leaves_a_state_that_can_be_used(tmp_pat
     assert not read_state(tmp_path / "var/lib/gfwtools/state.json").problem
 
 
+@pytest.mark.parametrize(("format", "text"), [("domains", "corp\nlan\n"), ("hosts", "0 corp\n0 lan\n")])
+def test_a_list_of_names_without_a_dot_is_not_taken_for_base64(tmp_path: Path, format: str, text: str) -> None:
+    source = tmp_path / "names"
+    source.write_text(text)
+    configure(tmp_path, f'[policy.gfwlist]\nformat = "{format}"\nsources = ["{source}"]\n')
+    gfwtools(tmp_path, "update")
+    assert (tmp_path / "var/lib/gfwtools/gfwlist.domains").read_text() == "corp\nlan\n"
+
+
 def test_a_long_line_is_cut_in_the_json(tmp_path: Path) -> None:
     source = tmp_path / "hosts"
     source.write_text("0.0.0.0 " + " ".join(f"a{number}.example.com" for number in range(100)) + "\n")

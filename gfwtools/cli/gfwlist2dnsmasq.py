@@ -129,7 +129,7 @@ def _convert(
     accepted: dict[int, tuple[Decoded, Compiled]] = {}
 
     def accept(data: bytes) -> None:
-        decoded = decode(data, max_bytes=config.fetch.max_bytes)
+        decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         listing = Listing("the list", decoded.text, policy.format)
         compiled = compile_lists(listing, allow=allowed, deny=denied, granularity="host")
         require_list(compiled)

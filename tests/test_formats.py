@@ -1,0 +1,122 @@
+"""The lines of lists in other formats than gfwlist's own: what each is read as, and what is told of those that are no
+rule."""
+
+import pytest
+
+from gfwtools.compiler import Compiled, compile_lists
+from gfwtools.formats import Listing, parse
+
+
+def compiled(text: str, format: str) -> Compiled:
+    return compile_lists(Listing("x", text, format))
+
+
+def details(text: str, format: str) -> list[str]:
+    return [outcome.detail for outcome in compiled(text, format).outcomes()]
+
+
+@pytest.mark.parametrize(
+    "comment", [" # see https://good.org/why", "\t# a bank: keep direct", " #", "  # one # two", " #/good.org/"]
+)
+def test_a_comment_behind_a_line_of_dnsmasq_conf_says_nothing(comment: str) -> None:
+    text = f"server=/example.com/free.net/8.8.8.8{comment}\nserver=/www.free.net/#{comment}\n"
+    cover = compiled(text, "dnsmasq").cover
+    assert cover.tunnelled == ["example.com", "free.net"]
+    assert cover.freed == ["www.free.net"]
+
+
+def test_a_server_that_is_nothing_but_a_comment_frees_no_name() -> None:
+    # dnsmasq: "using only locally-known addresses", as for `server=/example.com/`.
+    assert compiled("server=/example.com/ #\n", "dnsmasq").cover.tunnelled == ["example.com"]
+
+
+def test_local_of_dnsmasq_conf_frees_a_name_as_server_does_and_address_does_not() -> None:
+    text = "server=/a.com/b.com/8.8.8.8\nlocal=/www.a.com/#\naddress=/www.b.com/#\n"
+    assert compiled(text, "dnsmasq").cover == (["a.com", "b.com"], ["www.a.com"])
+
+
+def test_a_leading_dot_in_dnsmasq_conf_means_nothing() -> None:
+    cover = compiled("server=/.example.com/8.8.8.8\nserver=/.www.example.com/#\n", "dnsmasq").cover
+    assert cover == (["example.com"], ["www.example.com"])
+
+
+@pytest.mark.parametrize(
+    "line", ["no-resolv", "no-resolv # not here", "cache-size=1000", "example.com", "server=8.8.8.8"]
+)
+def test_an_option_of_dnsmasq_conf_that_names_no_domain_is_counted_and_blocks_nothing(line: str) -> None:
+    listing = f"{line}\nserver=/example.com/8.8.8.8\n"
+    assert compiled(listing, "dnsmasq").counts().dropped == {"name": 1}
+    assert compiled(listing, "dnsmasq").cover.tunnelled == ["example.com"]
+    assert details(line, "dnsmasq") == ["no valid host name (no server=/name/address)"]
+
+
+@pytest.mark.parametrize("network", ["91.108.4.0/22", "8.0.0.0/8", "2001:67c:4e8::/48", "192.0.2.1/32"])
+def test_a_network_in_a_fetched_list_of_domains_is_a_seed(network: str) -> None:
+    found = compiled(f"{network}  # a messenger\nexample.com\n", "domains")
+    assert [str(seed) for seed in found.seeds] == [network]
+    assert found.counts() == (2, 2, 0, 0, {})
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "0.0.0.0/0",
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "192.0.0.0/3",
+        "127.0.0.0/8",
+        "127.1.0.0/16",
+        "169.254.0.0/15",
+        "224.0.0.0/8",
+        "255.255.255.0/24",
+        "::/0",
+        "::/96",
+        "::/64",
+        "2000::/3",
+        "fe80::/64",
+        "ff00::/12",
+        "::ffff:127.0.0.0/104",
+        "::ffff:0:0/90",
+        "::7f00:0/100",
+    ],
+)
+def test_a_network_in_a_fetched_list_with_an_address_that_is_no_sites_is_refused(network: str) -> None:
+    found = compiled(f"{network}\n", "domains")
+    assert found.counts().dropped == {"address": 1}
+    assert not found.seeds
+
+
+def test_what_looks_like_a_network_in_gfwlists_own_format_is_an_address_with_a_path() -> None:
+    assert [str(seed) for seed in compiled("||91.108.4.0/22\n", "autoproxy").seeds] == ["91.108.4.0/32"]
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("b.com", "no address before the name"),
+        ("d.com www.e.com", "no address before the name"),
+        ("dead.beef c.com", "no address before the name"),
+        ("0.0.0.0 # nothing", "no name behind the address"),
+    ],
+)
+def test_a_line_of_hosts_without_an_address_or_a_name_is_counted_and_blocks_nothing(line: str, missing: str) -> None:
+    listing = f"{line}\n0.0.0.0 example.com  # one\n::1%lo0\texample.net\n0 example.org\n# no line\n"
+    assert compiled(listing, "hosts").counts() == (4, 3, 0, 0, {"name": 1})
+    assert compiled(listing, "hosts").cover.tunnelled == ["example.com", "example.net", "example.org"]
+    assert details(line, "hosts") == [f"no valid host name ({missing})"]
+
+
+def test_the_names_of_the_host_and_its_lan_at_the_head_of_a_hosts_file_are_never_blocked() -> None:
+    head = (
+        "127.0.0.1 localhost localhost.localdomain local\n255.255.255.255 broadcasthost\n::1 ip6-localhost ip6-loopback\n"
+        "fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"
+        "ff02::3 ip6-allhosts\n0.0.0.0 0.0.0.0\n0.0.0.0 x.ip6-allnodes\n"
+    )
+    found = compiled(head, "hosts")
+    assert found.cover.tunnelled == []
+    assert not found.seeds
+
+
+@pytest.mark.parametrize("text", ["corp\nlan\n", b"corp\nlan\n", "W0F1dG9Q\nlan\n"])
+def test_only_gfwlists_own_format_is_in_base64_as_well(text: str | bytes) -> None:
+    assert len(parse(text, "domains")) == 2
