@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gfwtools.config import Config, PolicyConfig
+from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import Command, CommandError, Runner
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Daemon", "Manager", "check_configuration", "daemon_of", "hang_up", "manager_of", "restart_command"]
 
-MAIN_CONF = "/etc/dnsmasq.conf"
 #: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
 START_TIMEOUT = 10.0
 #: Seconds for one question.

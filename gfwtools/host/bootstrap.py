@@ -16,6 +16,7 @@ from pathlib import Path
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, Paths, loads
+from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
 from gfwtools.host.apply import apply
@@ -27,7 +28,6 @@ from gfwtools.host.plan import State, Step, script
 from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
 from gfwtools.interrupts import Held
-from gfwtools.resolver import MAIN_CONF
 from gfwtools.state import read_state, write_state
 from gfwtools.update import PolicyUpdate, update
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config import Address, Config, PolicyConfig
+from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import HostError
 from gfwtools.host.facts import choose_backend, families_of
 from gfwtools.host.run import Runner
 from gfwtools.live import kernel
 from gfwtools.live.kernel import Way
-from gfwtools.resolver import MAIN_CONF
 
 __all__ = ["AddressReport", "names_of", "parse_address", "report"]
 
