@@ -161,7 +161,10 @@ def _take(
     if due.daemons:
         with _step("ask dnsmasq"):
             if not daemon.wait():
-                raise ResolverError(f"it does not answer at {daemon}")
+                raise ResolverError(
+                    f"it does not answer at {daemon}, where port= and listen-address= of its configuration lead; "
+                    "run: gfwtools check host"
+                )
             for policy in config.policies if config.dns.layout == "split" else ():
                 second = _second(config, policy)
                 if not second.wait():
@@ -351,7 +354,7 @@ def _go_back(
             had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
             _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
             if was_up and not daemon.wait():
-                raise ResolverError(f"dnsmasq does not answer at {daemon}")
+                raise ResolverError(f"dnsmasq does not answer at {daemon}; run: gfwtools check host")
     except GfwtoolsError as error:
         raise ResolverError(f"{told}; the old files are back, but: {error}") from cause
     if isinstance(cause, GfwtoolsError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gfwtools import dnsmasq_conf
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ResolverError
@@ -159,15 +160,15 @@ class Daemon:
 
 def daemon_of(config: Config) -> Daemon:
     """Where the host's dnsmasq answers, by its own configuration."""
-    text = ""
-    conf_dir = config.paths.at(config.dns.conf_dir)
-    for path in (config.paths.at(MAIN_CONF), *(sorted(conf_dir.glob("*.conf")) if conf_dir.is_dir() else ())):
-        # Ours has no such line, and may have a million others.
-        if path.is_file() and path.name not in {f"{policy.name}.conf" for policy in config.policies}:
-            text += path.read_text("utf-8", "replace") + "\n"
-    ports = re.findall(r"^[ \t]*port[ \t]*=[ \t]*(\d{1,5})[ \t]*$", text, re.MULTILINE)
-    addresses = re.findall(r"^[ \t]*listen-address[ \t]*=[ \t]*([0-9a-fA-F.:,]+)", text, re.MULTILINE)
-    listed = [address for line in addresses for address in line.split(",") if address]
+    conf = dnsmasq_conf.read(
+        # The policies' files have no such line, and may have a million others.
+        config,
+        skip={f"{policy.name}.conf" for policy in config.policies},
+        only=("port", "listen-address"),
+    )
+    ports = [value for name, value in conf.directives if name == "port" and re.fullmatch(r"[0-9]{1,5}", value)]
+    words = [word.strip() for name, value in conf.directives if name == "listen-address" for word in value.split(",")]
+    listed = [word for word in words if re.fullmatch(r"[0-9a-fA-F.:]+", word)]
     chosen = "127.0.0.1" if not listed or "127.0.0.1" in listed else listed[0]
     return Daemon(chosen, int(ports[-1]) if ports else 53)
 

@@ -193,7 +193,9 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     addresses = frozenset(address for _, address in _addresses(links))
     managers = _managers(paths, link, runner)
     resolvers, found_in = _resolvers(config, before, link, addresses)
-    reads, directives = _dnsmasq_conf(config, is_host=is_host)
+    # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
+    own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
+    conf = dnsmasq_conf.read(config, skip=own, edit=_without_ours)
     edited = [MAIN_CONF, *(manager.path for manager in _MANAGERS)]
     texts = {path: text for path in edited if (text := _text(paths, path)) is not None}
     # A link of a fake root would lead out of it: it has been followed already.
@@ -208,8 +210,8 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         managers=managers,
         resolvers=resolvers,
         found_in=found_in,
-        reads_conf_dir=reads,
-        directives=directives,
+        reads_conf_dir=conf.reads_conf_dir,
+        directives=conf.directives,
         addresses=addresses,
         lan=_lan(config, links, runner),
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
@@ -388,23 +390,6 @@ def _leased(paths: Paths, pattern: str) -> list[str]:
 
 def _snippet(config: Config) -> str:
     return str(PurePosixPath(config.dns.conf_dir) / SNIPPET)
-
-
-def _dnsmasq_conf(config: Config, *, is_host: bool) -> tuple[bool, tuple[tuple[str, str], ...]]:
-    """Whether ``dns.conf_dir`` is read, and all directives that are not ours."""
-    ours = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
-    reader = dnsmasq_conf.Reader(config, skip=ours, edit=_without_ours)
-    reader.file(MAIN_CONF)
-    folder = dnsmasq_conf.command_line(config) if is_host else None
-    if folder is None:
-        folder = dnsmasq_conf.debian_conf_dir(config.paths)
-    if folder:
-        reader.folder(folder)
-    reads = reader.reads_conf_dir
-    if not reads:
-        # With our line in dnsmasq.conf these are read too: what they say must not be said twice.
-        reader.folder(f"{config.dns.conf_dir},*.conf")
-    return reads, tuple(reader.directives)
 
 
 # ---------------------------------------------------------------- what shall be

@@ -221,6 +221,23 @@ def test_a_second_dnsmasq_that_stays_silent_is_a_failed_step(host: FreshHost) ->
     assert snapshot(host) == before
 
 
+PAIRED = pytest.mark.parametrize("host", [("paired", "iptables")], ids="-".join, indirect=True)
+
+
+@PAIRED
+def test_a_dnsmasq_at_a_port_named_beside_a_comment_is_asked_there(host: FreshHost) -> None:
+    host.write("/etc/dnsmasq.conf", f"{MAIN}conf-file=/etc/dm.more\n")
+    host.write("/etc/dm.more", "port=5353 # moved\n")
+    assert "restarted dnsmasq" in host.gfwtools("update", "--reload").stdout
+
+
+@PAIRED
+def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
+    host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert re.search(r"it does not answer at 127\.0\.0\.1#53, .*; run: gfwtools check host", result.stderr)
+
+
 def test_a_killed_update_is_finished_by_the_next(host: FreshHost) -> None:
     """Killed before each of its system calls that rename, unlink or signal, one after the other."""
     host.gfwtools("update", "--reload")
