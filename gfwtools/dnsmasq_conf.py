@@ -21,6 +21,7 @@ __all__ = [
     "plain",
     "read",
     "start_folders",
+    "whole",
 ]
 
 MAIN_CONF = "/etc/dnsmasq.conf"
@@ -111,7 +112,7 @@ def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:
 def directive(line: str) -> tuple[str, str] | None:
     """Name and value of a line; None where it says nothing, or has a quotation mark without its end.
 
-    A value that is a list is taken apart by :func:`folder_and_filters`.
+    A value that is no list is for :func:`whole`, one of ``conf-dir`` for :func:`folder_and_filters`.
     """
     text = ""
     at = 0
@@ -132,9 +133,14 @@ def _unquoted(text: str) -> str:
     return text.replace(",", _COMMA)
 
 
+def whole(value: str) -> str:
+    """A value that is no list."""
+    return value.replace(_COMMA, ",")
+
+
 def folder_and_filters(value: str) -> tuple[str, list[str]]:
     """A value of ``conf-dir``: the folder, and endings to leave out or patterns ``*ending`` to read alone."""
-    folder, *filters = (part.strip().replace(_COMMA, ",") for part in value.split(","))
+    folder, *filters = (whole(part.strip()) for part in value.split(","))
     return folder, filters
 
 
@@ -144,9 +150,11 @@ def passes(name: str, filters: Collection[str]) -> bool:
         return False
     only = [pattern[1:] for pattern in filters if pattern.startswith("*") and pattern != "*"]
     without = [pattern for pattern in filters if pattern and not pattern.startswith("*")]
-    if any(name.endswith(ending) for ending in without):
-        return False
-    return not only or any(name.endswith(ending) for ending in only)
+
+    def ends_in(endings: list[str]) -> bool:
+        return any(name.endswith(ending) and name != ending for ending in endings)
+
+    return not ends_in(without) and (not only or ends_in(only))
 
 
 def plain(path: str) -> str:
@@ -198,9 +206,9 @@ class _Reader:
         self._seen.add((status.st_dev, status.st_ino))
         for name, value in self._lines(path):
             if not self._only or name in self._only:
-                self.directives.append((name, value.replace(_COMMA, ",")))
+                self.directives.append((name, whole(value)))
             if name == "conf-file":
-                self.file(value.replace(_COMMA, ","))
+                self.file(whole(value))
             elif name == "conf-dir":
                 self.folder(value)
 

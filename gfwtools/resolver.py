@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gfwtools import dnsmasq_conf
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.dnsmasq_conf import MAIN_CONF
+from gfwtools.dnsmasq_copy import DnsmasqCopy
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import Command, CommandError, Runner
 
@@ -49,44 +49,16 @@ def check_configuration(config: Config, files: Mapping[Path, bytes], runner: Run
 
 def _test_with(config: Config, files: Mapping[Path, bytes], runner: Runner) -> str | None:
     """What dnsmasq says against the configuration with ``files`` in it; None where it would start."""
-    conf_dir = config.paths.at(config.dns.conf_dir)
-    main = config.paths.at(MAIN_CONF)
     with tempfile.TemporaryDirectory(prefix="gfwtools-") as folder:
-        side = Path(folder) / "d"
-        side.mkdir()
-        if conf_dir.is_dir():
-            for path in sorted(conf_dir.iterdir()):
-                # What --conf-dir passes over (dnsmasq(8)), and what a packager leaves.
-                if path.is_file() and not re.fullmatch(r"\..*|.*~|#.*#|.*\.dpkg-(dist|old|new)", path.name):
-                    (side / path.name).write_bytes(path.read_bytes())
-        for path, data in files.items():
-            if path.parent == conf_dir:
-                (side / path.name).write_bytes(data)
-        text = main.read_text("utf-8", "surrogateescape") if main.is_file() else ""
-        own = re.compile(
-            rf"^[ \t]*conf-dir[ \t]*=[ \t]*{re.escape(config.dns.conf_dir.rstrip('/'))}/?(?=[,\s]|$)", re.M
-        )
-        text, count = own.subn(f"conf-dir={side}", text)
-        if not count:
-            text += f"\nconf-dir={side}\n"
-        whole = Path(folder) / "dnsmasq.conf"
-        whole.write_text(text, "utf-8", "surrogateescape")
+        copy = DnsmasqCopy(config, files, Path(folder))
         # --test does not look into a servers-file: it is checked as a configuration of its own, as are those of the
         # second dnsmasqs.
-        others = [data for path, data in files.items() if path.parent == config.paths.etc / "dns"]
-        for number, data in enumerate(others):
-            (Path(folder) / f"other-{number}").write_bytes(data)
-        checked = [whole, *(Path(folder) / f"other-{number}" for number in range(len(others)))]
-        for path in checked:
+        others = [copy.other(path, data) for path, data in files.items() if path.parent == config.paths.etc / "dns"]
+        for arguments in (copy.arguments(), *others):
             try:
-                runner.read("dnsmasq", "--test", f"--conf-file={path}")
+                runner.read("dnsmasq", "--test", *arguments)
             except CommandError as error:
-                return (
-                    str(error)
-                    .partition(": ")[2]
-                    .replace(f"{side}/", f"{config.dns.conf_dir}/")
-                    .replace(str(whole), MAIN_CONF)
-                )
+                return copy.named(str(error).partition(": ")[2])
     return None
 
 

@@ -55,6 +55,26 @@ def test_a_comma_in_quotation_marks_separates_nothing() -> None:
         assert dnsmasq_conf.folder_and_filters(found[1]) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "filters", "expected"),
+    [
+        ("a.conf", [], True),
+        ("a.conf", ["*.conf"], True),
+        ("a.conf", ["*"], True),
+        ("a", ["*.conf"], False),
+        ("a.conf", [".conf"], False),
+        ("a.conf", ["*.conf", "a.conf"], True),
+        ("b.a.conf", ["*.conf", "a.conf"], False),
+        (".a", [], False),
+        ("a~", [], False),
+        ("#a#", [], False),
+        ("a.dpkg-old", [], True),
+    ],
+)
+def test_a_name_in_a_folder_passes_as_it_does_with_dnsmasq(name: str, filters: list[str], expected: bool) -> None:
+    assert dnsmasq_conf.passes(name, filters) == expected
+
+
 # ---------------------------------------------------------------- where dnsmasq listens
 
 PORTS = [

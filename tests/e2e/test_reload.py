@@ -232,6 +232,37 @@ def test_a_dnsmasq_at_a_port_named_beside_a_comment_is_asked_there(host: FreshHo
 
 
 @PAIRED
+@pytest.mark.parametrize("target", ["none", "x.conf"])
+def test_a_link_that_leads_nowhere_in_the_folder_is_found_before_anything_is_restarted(
+    host: FreshHost, target: str
+) -> None:
+    host.gfwtools("update", "--reload")
+    host.run("ln", "-s", target, "/etc/dnsmasq.d/x.conf")
+    before = (snapshot(host), pids(host), restarts(host))
+    write_list(host, *BASE, "new.example")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert "check: dnsmasq's configuration was broken before: " in result.stderr
+    assert "cannot access /etc/dnsmasq.d/x.conf" in result.stderr
+    assert (snapshot(host), pids(host), restarts(host)) == before
+
+
+@PAIRED
+def test_a_folder_given_on_the_command_line_alone_is_read_with_its_endings(host: FreshHost) -> None:
+    folder = "--conf-dir=/etc/dnsmasq.d,.dpkg-old"
+    host.write("/etc/restart-dns", RESTART.replace("--conf-file=/etc/dnsmasq.conf", folder))
+    host.write("/etc/dnsmasq.conf", MAIN.replace("conf-dir=", "#conf-dir="))
+    host.write("/etc/dnsmasq.d/once", "cache-size=300\n")
+    host.write("/etc/dnsmasq.d/x.dpkg-old", "nonsense\n")
+    host.run("sh", "/etc/restart-dns")
+    host.gfwtools("update", "--reload")
+    assert is_tunnelled(host, "www.google.com")
+    host.write("/etc/dnsmasq.d/x.dpkg-new", "nonsense\n")
+    write_list(host, *BASE, "new.example")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert "was broken before: dnsmasq: bad option at line 1 of /etc/dnsmasq.d/x.dpkg-new" in result.stderr
+
+
+@PAIRED
 def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
     host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
     result = host.gfwtools("update", "--reload", code=1)
