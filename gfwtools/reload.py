@@ -5,6 +5,7 @@ What is due is the difference between what the files say and what the daemons we
 nothing.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING
 from gfwtools import store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.errors import GfwtoolsError, ResolverError
-from gfwtools.host.run import Command, Runner, System
+from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.interrupts import Held
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
@@ -222,6 +223,7 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
     """Load the seed into the kernel, and take out what was in the last one and is not in this one.
 
     :raises CommandError: with the tool's own message.
+    :raises HostError: somebody has made a set of that name with other options.
     """
     paths = config.paths
     if backend_of(config) == "nftables":
@@ -233,7 +235,22 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
     kept = set(new.splitlines())
     gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
     text = new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
-    runner.change(Command(("ipset", "restore"), text))
+    try:
+        runner.change(Command(("ipset", "restore"), text))
+    except CommandError as error:
+        raise _taken(text, str(error), runner) or error from None
+
+
+def _taken(text: str, message: str, runner: Runner) -> HostError | None:
+    """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
+    from gfwtools.host.iptables import another_kind
+
+    number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
+    if number is None:
+        return None
+    _, name, *wanted = text.splitlines()[int(number[1]) - 1].removesuffix(" -exist").split()
+    found = (runner.ask("ipset", "list", "-terse", "-output", "save", name) or "").split()[2:]
+    return another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
 
 
 # ---------------------------------------------------------------- is it so?

@@ -263,6 +263,24 @@ def test_a_folder_given_on_the_command_line_alone_is_read_with_its_endings(host:
 
 
 @PAIRED
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [("gfwlist hash:ip", "hash:ip family inet"), ("gfwlist_direct hash:net timeout 9", "hash:net .*timeout 9")],
+)
+def test_a_set_of_that_name_made_by_hand_is_told_with_what_to_do(host: FreshHost, made: str, kind: str) -> None:
+    host.run("ipset", "create", *made.split())
+    name = made.split()[0]
+    result = host.gfwtools("update", "--reload", code=1)
+    expected = (
+        rf"load the seed: set {name} is {kind}.* and should be hash:net .*; remove it \(ipset destroy {name}\), or "
+    )
+    assert re.search(expected, result.stderr), result.stderr
+    host.run("ipset", "destroy", name)
+    host.gfwtools("update", "--reload")
+    assert is_tunnelled(host, "www.google.com")
+
+
+@PAIRED
 def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
     host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
     result = host.gfwtools("update", "--reload", code=1)
