@@ -269,13 +269,13 @@ def _verify(config: Config, update: "PolicyUpdate", daemon: Daemon, runner: Runn
     else:
         upstreams = {str(upstream) for upstream in policy.upstream}
     problem = ""
-    silent = False
+    silent = ""
     for name in _samples(config, update):
         addresses = _asked_there(daemon, name, upstreams)
         if addresses is None:
             problem = f"{name} is not asked of {', '.join(sorted(upstreams))}"
         elif not addresses:
-            silent = True
+            silent = silent or name
         elif _lands(config, policy, addresses, runner):
             return []
         else:
@@ -283,8 +283,17 @@ def _verify(config: Config, update: "PolicyUpdate", daemon: Daemon, runner: Runn
     if problem and not silent:
         raise ResolverError(problem)
     if silent:
-        return [f"note: the resolver of policy {policy.name} did not answer; is the tunnel up?"]
+        return [f"note: {_why_silent(policy, silent)}"]
     return []
+
+
+def _why_silent(policy: PolicyConfig, name: str) -> str:
+    """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
+    said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
+    refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
+    if not refusals:
+        return f"the resolver of policy {policy.name} did not answer; is the tunnel up?"
+    return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
 
 
 def _samples(config: Config, update: "PolicyUpdate") -> list[str]:
@@ -310,8 +319,9 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
         if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
             return addresses or []
         if time.monotonic() >= deadline:
-            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody.
-            unsent = before == after and upstreams <= after.keys() and daemon.refuses(name)
+            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
+            # says REFUSED.
+            unsent = before == after and upstreams <= after.keys() and daemon.rcode(name) == "REFUSED"
             return [] if unsent else None
         time.sleep(0.05)
 

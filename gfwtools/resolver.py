@@ -87,12 +87,12 @@ class Daemon:
         wanted = dns.rdatatype.from_text(kind)
         return [record.to_text() for rrset in answer.answer if rrset.rdtype == wanted for record in rrset]
 
-    def refuses(self, name: str) -> bool:
-        """Whether it says REFUSED: as dnsmasq does where it could send the question to nobody."""
+    def rcode(self, name: str) -> str:
+        """NOERROR, NXDOMAIN, REFUSED, ... for the addresses of ``name``; empty where no answer came."""
         import dns.rcode
 
         answer = self._answer(name, "A", chaos=False, timeout=QUERY_TIMEOUT)
-        return answer is not None and answer.rcode() == dns.rcode.REFUSED
+        return "" if answer is None else dns.rcode.to_text(answer.rcode())
 
     def _answer(self, name: str, kind: str, *, chaos: bool, timeout: float) -> "Message | None":
         import dns.exception

@@ -280,6 +280,16 @@ def test_a_set_of_that_name_made_by_hand_is_told_with_what_to_do(host: FreshHost
     assert is_tunnelled(host, "www.google.com")
 
 
+@pytest.mark.parametrize("host", [("paired", "iptables"), ("split", "iptables")], ids="-".join, indirect=True)
+def test_a_clean_resolver_that_refuses_is_not_called_silent(host: FreshHost) -> None:
+    host.stub_resolver(5303, "REFUSED")
+    text = host.read("/etc/gfwtools/config.toml")
+    host.write("/etc/gfwtools/config.toml", text.replace("#5301", "#5303"))
+    told = host.gfwtools("update", "--reload").stdout
+    assert "note: for blocked0.example 127.0.0.1#5303 says REFUSED; give another policy.gfwlist.upstream" in told
+    assert "did not answer" not in told
+
+
 @PAIRED
 def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
     host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
