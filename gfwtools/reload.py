@@ -22,7 +22,7 @@ from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.interrupts import Held
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
-from gfwtools.state import State, write_state
+from gfwtools.state import State, read_state, write_state
 
 if TYPE_CHECKING:
     from gfwtools.update import PolicyUpdate, Update
@@ -381,11 +381,24 @@ def _go_back(
             had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
             _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
             if was_up and not daemon.wait():
-                raise ResolverError(f"dnsmasq does not answer at {daemon}; run: gfwtools check host")
+                raise ResolverError(f"dnsmasq does not answer at {daemon}")
     except GfwtoolsError as error:
-        raise ResolverError(f"{told}; the old files are back, but: {error}") from cause
+        problem = f"{told}; the old files are back, but: {error}"
+        try:
+            _forget(config)
+        except GfwtoolsError as second:
+            problem += f"; then {second}"
+        raise ResolverError(f"{problem}; mend that, then run: gfwtools update --reload") from cause
     if isinstance(cause, GfwtoolsError):
         raise ResolverError(f"{told}; the old files are back and in use") from None
+
+
+def _forget(config: Config) -> None:
+    """Write down that nobody is known to have read anything: so that the next run has all of it read, new or not."""
+    state = read_state(config.paths.state)
+    if state.policies:
+        policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
+        write_state(config.paths.state, State(policies))
 
 
 def _remember(config: Config, update: "Update") -> None:

@@ -291,6 +291,22 @@ def test_a_clean_resolver_that_refuses_is_not_called_silent(host: FreshHost) -> 
 
 
 @PAIRED
+def test_where_going_back_failed_the_next_update_restarts_dnsmasq_with_nothing_new(host: FreshHost) -> None:
+    host.gfwtools("update", "--reload")
+    write_list(host, *BASE, "new.example")
+    host.write("/etc/restart-dns", RESTART.replace("\ndnsmasq --conf", "\nexit 3\ndnsmasq --conf"))
+    result = host.gfwtools("update", "--reload", code=1)
+    assert re.search(
+        "the old files are back, but: restart dnsmasq: .*; mend that, then run: gfwtools update --reload$",
+        result.stderr,
+    )
+    write_list(host, *BASE)
+    host.write("/etc/restart-dns", RESTART)
+    assert "restarted dnsmasq" in host.gfwtools("update", "--reload").stdout
+    assert is_tunnelled(host, "www.google.com")
+
+
+@PAIRED
 def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
     host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
     result = host.gfwtools("update", "--reload", code=1)
