@@ -50,7 +50,7 @@ def keep(paths: Paths, places: Iterable[Path]) -> Iterator[list[str]]:
             with suppress(OSError, StoreError):  # the copy stays, which loses nothing
                 if not os.path.lexists(copies[place]) or _same(place, copies[place]):
                     _forget(paths, copies[place])
-                elif not _says_so(place):  # a link, of which the roll-back knows the content at most
+                elif not says_so(place):  # a link, of which the roll-back knows the content at most
                     give_back(paths, place)
         raise
 

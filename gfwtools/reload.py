@@ -5,6 +5,7 @@ What is due is the difference between what the files say and what the daemons we
 nothing.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING
 from gfwtools import store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
-from gfwtools.errors import GfwtoolsError, ResolverError
-from gfwtools.host.run import Command, Runner, System
+from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.interrupts import Held
 from gfwtools.layout import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
-from gfwtools.state import State, write_state
+from gfwtools.state import State, read_state, write_state
 
 if TYPE_CHECKING:
     from gfwtools.update import PolicyUpdate, Update
@@ -161,7 +162,10 @@ def _take(
     if due.daemons:
         with _step("ask dnsmasq"):
             if not daemon.wait():
-                raise ResolverError(f"it does not answer at {daemon}")
+                raise ResolverError(
+                    f"it does not answer at {daemon}, where port= and listen-address= of its configuration lead; "
+                    "run: gfwtools check host"
+                )
             for policy in config.policies if config.dns.layout == "split" else ():
                 second = _second(config, policy)
                 if not second.wait():
@@ -219,6 +223,7 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
     """Load the seed into the kernel, and take out what was in the last one and is not in this one.
 
     :raises CommandError: with the tool's own message.
+    :raises HostError: somebody has made a set of that name with other options.
     """
     paths = config.paths
     if backend_of(config) == "nftables":
@@ -230,7 +235,22 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
     kept = set(new.splitlines())
     gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
     text = new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
-    runner.change(Command(("ipset", "restore"), text))
+    try:
+        runner.change(Command(("ipset", "restore"), text))
+    except CommandError as error:
+        raise _taken(text, str(error), runner) or error from None
+
+
+def _taken(text: str, message: str, runner: Runner) -> HostError | None:
+    """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
+    from gfwtools.host.iptables import another_kind
+
+    number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
+    if number is None:
+        return None
+    _, name, *wanted = text.splitlines()[int(number[1]) - 1].removesuffix(" -exist").split()
+    found = (runner.ask("ipset", "list", "-terse", "-output", "save", name) or "").split()[2:]
+    return another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
 
 
 # ---------------------------------------------------------------- is it so?
@@ -249,13 +269,13 @@ def _verify(config: Config, update: "PolicyUpdate", daemon: Daemon, runner: Runn
     else:
         upstreams = {str(upstream) for upstream in policy.upstream}
     problem = ""
-    silent = False
+    silent = ""
     for name in _samples(config, update):
         addresses = _asked_there(daemon, name, upstreams)
         if addresses is None:
             problem = f"{name} is not asked of {', '.join(sorted(upstreams))}"
         elif not addresses:
-            silent = True
+            silent = silent or name
         elif _lands(config, policy, addresses, runner):
             return []
         else:
@@ -263,8 +283,17 @@ def _verify(config: Config, update: "PolicyUpdate", daemon: Daemon, runner: Runn
     if problem and not silent:
         raise ResolverError(problem)
     if silent:
-        return [f"note: the resolver of policy {policy.name} did not answer; is the tunnel up?"]
+        return [f"note: {_why_silent(policy, silent)}"]
     return []
+
+
+def _why_silent(policy: PolicyConfig, name: str) -> str:
+    """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
+    said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
+    refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
+    if not refusals:
+        return f"the resolver of policy {policy.name} did not answer; is the tunnel up?"
+    return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
 
 
 def _samples(config: Config, update: "PolicyUpdate") -> list[str]:
@@ -290,8 +319,9 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
         if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
             return addresses or []
         if time.monotonic() >= deadline:
-            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody.
-            unsent = before == after and upstreams <= after.keys() and daemon.refuses(name)
+            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
+            # says REFUSED.
+            unsent = before == after and upstreams <= after.keys() and daemon.rcode(name) == "REFUSED"
             return [] if unsent else None
         time.sleep(0.05)
 
@@ -353,9 +383,22 @@ def _go_back(
             if was_up and not daemon.wait():
                 raise ResolverError(f"dnsmasq does not answer at {daemon}")
     except GfwtoolsError as error:
-        raise ResolverError(f"{told}; the old files are back, but: {error}") from cause
+        problem = f"{told}; the old files are back, but: {error}"
+        try:
+            _forget(config)
+        except GfwtoolsError as second:
+            problem += f"; then {second}"
+        raise ResolverError(f"{problem}; mend that, then run: gfwtools update --reload") from cause
     if isinstance(cause, GfwtoolsError):
         raise ResolverError(f"{told}; the old files are back and in use") from None
+
+
+def _forget(config: Config) -> None:
+    """Write down that nobody is known to have read anything: so that the next run has all of it read, new or not."""
+    state = read_state(config.paths.state)
+    if state.policies:
+        policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
+        write_state(config.paths.state, State(policies))
 
 
 def _remember(config: Config, update: "Update") -> None:

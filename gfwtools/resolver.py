@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gfwtools import dnsmasq_conf
 from gfwtools.config import Config, PolicyConfig
+from gfwtools.dnsmasq_copy import DnsmasqCopy
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import Command, CommandError, Runner
 
@@ -30,7 +32,6 @@ __all__ = [
     "runs",
 ]
 
-MAIN_CONF = "/etc/dnsmasq.conf"
 #: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
 START_TIMEOUT = 10.0
 #: Seconds for one question.
@@ -58,44 +59,16 @@ def check_configuration(config: Config, files: Mapping[Path, bytes], runner: Run
 
 def _test_with(config: Config, files: Mapping[Path, bytes], runner: Runner) -> str | None:
     """What dnsmasq says against the configuration with ``files`` in it; None where it would start."""
-    conf_dir = config.paths.at(config.dns.conf_dir)
-    main = config.paths.at(MAIN_CONF)
     with tempfile.TemporaryDirectory(prefix="gfwtools-") as folder:
-        side = Path(folder) / "d"
-        side.mkdir()
-        if conf_dir.is_dir():
-            for path in sorted(conf_dir.iterdir()):
-                # What --conf-dir passes over (dnsmasq(8)), and what a packager leaves.
-                if path.is_file() and not re.fullmatch(r"\..*|.*~|#.*#|.*\.dpkg-(dist|old|new)", path.name):
-                    (side / path.name).write_bytes(path.read_bytes())
-        for path, data in files.items():
-            if path.parent == conf_dir:
-                (side / path.name).write_bytes(data)
-        text = main.read_text("utf-8", "surrogateescape") if main.is_file() else ""
-        own = re.compile(
-            rf"^[ \t]*conf-dir[ \t]*=[ \t]*{re.escape(config.dns.conf_dir.rstrip('/'))}/?(?=[,\s]|$)", re.M
-        )
-        text, count = own.subn(f"conf-dir={side}", text)
-        if not count:
-            text += f"\nconf-dir={side}\n"
-        whole = Path(folder) / "dnsmasq.conf"
-        whole.write_text(text, "utf-8", "surrogateescape")
+        copy = DnsmasqCopy(config, files, Path(folder))
         # --test does not look into a servers-file: it is checked as a configuration of its own, as are those of the
         # second dnsmasqs.
-        others = [data for path, data in files.items() if path.parent == config.paths.etc / "dns"]
-        for number, data in enumerate(others):
-            (Path(folder) / f"other-{number}").write_bytes(data)
-        checked = [whole, *(Path(folder) / f"other-{number}" for number in range(len(others)))]
-        for path in checked:
+        others = [copy.other(path, data) for path, data in files.items() if path.parent == config.paths.etc / "dns"]
+        for arguments in (copy.arguments(), *others):
             try:
-                runner.read("dnsmasq", "--test", f"--conf-file={path}")
+                runner.read("dnsmasq", "--test", *arguments)
             except CommandError as error:
-                return (
-                    str(error)
-                    .partition(": ")[2]
-                    .replace(f"{side}/", f"{config.dns.conf_dir}/")
-                    .replace(str(whole), MAIN_CONF)
-                )
+                return copy.named(str(error).partition(": ")[2])
     return None
 
 
@@ -124,12 +97,12 @@ class Daemon:
         wanted = dns.rdatatype.from_text(kind)
         return [record.to_text() for rrset in answer.answer if rrset.rdtype == wanted for record in rrset]
 
-    def refuses(self, name: str) -> bool:
-        """Whether it says REFUSED: as dnsmasq does where it could send the question to nobody."""
+    def rcode(self, name: str) -> str:
+        """NOERROR, NXDOMAIN, REFUSED, ... for the addresses of ``name``; empty where no answer came."""
         import dns.rcode
 
         answer = self._answer(name, "A", chaos=False, timeout=QUERY_TIMEOUT)
-        return answer is not None and answer.rcode() == dns.rcode.REFUSED
+        return "" if answer is None else dns.rcode.to_text(answer.rcode())
 
     def _answer(self, name: str, kind: str, *, chaos: bool, timeout: float) -> "Message | None":
         import dns.exception
@@ -169,15 +142,15 @@ class Daemon:
 
 def daemon_of(config: Config) -> Daemon:
     """Where the host's dnsmasq answers, by its own configuration."""
-    text = ""
-    conf_dir = config.paths.at(config.dns.conf_dir)
-    for path in (config.paths.at(MAIN_CONF), *(sorted(conf_dir.glob("*.conf")) if conf_dir.is_dir() else ())):
-        # Ours has no such line, and may have a million others.
-        if path.is_file() and path.name not in {f"{policy.name}.conf" for policy in config.policies}:
-            text += path.read_text("utf-8", "replace") + "\n"
-    ports = re.findall(r"^[ \t]*port[ \t]*=[ \t]*(\d{1,5})[ \t]*$", text, re.MULTILINE)
-    addresses = re.findall(r"^[ \t]*listen-address[ \t]*=[ \t]*([0-9a-fA-F.:,]+)", text, re.MULTILINE)
-    listed = [address for line in addresses for address in line.split(",") if address]
+    conf = dnsmasq_conf.read(
+        # The policies' files have no such line, and may have a million others.
+        config,
+        skip={f"{policy.name}.conf" for policy in config.policies},
+        only=("port", "listen-address"),
+    )
+    ports = [value for name, value in conf.directives if name == "port" and re.fullmatch(r"[0-9]{1,5}", value)]
+    words = [word.strip() for name, value in conf.directives if name == "listen-address" for word in value.split(",")]
+    listed = [word for word in words if re.fullmatch(r"[0-9a-fA-F.:]+", word)]
     chosen = "127.0.0.1" if not listed or "127.0.0.1" in listed else listed[0]
     return Daemon(chosen, int(ports[-1]) if ports else 53)
 

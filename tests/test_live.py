@@ -23,7 +23,7 @@ from gfwtools.live.address import names_of, parse_address
 from gfwtools.live.dns import Kind, Reply, ask, compare, words
 from gfwtools.live.link import hang
 from gfwtools.live.plumbing import earlier, parse_netstat
-from gfwtools.live.probe import Lookup, _asked, _way, answer_link
+from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
 from gfwtools.policy import Match
 from gfwtools.resolver import Daemon
 
@@ -142,6 +142,28 @@ def test_a_name_that_does_not_exist_for_anybody_is_no_fault_and_one_that_is_gone
 def test_a_name_that_the_cache_knows_to_be_none_says_nothing_of_whom_dnsmasq_asks() -> None:
     nothing = reply(rcode="NXDOMAIN")
     assert "is stale or poisoned" in judge(nothing, reply(ONE), asked=0).found
+
+
+@pytest.mark.parametrize(
+    ("rcodes", "state", "found"),
+    [
+        (("REFUSED", "REFUSED"), "BROKEN", "8.8.8.8#53: A REFUSED; AAAA REFUSED"),
+        (
+            ("SERVFAIL", "SERVFAIL"),
+            "BROKEN",
+            "8.8.8.8#53: A SERVFAIL; AAAA SERVFAIL; if it says so of this name alone, the name's own servers fail",
+        ),
+        (("REFUSED", ""), "BROKEN", "8.8.8.8#53: A REFUSED; AAAA no answer within 2 s"),
+        (("NXDOMAIN", "NXDOMAIN"), "OK", "8.8.8.8#53: A NXDOMAIN; AAAA NXDOMAIN, in 0 ms"),
+        (("NOERROR", "SERVFAIL"), "OK", "8.8.8.8#53: A none; AAAA SERVFAIL, in 0 ms"),
+    ],
+)
+def test_a_clean_resolver_that_will_not_say_is_broken(rcodes: tuple[str, str], state: str, found: str) -> None:
+    first, second = rcodes
+    clean = (reply(rcode=first), reply(rcode=second, kind="AAAA", error="" if second else "no answer within 2 s"))
+    link = _clean(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
+    assert (link.state.value, link.found) == (state, found)
+    assert ("give another policy.gfwlist.upstream" in link.remedy) == (state == "BROKEN")
 
 
 def test_a_resolver_where_nobody_listens_is_said_in_words() -> None:

@@ -208,6 +208,9 @@ READS = [
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d\n"},
     {"etc/dnsmasq.conf": " conf-dir = /etc/dnsmasq.d/,*.conf # all\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,.bak,.dpkg-old\n"},
+    {"etc/dnsmasq.conf": 'conf-dir="/etc/dnsmasq.d",*.conf\n'},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/../etc/./dnsmasq.d//\n"},
+    {"etc/dnsmasq.conf": "conf-dir=/etc/link\n", "etc/link": "-> dnsmasq.d", "etc/dnsmasq.d/user.conf": ""},
     {"etc/dnsmasq.conf": "conf-file=/etc/more.conf\n", "etc/more.conf": "conf-dir=/etc/dnsmasq.d\n"},
     {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
     {"etc/default/dnsmasq": 'ENABLED=1\nCONFIG_DIR="/etc/dnsmasq.d" # all\n'},
@@ -218,6 +221,7 @@ READS_NOT = [
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,.conf\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,*.dns\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d2\n"},
+    {"etc/dnsmasq.conf": 'conf-dir="/etc/dnsmasq.d,*.conf"\n'},
     {"etc/default/dnsmasq": "#CONFIG_DIR=/etc/dnsmasq.d\n"},
     {"etc/default/dnsmasq": "CONFIG_DIR=\n"},
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config import Config, Paths, loads
+from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
 from gfwtools.host.apply import AS_BEFORE, apply
@@ -27,7 +28,7 @@ from gfwtools.host.plan import Step, script
 from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
 from gfwtools.interrupts import Held
-from gfwtools.resolver import MAIN_CONF, daemon_of, end, manager_of, runs
+from gfwtools.resolver import daemon_of, end, manager_of, runs
 from gfwtools.state import read_state, write_state
 from gfwtools.update import PolicyUpdate, update
 

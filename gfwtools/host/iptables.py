@@ -134,11 +134,7 @@ class Iptables:
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
             if found and found.kind != state.kind:
-                # It holds somebody's addresses and may be named by his rules: not ours to destroy.
-                raise HostError(
-                    f"set {name} is {found.kind} and should be {state.kind}; remove it (ipset destroy {name}), "
-                    "or give the policy another set"
-                )
+                raise another_kind(name, found.kind, state.kind)
         new = {name: state for name, state in wanted.sets.items() if name not in there.sets}
         gone = {name: state for name, state in there.sets.items() if name not in wanted.sets}
         # What is in a set and not wanted there stays: dnsmasq has learned it.
@@ -239,6 +235,15 @@ def _set_piece(name: str, wanted: IpsetState, found: IpsetState | None) -> Piece
 
 def _create(sets: Mapping[str, IpsetState]) -> Command:
     return _ipset(f"create {name} {state.create}" for name, state in sets.items())
+
+
+def another_kind(name: str, found: str, wanted: str) -> HostError:
+    """A set that has one of our names: it holds somebody's addresses and may be named by his rules, so that it is not
+    ours to destroy."""
+    return HostError(
+        f"set {name} is {found} and should be {wanted}; remove it (ipset destroy {name}), "
+        "or give the policy another set"
+    )
 
 
 def _destroy(sets: Mapping[str, IpsetState]) -> tuple[Command, ...]:

@@ -7,15 +7,15 @@ is the whole file: so that a second run comes to the same content as the first o
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gfwtools import store
+from gfwtools import dnsmasq_conf, store
 from gfwtools.config import Address, Config, Paths, Upstream
+from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.host import files
 from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import Step
@@ -46,8 +46,6 @@ ROOT_KEYS = (
 )
 
 _RESOLV_CONF = "/etc/resolv.conf"
-_MAIN_CONF = "/etc/dnsmasq.conf"
-_DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
 _RESOLVED = "/run/systemd/resolve"
 _LOOPBACK: tuple[Address, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
 _HEADER = "# Written by gfwtools bootstrap; gfwtools teardown puts back what was here before.\n"
@@ -206,8 +204,10 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     addresses = frozenset(address for _, address in _addresses(links))
     managers = _managers(paths, link, runner)
     resolvers, found_in = _resolvers(config, before, link, addresses)
-    reads, directives = _dnsmasq_conf(config, is_host=is_host)
-    edited = [_MAIN_CONF, *(manager.path for manager in _MANAGERS)]
+    # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
+    own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
+    conf = dnsmasq_conf.read(config, skip=own, edit=_without_ours)
+    edited = [MAIN_CONF, *(manager.path for manager in _MANAGERS)]
     texts = {path: text for path in edited if (text := _text(paths, path)) is not None}
     # A link of a fake root would lead out of it: it has been followed already.
     place = paths.at(_RESOLV_CONF)
@@ -221,8 +221,8 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         managers=managers,
         resolvers=resolvers,
         found_in=found_in,
-        reads_conf_dir=reads,
-        directives=directives,
+        reads_conf_dir=conf.reads_conf_dir,
+        directives=conf.directives,
         addresses=addresses,
         lan=_lan(config, links, runner),
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
@@ -403,101 +403,6 @@ def _snippet(config: Config) -> str:
     return str(PurePosixPath(config.dns.conf_dir) / SNIPPET)
 
 
-def _dnsmasq_conf(config: Config, *, is_host: bool) -> tuple[bool, tuple[tuple[str, str], ...]]:
-    """Whether ``dns.conf_dir`` is read, and all directives that are not ours."""
-    reader = _ConfReader(config)
-    reader.file(_MAIN_CONF)
-    folder = _command_line(config) if is_host else None
-    if folder is None:
-        folder = _debian_conf_dir(config.paths)
-    if folder:
-        reader.folder(folder)
-    reads = reader.reads_conf_dir
-    if not reads:
-        # With our line in dnsmasq.conf these are read too: what they say must not be said twice.
-        reader.folder(f"{config.dns.conf_dir},*.conf")
-    return reads, tuple(reader.directives)
-
-
-def _command_line(config: Config) -> str | None:
-    """The folder that the running dnsmasq was given on its command line; "" for none, None where it does not run."""
-    try:
-        pid = int(config.paths.at(config.dns.pid_file).read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "surrogateescape").split("\0")
-    except (OSError, ValueError):
-        return None
-    if PurePosixPath(words[0]).name != "dnsmasq":
-        return None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in ("-7", "--conf-dir"):
-            return following
-        if word.startswith(("-7/", "--conf-dir=")):
-            return word.removeprefix("-7").removeprefix("--conf-dir=")
-    return ""
-
-
-def _debian_conf_dir(paths: Paths) -> str:
-    """What Debian's init script hands to ``-7``: CONFIG_DIR of /etc/default/dnsmasq."""
-    values = re.findall(r"^[ \t]*(?:export[ \t]+)?CONFIG_DIR=(.*)$", _text(paths, _DEBIAN_DEFAULTS) or "", re.M)
-    if not values:
-        return ""
-    try:
-        return (shlex.split(values[-1], comments=True) or [""])[0]
-    except ValueError:  # a quotation mark without its end: the script would fail as well
-        return ""
-
-
-class _ConfReader:
-    """Reads dnsmasq's configuration as dnsmasq does, with ``conf-file`` and ``conf-dir`` followed; each file once."""
-
-    def __init__(self, config: Config) -> None:
-        self._paths = config.paths
-        self._conf_dir = PurePosixPath(config.dns.conf_dir)
-        self._ours = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
-        self._seen: set[Path] = set()
-        self.directives: list[tuple[str, str]] = []
-        self.reads_conf_dir = False
-
-    def file(self, path: str) -> None:
-        place = self._paths.at(path)
-        if place in self._seen or not place.is_file():
-            return
-        self._seen.add(place)
-        for line in _without_ours(_text(self._paths, path) or "").splitlines():
-            # A number sign begins a comment at the start of a line or after a blank.
-            name, _, value = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip().partition("=")
-            name, value = name.strip().removeprefix("--"), value.strip().strip('"')
-            if not name:
-                continue
-            self.directives.append((name, value))
-            if name == "conf-file":
-                self.file(value)
-            elif name == "conf-dir":
-                self.folder(value)
-
-    def folder(self, value: str) -> None:
-        """A value of ``conf-dir``: the folder, endings to leave out, and patterns ``*ending`` to read alone."""
-        path, *filters = (part.strip() for part in value.split(","))
-        folder = PurePosixPath(path)
-        if folder == self._conf_dir and all(_passes(name, filters) for name in self._ours):
-            self.reads_conf_dir = True
-        place = self._paths.at(path)
-        for entry in sorted(place.iterdir()) if place.is_dir() else ():
-            if _passes(entry.name, filters) and not (folder == self._conf_dir and entry.name in self._ours):
-                self.file(str(folder / entry.name))
-
-
-def _passes(name: str, filters: list[str]) -> bool:
-    """dnsmasq(8), --conf-dir."""
-    if name.endswith("~") or name.startswith(".") or (name.startswith("#") and name.endswith("#")):
-        return False
-    only = [pattern[1:] for pattern in filters if pattern.startswith("*")]
-    without = [pattern for pattern in filters if pattern and not pattern.startswith("*")]
-    if any(name.endswith(ending) for ending in without):
-        return False
-    return not only or any(name.endswith(ending) for ending in only)
-
-
 # ---------------------------------------------------------------- what shall be
 
 
@@ -507,10 +412,10 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
         FileEdit(_snippet(config), _encode(_HEADER + "".join(_snippet_lines(config, facts))), "dnsmasq for this host")
     ]
     if not facts.reads_conf_dir:
-        base = _without_ours(facts.texts.get(_MAIN_CONF, ""))
+        base = _without_ours(facts.texts.get(MAIN_CONF, ""))
         folder = config.dns.conf_dir.rstrip("/")
         text = _append(f"conf-dir={folder}/,*.conf")(base)
-        found.append(FileEdit(_MAIN_CONF, _encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
+        found.append(FileEdit(MAIN_CONF, _encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
     found += [edit for _, edit in _manager_edits(facts)]
     found.append(FileEdit(_RESOLV_CONF, _encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
     return found
@@ -518,7 +423,7 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
 
 def places(config: Config) -> tuple[str, ...]:
     """Every path that :func:`edits` may give."""
-    return (_snippet(config), _MAIN_CONF, *(manager.path for manager in _MANAGERS), _RESOLV_CONF)
+    return (_snippet(config), MAIN_CONF, *(manager.path for manager in _MANAGERS), _RESOLV_CONF)
 
 
 def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:

@@ -8,13 +8,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from gfwtools import dnsmasq_conf
 from gfwtools.config import Address, Config, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import choose_backend, families_of
 from gfwtools.host.run import Runner
 from gfwtools.live import kernel
 from gfwtools.live.kernel import Way
-from gfwtools.resolver import MAIN_CONF
 
 __all__ = ["AddressReport", "names_of", "parse_address", "report"]
 
@@ -131,13 +131,11 @@ def _carries(runner: Runner, interface: str, family: int) -> bool:
 def _sources(config: Config) -> list[Path]:
     """The warm-up's files, and dnsmasq's log where it writes one of its own."""
     found = [path for policy in config.policies if (path := config.paths.warm(policy.name)).is_file()]
-    conf_dir = config.paths.at(config.dns.conf_dir)
-    for path in (config.paths.at(MAIN_CONF), *(sorted(conf_dir.glob("*.conf")) if conf_dir.is_dir() else ())):
-        # Ours has no such line, and may have a million others.
-        if path.is_file() and path.name not in {f"{policy.name}.conf" for policy in config.policies}:
-            text = path.read_text("utf-8", "replace")
-            logs = re.findall(r"^[ \t]*log-facility[ \t]*=[ \t]*(/\S+)", text, re.MULTILINE)
-            found += [log for log in map(config.paths.at, logs) if log.is_file()]
+    # The policies' files have no such line, and may have a million others.
+    ours = {f"{policy.name}.conf" for policy in config.policies}
+    for _, log in dnsmasq_conf.read(config, skip=ours, only=("log-facility",)).directives:
+        if log.startswith("/") and config.paths.at(log).is_file():
+            found.append(config.paths.at(log))
     return found
 
 

@@ -136,7 +136,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
     backend = survey.facts.backend if survey and survey.facts else _backend(config, runner)
     if tunnelled:
-        rest += [_clean(found.policy, lookup), _upstream(config, found.policy, lookup)]
+        rest += [_clean(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: kernel.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
@@ -343,7 +343,7 @@ def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     return Link("dnsmasq", _OK, expected, "answers")
 
 
-def _clean(policy: PolicyConfig, lookup: Lookup) -> Link:
+def _clean(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
     upstream = lookup.upstream or policy.upstream[0]
     expected = f"{' or '.join(map(str, policy.upstream))} answers"
     slowest = max((reply.seconds for reply in lookup.clean), default=0.0)
@@ -351,7 +351,13 @@ def _clean(policy: PolicyConfig, lookup: Lookup) -> Link:
         found = lookup.clean[0].error if lookup.clean else "not asked"
         return Link("clean resolver", _BROKEN, expected, found, f"ping -I {policy.interface} {upstream.address}")
     if not any(reply.usable for reply in lookup.clean):
-        return Link("clean resolver", _UNKNOWN, expected, dns.words(lookup.clean))
+        # It got through, and will not say: another resolver is wanted, and no other tunnel. SERVFAIL is also what is
+        # said of a name whose own servers fail.
+        said = f"{upstream}: {dns.words(lookup.clean)}"
+        if all(reply.rcode == "SERVFAIL" for reply in lookup.clean if reply.rcode):
+            said += "; if it says so of this name alone, the name's own servers fail"
+        remedy = f"give another policy.{policy.name}.upstream in {config.paths.config}, then: gfwtools update --reload"
+        return Link("clean resolver", _BROKEN, expected, said, remedy)
     return Link("clean resolver", _OK, expected, f"{upstream}: {dns.words(lookup.clean)}, in {slowest * 1000:.0f} ms")
 
 

@@ -1,7 +1,7 @@
 """A resolver for tests: ``python stub_resolver.py ADDRESS PORT NET``.
 
 It answers each name with an address of its own, ``NET.x.y`` or ``fd00:NET::xxyy``, so that an address tells which resolver
-gave it and for which name.
+gave it and for which name. With REFUSED in place of NET it refuses them all.
 """
 
 import socket
@@ -10,6 +10,7 @@ import zlib
 
 import dns.flags
 import dns.message
+import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
@@ -33,7 +34,9 @@ def main() -> None:
         answer = dns.message.make_response(query)
         answer.flags |= dns.flags.RA
         question = query.question[0]
-        if question.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+        if net == "REFUSED":
+            answer.set_rcode(dns.rcode.REFUSED)
+        elif question.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
             family = 4 if question.rdtype == dns.rdatatype.A else 6
             text = address(question.name.to_text(), net, family)
             answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", question.rdtype, text))

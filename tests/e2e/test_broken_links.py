@@ -206,6 +206,23 @@ def test_a_peer_that_is_silent_is_told_from_a_clean_resolver_that_is(lab: Lab) -
     assert broken(live(lab, "blocked.example")) == []
 
 
+def test_a_clean_resolver_that_refuses_is_broken_and_the_peer_is_not(lab: Lab) -> None:
+    restart = (
+        "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2; "
+        "exec dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid"
+    )
+    lab.far.run("sh", "-ec", f"sed -i 's/^address/#&/' /etc/dnsmasq.conf; {restart}")
+    try:
+        chain = live(lab, "blocked.example", code=1)
+    finally:
+        lab.far.run("sh", "-ec", f"sed -i 's/^#address/address/' /etc/dnsmasq.conf; {restart}")
+    found = link(chain, "clean resolver")
+    assert (chain["broken"], found["found"]) == ("clean resolver", f"{CLEAN}#53: A REFUSED; AAAA REFUSED")
+    assert found["remedy"].startswith("give another policy.gfwlist.upstream in ")
+    assert link(chain, "peer")["state"] == "OK"
+    assert broken(live(lab, "blocked.example")) == []
+
+
 def test_a_peer_that_has_just_told_much_is_not_taken_for_a_silent_one(lab: Lab) -> None:
     """A kernel sends one address six ICMP errors at once, and then one a second (icmp(7))."""
     lab.far.run("iptables", "-I", "INPUT", "-i", "wg0", "-p", "udp", "--dport", "53", "-j", "DROP")

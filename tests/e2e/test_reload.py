@@ -221,6 +221,98 @@ def test_a_second_dnsmasq_that_stays_silent_is_a_failed_step(host: FreshHost) ->
     assert snapshot(host) == before
 
 
+PAIRED = pytest.mark.parametrize("host", [("paired", "iptables")], ids="-".join, indirect=True)
+
+
+@PAIRED
+def test_a_dnsmasq_at_a_port_named_beside_a_comment_is_asked_there(host: FreshHost) -> None:
+    host.write("/etc/dnsmasq.conf", f"{MAIN}conf-file=/etc/dm.more\n")
+    host.write("/etc/dm.more", "port=5353 # moved\n")
+    assert "restarted dnsmasq" in host.gfwtools("update", "--reload").stdout
+
+
+@PAIRED
+@pytest.mark.parametrize("target", ["none", "x.conf"])
+def test_a_link_that_leads_nowhere_in_the_folder_is_found_before_anything_is_restarted(
+    host: FreshHost, target: str
+) -> None:
+    host.gfwtools("update", "--reload")
+    host.run("ln", "-s", target, "/etc/dnsmasq.d/x.conf")
+    before = (snapshot(host), pids(host), restarts(host))
+    write_list(host, *BASE, "new.example")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert "check: dnsmasq's configuration was broken before: " in result.stderr
+    assert "cannot access /etc/dnsmasq.d/x.conf" in result.stderr
+    assert (snapshot(host), pids(host), restarts(host)) == before
+
+
+@PAIRED
+def test_a_folder_given_on_the_command_line_alone_is_read_with_its_endings(host: FreshHost) -> None:
+    folder = "--conf-dir=/etc/dnsmasq.d,.dpkg-old"
+    host.write("/etc/restart-dns", RESTART.replace("--conf-file=/etc/dnsmasq.conf", folder))
+    host.write("/etc/dnsmasq.conf", MAIN.replace("conf-dir=", "#conf-dir="))
+    host.write("/etc/dnsmasq.d/once", "cache-size=300\n")
+    host.write("/etc/dnsmasq.d/x.dpkg-old", "nonsense\n")
+    host.run("sh", "/etc/restart-dns")
+    host.gfwtools("update", "--reload")
+    assert is_tunnelled(host, "www.google.com")
+    host.write("/etc/dnsmasq.d/x.dpkg-new", "nonsense\n")
+    write_list(host, *BASE, "new.example")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert "was broken before: dnsmasq: bad option at line 1 of /etc/dnsmasq.d/x.dpkg-new" in result.stderr
+
+
+@PAIRED
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [("gfwlist hash:ip", "hash:ip family inet"), ("gfwlist_direct hash:net timeout 9", "hash:net .*timeout 9")],
+)
+def test_a_set_of_that_name_made_by_hand_is_told_with_what_to_do(host: FreshHost, made: str, kind: str) -> None:
+    host.run("ipset", "create", *made.split())
+    name = made.split()[0]
+    result = host.gfwtools("update", "--reload", code=1)
+    expected = (
+        rf"load the seed: set {name} is {kind}.* and should be hash:net .*; remove it \(ipset destroy {name}\), or "
+    )
+    assert re.search(expected, result.stderr), result.stderr
+    host.run("ipset", "destroy", name)
+    host.gfwtools("update", "--reload")
+    assert is_tunnelled(host, "www.google.com")
+
+
+@pytest.mark.parametrize("host", [("paired", "iptables"), ("split", "iptables")], ids="-".join, indirect=True)
+def test_a_clean_resolver_that_refuses_is_not_called_silent(host: FreshHost) -> None:
+    host.stub_resolver(5303, "REFUSED")
+    text = host.read("/etc/gfwtools/config.toml")
+    host.write("/etc/gfwtools/config.toml", text.replace("#5301", "#5303"))
+    told = host.gfwtools("update", "--reload").stdout
+    assert "note: for blocked0.example 127.0.0.1#5303 says REFUSED; give another policy.gfwlist.upstream" in told
+    assert "did not answer" not in told
+
+
+@PAIRED
+def test_where_going_back_failed_the_next_update_restarts_dnsmasq_with_nothing_new(host: FreshHost) -> None:
+    host.gfwtools("update", "--reload")
+    write_list(host, *BASE, "new.example")
+    host.write("/etc/restart-dns", RESTART.replace("\ndnsmasq --conf", "\nexit 3\ndnsmasq --conf"))
+    result = host.gfwtools("update", "--reload", code=1)
+    assert re.search(
+        "the old files are back, but: restart dnsmasq: .*; mend that, then run: gfwtools update --reload$",
+        result.stderr,
+    )
+    write_list(host, *BASE)
+    host.write("/etc/restart-dns", RESTART)
+    assert "restarted dnsmasq" in host.gfwtools("update", "--reload").stdout
+    assert is_tunnelled(host, "www.google.com")
+
+
+@PAIRED
+def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
+    host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
+    result = host.gfwtools("update", "--reload", code=1)
+    assert re.search(r"it does not answer at 127\.0\.0\.1#53, .*; run: gfwtools check host", result.stderr)
+
+
 def test_a_killed_update_is_finished_by_the_next(host: FreshHost) -> None:
     """Killed before each of its system calls that rename, unlink or signal, one after the other."""
     host.gfwtools("update", "--reload")
