@@ -10,7 +10,9 @@ DEV    := $(VENV)/.installed-dev
 # The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
 # compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-WORKERS ?= auto
+# Many of them wait for a daemon, a handshake or a time that is over: three for two cores. The last ones are shared out
+# again, as the long ones stand side by side.
+WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
@@ -29,7 +31,7 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
 
 test: packages check ## Run all tests (as root they include the network namespaces).
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(DEV) ## ruff and mypy --strict.
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ __all__ = [
     "is_as_written",
     "is_mount",
     "make_folder",
+    "mark",
     "now",
     "put_link",
     "read",
@@ -308,6 +309,14 @@ def require_output(path: Path) -> None:
         raise StoreError(f"{path} is a folder; give a file")
     if not path.absolute().parent.is_dir():
         raise StoreError(f"{path.absolute().parent} is not there; make the folder first")
+
+
+def mark(path: Path) -> None:
+    """Make an empty file, which remembers something by being there.
+
+    :raises StoreError: it cannot be made.
+    """
+    write_all({path: b""})
 
 
 def is_mount(path: Path) -> bool:

@@ -373,7 +373,7 @@ def test_a_chain_of_somebody_elses_with_our_name_is_an_error_and_down_leaves_it(
 ) -> None:
     namespace.run("ip6tables -t mangle -N GFWLIST")
     namespace.run("ip6tables -t mangle -A GFWLIST -d 2001:db8::1 -j DROP")
-    namespace.run("ip6tables -t mangle -A OUTPUT -j GFWLIST")
+    namespace.run("ip6tables -t mangle -A OUTPUT -d 2001:db8::1 -j GFWLIST")
     before = namespace.snapshot()
     with pytest.raises(HostError, match="rename it: ip6tables -t mangle -E GFWLIST OTHER"):
         up(config, namespace)

@@ -342,7 +342,7 @@ class _Running:
     def remember(self, config: Config) -> None:
         """Where none ran and one does now, :func:`undo` ends it."""
         if runs(config.paths.at(config.dns.pid_file)):
-            store.write_all({config.paths.state_dir / daemon.STARTED: b""})
+            store.mark(config.paths.state_dir / daemon.STARTED)
 
 
 def _missing_lists(config: Config) -> dict[Path, bytes]:
@@ -544,7 +544,7 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     ]
     marker = paths.state_dir / RESTART_DUE
     if changed or removed:
-        store.write_all({marker: b""})
+        store.mark(marker)
     apply(boot.leave_steps(config, init, there), runner)
     for step in plumbing.down(config, runner):
         say(f"removed {step.what}")

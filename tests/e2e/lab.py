@@ -152,7 +152,7 @@ class Lab:
             keys[host] = private, host.run("wg", "pubkey", stdin=private).stdout.strip()
         # The far end first: a handshake that nobody hears is tried again after five seconds only.
         for host, other in ((self.far, self.gateway), (self.gateway, self.far)):
-            host.start("wireguard-go", "--foreground", "wg0")
+            program = host.start("wireguard-go", "--foreground", "wg0")
             peer = f"[Peer]\nPublicKey = {keys[other][1]}\n"
             if host is self.gateway:
                 peer += f"Endpoint = {ENDPOINT}:51820\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 5\n"
@@ -166,7 +166,7 @@ class Lab:
             host.write("/run/wg.conf", text, 0o600)
             deadline = time.monotonic() + 30
             while host.run("wg", "setconf", "wg0", "/run/wg.conf", code=None).returncode:
-                assert time.monotonic() < deadline, "wireguard-go did not start"
+                assert time.monotonic() < deadline, f"wireguard-go did not start: {program.poll()}"
                 time.sleep(0.05)
             mine, mine6 = (f"{TUNNEL}/24", f"{TUNNEL6}/64") if host is self.gateway else ("10.7.0.1/24", "fd00:7::1/64")
             _shell(host, f"ip address add {mine} dev wg0; ip link set wg0 mtu 1420 up")

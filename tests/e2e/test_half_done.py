@@ -74,9 +74,10 @@ def test_a_second_bootstrap_that_fails_leaves_what_was_up_by_the_first(what: str
         lab.gateway.gfwtools("check", "host")
 
 
-@pytest.mark.parametrize("layout", ["paired", "split"])
-@pytest.mark.parametrize("runs", [True, False])
-@pytest.mark.parametrize(("what", "code"), [(FAIL, 1), (INTERRUPT, 130)])
+@pytest.mark.parametrize(
+    ("what", "code", "runs", "layout"),
+    [(FAIL, 1, True, "paired"), (INTERRUPT, 130, True, "split"), (FAIL, 1, False, "split")],
+)
 def test_a_first_bootstrap_that_fails_leaves_dnsmasq_as_it_ran(what: str, code: int, runs: bool, layout: str) -> None:
     with Lab() as lab:
         configure(lab, layout=layout)
@@ -156,8 +157,7 @@ def test_check_host_says_how_a_foreign_chain_of_our_name_is_kept(lab: Lab) -> No
     assert lab.visit(lab.gateway, BLOCKED, 1) == "error: timed out"
 
 
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("layout", ["paired", "split"])
+@pytest.mark.parametrize(("layout", "again"), [("paired", True), ("split", False)])
 def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: str, again: bool) -> None:
     configure(lab, layout=layout)
     lab.gateway.write("/etc/dnsmasq.conf", "user=root\nlog-facility=/run/dnsmasq.log\n")
