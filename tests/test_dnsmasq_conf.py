@@ -3,25 +3,12 @@
 from pathlib import Path
 
 import pytest
+from trees import Tree, host
 
 from gfwtools import dnsmasq_conf
-from gfwtools.config import Config, loads
 from gfwtools.resolver import daemon_of
 
-Tree = dict[str, str]
 READ = "conf-dir=/etc/dnsmasq.d/,*.conf\n"
-
-
-def host(root: Path, tree: Tree) -> Config:
-    """A host below ``root`` with these files; a content ``-> TARGET`` makes a link."""
-    for path, content in tree.items():
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if content.startswith("-> "):
-            place.symlink_to(content[3:])
-        else:
-            place.write_text(content)
-    return loads("[policy.gfwlist]\n", root=root)
 
 
 # ---------------------------------------------------------------- a line

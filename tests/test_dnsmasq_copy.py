@@ -4,31 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
+from trees import Tree, host
 
-from gfwtools.config import Config, loads
+from gfwtools.config import Config
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import System
 from gfwtools.resolver import check_configuration
 
 pytestmark = pytest.mark.e2e
 
-Tree = dict[str, str]
 MAIN = "conf-dir=/etc/dnsmasq.d/,*.conf\n"
 #: dnsmasq refuses a second one: it is read once, or the check fails.
 ONCE = {"etc/dnsmasq.d/once.conf": "cache-size=300\n"}
 NEW = b"server=/blocked.example/192.0.2.1\n"
-
-
-def host(root: Path, tree: Tree, more: str = "") -> Config:
-    """A host below ``root`` with these files; a content ``-> TARGET`` makes a link."""
-    for path, content in tree.items():
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if content.startswith("-> "):
-            place.symlink_to(content[3:])
-        else:
-            place.write_text(content)
-    return loads(f"{more}[policy.gfwlist]\n", root=root)
 
 
 def check(config: Config, data: bytes = NEW, name: str = "gfwlist.conf") -> str:

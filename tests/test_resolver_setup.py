@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from trees import Tree, host
 
 from gfwtools.config import Config, loads
 from gfwtools.host import files, resolver_setup
@@ -35,19 +36,6 @@ HOST = Recorder(
     }
 )
 SNIPPET = "/etc/dnsmasq.d/00-gfwtools.conf"
-Tree = dict[str, str]
-
-
-def host(root: Path, tree: Tree, text: str = "") -> Config:
-    """A host below ``root`` with these files; a content ``-> TARGET`` makes a link."""
-    for path, content in tree.items():
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if content.startswith("-> "):
-            place.symlink_to(content[3:])
-        else:
-            place.write_text(content)
-    return loads(text, root=root)
 
 
 def written(config: Config, runner: Recorder = HOST) -> dict[str, str]:
