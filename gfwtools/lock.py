@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 from gfwtools.store import MODE, make_folder, now, read
-from gfwtools.userinfo import masked
+from gfwtools.userinfo import masked_word
 
 __all__ = ["Run", "last_run", "lock"]
 
@@ -113,6 +113,6 @@ def _holder(path: Path) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except (OSError, ValueError):
         return "another gfwtools"
-    command = " ".join(masked(word) for word in words).strip()
+    command = " ".join(map(masked_word, words)).strip()
     printable = "".join(character for character in command if character.isprintable())[:80]
     return f"process {pid} ({printable})" if printable else f"process {pid}"

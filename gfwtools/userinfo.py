@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["masked", "masked_proxy"]
+__all__ = ["masked", "masked_proxy", "masked_word"]
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 
@@ -21,6 +21,12 @@ def masked(url: str, stand_in: str = "***@") -> str:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     doubtful = "@" in authority or ":" in re.sub(r"^\[[^]]*\]", "", authority)  # [::1] is a host
     return f"{scheme[0]}{stand_in}{rest.rpartition('@')[2]}" if doubtful and "@" in rest else url
+
+
+def masked_word(word: str) -> str:
+    """A word of a command line: a URL, or an option that has one behind its ``=``."""
+    option, equals, value = word.partition("=")
+    return f"{option}={masked(value)}" if equals and option.startswith("-") else masked(word)
 
 
 def masked_proxy(text: str) -> str:

@@ -66,15 +66,18 @@ def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
     assert last_run(tmp_path / "lock") is None
 
 
-def test_the_password_in_the_holders_command_line_is_not_told(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "input()", "http://me:SECRET@mirror.example/l"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as holder:
+@pytest.mark.parametrize("option", ["", "--source="])
+def test_the_password_in_the_holders_command_line_is_not_told(tmp_path: Path, option: str) -> None:
+    words = [sys.executable, "-c", "print(flush=True); input()", f"{option}http://me:SECRET@mirror.example/l"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()  # before, the kernel may not have its words yet
         with lock(tmp_path / "lock"):
             (tmp_path / "lock").write_text(f"{holder.pid}\n")
             with pytest.raises(LockedError) as caught, lock(tmp_path / "lock", wait=0):
                 pass
         holder.communicate(b"\n")
-    assert "http://***@mirror.example/l" in str(caught.value)
+    assert f"{option}http://***@mirror.example/l" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
