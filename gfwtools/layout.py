@@ -13,7 +13,7 @@ from gfwtools.render import dnsmasq, ipset, nftables, plain
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled
 
-__all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "without_claimed"]
+__all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "unset_of", "without_claimed"]
 
 #: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
 #: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.26 s at 12,000,
@@ -82,6 +82,11 @@ def role_of(config: Config, policy: PolicyConfig, path: Path) -> Role:
 def cover_of(config: Config, compiled: "Compiled") -> Cover:
     """What a policy's files say. dnsmasq reads those of all policies as one."""
     return compiled.cover if len(config.policies) == 1 else compiled.cover_beside
+
+
+def unset_of(config: Config, compiled: "Compiled") -> list[str]:
+    """What needs a set line alone; beside other policies it is in the cover."""
+    return compiled.unset if len(config.policies) == 1 else []
 
 
 def without_claimed(cover: Cover, claimed: set[str]) -> tuple[Cover, list[str]]:

@@ -161,7 +161,8 @@ class Policy:
 
         :param standing: what :meth:`standing` gives, where it is at hand.
         :param beside: it stands beside another policy's, of which a domain may lie between two of ours, or be the same
-            as one of ours: all domains that are tunnelled by name are in it, also those that another one covers.
+            as one of ours: all domains that are tunnelled or freed by name are in it, also those that another one
+            covers.
         """
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
@@ -177,6 +178,7 @@ class Policy:
         if beside:
             named = self.blocks.keys() | self.deny.keys()
             tunnelled = [*{*tunnelled, *(name for name in named if self.match(name).verdict == "tunnel")}]
+            freed += self.unset(Cover(tunnelled, freed))
         return Cover(sorted(tunnelled), sorted(freed))
 
     def unset(self, cover: Cover) -> list[str]:

@@ -13,7 +13,7 @@ from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import Listing
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
-from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, without_claimed
+from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 from gfwtools.userinfo import masked
@@ -361,7 +361,7 @@ def _prepare_policy(
         warnings.append(
             f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
         )
-    files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), compiled.unset)
+    files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), unset_of(config, compiled))
     domains_file = config.paths.domains(policy.name)
     added, removed = _difference(store.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()

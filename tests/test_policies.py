@@ -60,6 +60,23 @@ def test_the_longest_domain_that_a_policy_names_decides_and_of_the_same_one_the_
             assert (found.server or "#") == (asked or "#"), name
 
 
+def test_a_name_that_one_policy_frees_below_a_wildcard_has_one_set_line_and_one_answer(tmp_path: Path) -> None:
+    etc = tmp_path / "etc/gfwtools"
+    etc.mkdir(parents=True)
+    (tmp_path / "one.txt").write_text("||example.com^\n@@||*.example.com\n@@||www.example.com\n")
+    (tmp_path / "two.txt").write_text("www.example.com\nother.net\n")
+    (etc / "config.toml").write_text(
+        f'[policy.one]\nsources = ["{tmp_path}/one.txt"]\n'
+        f'[policy.two]\nformat = "domains"\ngranularity = "host"\nsources = ["{tmp_path}/two.txt"]\n'
+    )
+    gfwtools(tmp_path, "update")
+    text = "".join((tmp_path / f"etc/dnsmasq.d/{name}.conf").read_text() for name in ("one", "two"))
+    lines = [line for line in text.splitlines() if line.startswith("ipset=/www.example.com/")]
+    assert lines == ["ipset=/www.example.com/one_direct"]
+    assert "www.example.com: direct" in gfwtools(tmp_path, "check", "domain", "www.example.com").stdout
+    assert gfwtools(tmp_path, "export", "dnsmasq", "--policy", "one").stdout in text
+
+
 def test_a_domain_that_an_earlier_policy_has_takes_nothing_under_it_from_a_later_one(tmp_path: Path) -> None:
     etc = tmp_path / "etc/gfwtools"
     etc.mkdir(parents=True)

@@ -39,7 +39,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     from gfwtools import store
     from gfwtools.backend import backend_of
     from gfwtools.inputs import compile_policy, current_list, list_or_starter
-    from gfwtools.layout import cover_of, without_claimed
+    from gfwtools.layout import cover_of, unset_of, without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
 
     config = context.config
@@ -61,7 +61,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if format == "domains":
         text = plain.domains(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(cover, policy, unset=compiled.unset, backend=backend_of(config), list_date=date)
+        text = dnsmasq.paired(
+            cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date
+        )
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:
