@@ -291,6 +291,8 @@ def _why_silent(policy: PolicyConfig, name: str) -> str:
     """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
     said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
     refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
+    if not refusals and any(said.values()):
+        return f"{name} has no address; nothing was seen to get into set {policy.set}"
     if not refusals:
         return f"the resolver of policy {policy.name} did not answer; is the tunnel up?"
     return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
