@@ -6,6 +6,7 @@ Each stage is a module of its own that says what differs; nothing here knows a c
 stages before it taken back, the last one first.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,7 +20,7 @@ from gfwtools.config import Config, Paths, loads
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
-from gfwtools.host.apply import AS_BEFORE, apply
+from gfwtools.host.apply import AS_BEFORE, apply, take_back
 from gfwtools.host.boot import Init
 from gfwtools.host.check import Finding, check
 from gfwtools.host.facts import choose_backend
@@ -290,6 +291,9 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
         due = [edit.path for edit in files.differing(planned.edits, paths)]
         back.append(("services", lambda: apply(resolver_setup.leave_steps(due, runner, paths), runner)))
+        found = _adopt(config, runner)
+        if found:
+            warn(_unknown(config, found))
         _put(planned.edits, paths, say, back)
         _apply([replace(step, undo=()) for step in planned.resolver_steps], runner, say, back)
         before.is_touched = True
@@ -319,7 +323,7 @@ class _Running:
     @classmethod
     def of(cls, config: Config) -> "_Running":
         second = (policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name)))
-        return cls(daemon_of(config).is_up(0.5), frozenset(second))
+        return cls(_main_runs(config), frozenset(second))
 
     def come_back(self, config: Config, runner: Runner) -> None:
         """Have those that ran read the files of before, which are back; the others end.
@@ -356,6 +360,11 @@ def _missing_lists(config: Config) -> dict[Path, bytes]:
     return {path: USER_LISTS[kind].encode() for kind, path in named if not path.exists()}
 
 
+def _main_runs(config: Config) -> bool:
+    """Whether the main dnsmasq runs, though it may be slow, or answer elsewhere than its files of now say."""
+    return runs(config.paths.at(config.dns.pid_file)) or daemon_of(config).is_up(0.5)
+
+
 def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
     config = planned.config
     wanted: dict[Path, bytes] = {}
@@ -377,20 +386,28 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
     from_network = any(
         source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
     )
-    before = store.snapshot([config.paths.state, *(config.paths.at(path) for path in _generated(config))])
-    placed: list[Path] = []
-    back.append(("list", lambda: [kept.give_back(config.paths, path) for path in placed]))
+    paths = config.paths
+    places = dict.fromkeys([*(paths.at(path) for path in _generated(config)), *_possible(config)])
+    before = store.snapshot([paths.state, *places])
+    # A copy that an earlier run has made stays where it is: teardown gives it back.
+    placed = [place for place in places if not os.path.lexists(kept.copy_of(paths, place))]
+    back.append(("list", lambda: [kept.give_back(paths, place) for place in placed]))
     back.append(("list", lambda: store.restore(before)))
     done, _ = update(config, offline=had_list or from_network)
     for warning in done.warnings:
         warn(warning)
     for policy in done.policies:
-        for path in policy.files:
-            before.setdefault(path, None)  # it was not there, and goes when this is taken back
-            placed.append(path)
-    for policy in done.policies:
         if not policy.unchanged:
             say(_came(policy))
+
+
+def _possible(config: Config) -> Iterator[Path]:
+    """Every file that an update may write for the policies, in any layout and backend."""
+    paths = config.paths
+    for policy in config.policies:
+        yield config.dnsmasq_conf(policy)
+        for place in (paths.servers, paths.second, paths.list, paths.domains, paths.ipset, paths.nft):
+            yield place(policy.name)
 
 
 def _generated(config: Config) -> list[str]:
@@ -401,7 +418,8 @@ def _generated(config: Config) -> list[str]:
 
 def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
     due = [edit.path for edit in files.differing(edits, paths)]
-    known = set(files.recorded(paths))
+    # Where somebody has put a link since, that is recorded anew.
+    known = {path for path in files.recorded(paths) if not paths.at(path).is_symlink()}
     # What an earlier run has put there comes back as that run had it; the record speaks of the host's own.
     earlier = store.snapshot([files.record_path(paths), *(paths.at(path) for path in due if path in known)])
     back.append(("files", lambda: store.restore({p: d for p, d in earlier.items() if known or d is not None})))
@@ -428,8 +446,7 @@ def _apply(steps: list[Step], runner: Runner, say: Say, back: "_Back") -> None:
     if not steps:
         return
     apply(steps, runner)
-    undo_steps = [replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo]
-    back.append((steps[0].what, lambda: apply(undo_steps, runner)))
+    back.append((steps[0].what, lambda: take_back(steps, runner)))
     for step in steps:
         say(f"{step.what}: {step.why}")
 
@@ -518,11 +535,16 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
         it stays undone.
     """
+    found = _adopt(config, runner)
     stuck = _stuck(config.paths, files.recorded(config.paths))
     if stuck:
         raise HostError("; ".join(stuck))
     try:
-        return _undo(config, runner, purge=purge, say=say)
+        notes = _undo(config, runner, purge=purge, say=say)
+        return [f"{_unknown(config, found)}; they went, or our lines in them", *notes] if found else notes
+    except KeyboardInterrupt:
+        say("what was undone stays undone; run again: gfwtools teardown")
+        raise
     except GfwtoolsError as error:
         raise HostError(
             f"{_reason(error)}; what was undone before that stays undone; mend it and run again: gfwtools teardown"
@@ -531,14 +553,15 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
 
 def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     paths = config.paths
-    notes = _adopt(config, runner)
+    notes: list[str] = []
     changed = list(files.recorded(paths))
     init = boot.init_of(changed) or boot.detect_init(config.root)
     there = boot.observe(config, init, runner)
     service = daemon.observe(config, init, runner)
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
-    generated += [path for path in _unrecorded(config) if path not in generated]
+    # Whatever the state knows: these say that they are ours.
+    generated += [path for path in _possible(config) if path not in generated and kept.says_so(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
@@ -571,32 +594,22 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
 
 
 def _adopt(config: Config, runner: Runner) -> list[str]:
-    """Files of ours that no record speaks of, as the state's folder was lost: in words what becomes of them."""
+    """Record the files of ours that no record speaks of, as the state's folder was lost.
+
+    :returns: the files.
+    """
     paths = config.paths
     snippet = paths.at(config.dns.conf_dir) / resolver_setup.SNIPPET
     if files.record_path(paths).exists() or not snippet.exists():
         return []  # the record is whole, or there was no bootstrap
     places = (*resolver_setup.places(config), *boot.places())
     instead = resolver_setup.nameservers_instead(resolver_setup.observe(config, runner))
-    found = files.adopt(paths, places, instead)
-    if not found:
-        return []
-    notes = [f"{files.record_path(paths)} does not know {', '.join(found)}; they go, or our lines in them"]
-    if RESOLV_CONF in found:
-        names = " ".join(instead.get(RESOLV_CONF, b"").decode().split()[1::2]) or "nobody"
-        notes.append(f"{RESOLV_CONF}: what was there before is not known; it names {names} now")
-    return notes
+    return files.adopt(paths, places, instead)
 
 
-def _unrecorded(config: Config) -> list[Path]:
-    """Files of the policies that say that they are ours, whatever the state knows."""
-    paths = config.paths
-    places = [
-        place
-        for policy in config.policies
-        for place in (config.dnsmasq_conf(policy), paths.servers(policy.name), paths.second(policy.name))
-    ]
-    return [place for place in places if kept.says_so(place)]
+def _unknown(config: Config, found: list[str]) -> str:
+    """What was at those files before us is not known. resolv.conf gets the resolvers that dnsmasq asks."""
+    return f"{files.record_path(config.paths)} was lost, and what was before gfwtools at {', '.join(found)}"
 
 
 def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runner: Runner) -> list[str]:
@@ -606,7 +619,7 @@ def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runn
     apply(daemon.leave_steps(config, init, service), runner)
     has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
     if not ends:
-        return _restart_dnsmasq(config, runner) if has_second or daemon_of(config).is_up(0.5) else []
+        return _restart_dnsmasq(config, runner) if has_second or _main_runs(config) else []
     end(config.paths.at(config.dns.pid_file))
     store.remove([started])
     return []

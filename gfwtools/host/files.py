@@ -92,8 +92,8 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
     try:
         for edit in wanted:
             like = new[edit.path]
-            _write(paths.at(edit.path), edit.data, like if like.data is not None else replace(like, mode=edit.mode))
             done.append(edit)
+            _write(paths.at(edit.path), edit.data, like if like.data is not None else replace(like, mode=edit.mode))
     except StoreError:
         for edit in reversed(done):
             _restore(paths, edit.path, new[edit.path])
@@ -118,7 +118,10 @@ def put_back(
     left: dict[str, str] = {}
     for path in reversed(chosen):
         original = originals[path]
-        if not force and paths.at(path).exists() and not _is_still(paths, path, original):
+        changed = not force and paths.at(path).exists() and not _is_still(paths, path, original)
+        if changed and not _is_original(
+            paths.at(path), original
+        ):  # else it was put back, and we ended before we said so
             now = store.read(paths.at(path)) or b""
             if path in whole and not paths.at(path).is_symlink() and _says_so(now):
                 copy = kept.keep_data(paths, paths.at(path), now, original.mode)
@@ -215,6 +218,13 @@ def _grew_from(edit: FileEdit, paths: Paths) -> bool:
     return heading in (store.read(paths.at(edit.path)) or b"").split(b"\n")
 
 
+def _is_original(place: Path, original: Original) -> bool:
+    """Whether it is as it was before us."""
+    if place.is_symlink() or original.target is not None:
+        return place.is_symlink() and os.readlink(place) == original.target
+    return original.data is not None and store.read(place) == original.data
+
+
 def _says_so(data: bytes) -> bool:
     """Whether the head of a file says that it is ours, as a whole."""
     return any(line[:1] == b"#" and b"gfwtools" in line for line in data.split(b"\n")[:3]) and not _OURS.search(data)
@@ -265,8 +275,7 @@ def record_path(paths: Paths) -> Path:
 
 def _save(paths: Paths, originals: Mapping[str, Original]) -> None:
     if not originals:
-        with suppress(FileNotFoundError):
-            record_path(paths).unlink()
+        store.remove([record_path(paths)])
         return
     document = {"files": {path: _to_json(original) for path, original in originals.items()}}
     # Whoever may not read one of the files may not read it here.

@@ -64,6 +64,8 @@ def go_back(config: Config, survey: Survey, runner: Runner) -> None:
     if not survey.is_up:
         down(config, runner)
         return
+    if look(config, runner).steps == survey.steps:
+        return  # it has failed, and was taken back then
     # It was up before, perhaps for another configuration: that is not taken down.
     with lock(config.paths.state_dir / "host.lock"):
         take_back(survey.steps, runner)

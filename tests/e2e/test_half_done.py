@@ -170,11 +170,53 @@ def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: 
     before = etc()
     lab.gateway.gfwtools(*BOOTSTRAP)
     lab.gateway.run("rm", "-r", "/var/lib/gfwtools")
-    if again:
-        lab.gateway.gfwtools(*BOOTSTRAP)
-    told = lab.gateway.gfwtools("teardown", "--yes").stderr
-    assert "/var/lib/gfwtools/bootstrap.json does not know" in told
-    assert "/etc/resolv.conf: what was there before is not known; it names 192.0.2.53 now" in told
+    told = ""
+    if again:  # with one file to be written, which makes a record
+        lab.gateway.run("sh", "-c", "echo '# edited' >>/etc/resolv.conf")
+        told = lab.gateway.gfwtools(*BOOTSTRAP).stderr
+    told += lab.gateway.gfwtools("teardown", "--yes").stderr
+    assert "/var/lib/gfwtools/bootstrap.json was lost, and what was before gfwtools at /etc/dnsmasq.d/00-gfw" in told
     assert etc() == before
     assert lab.open(lab.client, "free.example") == GATEWAY_WAN
     assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
+
+
+def test_a_second_bootstrap_that_fails_keeps_what_the_first_has_put_in_place_of_a_foreign_file(lab: Lab) -> None:
+    configure(lab)
+    lab.gateway.write("/etc/dnsmasq.d/gfwlist.conf", "# by hand\n")
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    state = "cat /etc/dnsmasq.d/gfwlist.conf /var/lib/gfwtools/before/etc/dnsmasq.d/gfwlist.conf; ls /var/lib/gfwtools"
+    before = lab.gateway.run("sh", "-c", state).stdout
+    lab.gateway.write("/etc/list.txt", lab.gateway.read("/etc/list.txt") + "||new.example\n")
+    change(lab, 'layout = "paired"', 'layout = "split"')
+    once(lab, FAIL)
+    lab.gateway.gfwtools(*BOOTSTRAP, code=1)
+    assert lab.gateway.run("sh", "-c", state).stdout == before
+    change(lab, 'layout = "split"', 'layout = "paired"')
+    # The same without a state: what is there is not taken for something that was not.
+    lab.gateway.run("rm", "/var/lib/gfwtools/state.json")
+    change(lab, 'layout = "paired"', 'layout = "split"')
+    once(lab, FAIL)
+    lab.gateway.gfwtools(*BOOTSTRAP, code=1)
+    assert "ipset=/blocked.example/" in lab.gateway.read("/etc/dnsmasq.d/gfwlist.conf")
+    assert "blocked.example" in lab.gateway.read("/var/lib/gfwtools/gfwlist.list")
+
+
+def test_a_resolv_conf_that_became_a_link_is_one_after_a_bootstrap_that_fails(lab: Lab) -> None:
+    configure(lab)
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    lab.gateway.run("sh", "-c", "cp /etc/resolv.conf /run/other.conf; ln -sfn /run/other.conf /etc/resolv.conf")
+    once(lab, FAIL)
+    change(lab, 'layout = "paired"', 'layout = "split"')
+    lab.gateway.gfwtools(*BOOTSTRAP, code=1)
+    assert lab.gateway.run("readlink", "/etc/resolv.conf").stdout == "/run/other.conf\n"
+
+
+def test_a_dnsmasq_that_answers_elsewhere_runs_all_the_same_and_is_not_ended(lab: Lab) -> None:
+    configure(lab)
+    lab.gateway.write("/etc/dnsmasq.conf", "user=root\nport=5399\n")
+    lab.gateway.run("sh", "/etc/restart-dns")
+    lab.gateway.write("/etc/dnsmasq.conf", "user=root\n")  # its owner has followed our advice, and not restarted it
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    lab.gateway.gfwtools("teardown", "--yes")
+    assert "0.0.0.0:53" in dnsmasqs(lab)
