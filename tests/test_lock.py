@@ -68,7 +68,7 @@ def test_the_lock_of_another_version_tells_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["", "--source="])
 def test_the_password_in_the_holders_command_line_is_not_told(tmp_path: Path, option: str) -> None:
-    words = [sys.executable, "-c", "print(flush=True); input()", f"{option}http://me:SECRET@mirror.example/l"]
+    words = ["sh", "-c", "echo; read _", f"{option}http://me:SECRET@mirror.example/l"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()  # before, the kernel may not have its words yet
