@@ -532,3 +532,22 @@ def test_the_command_that_restarts_dnsmasq_is_that_of_whoever_does(
     config = loads(f"[dns]\n{dns}\n", root=tmp_path)
     assert restart_command(config) == main
     assert second is None or restart_command(config, "gfwlist") == second
+
+
+def test_a_file_in_which_somebody_speaks_of_gfwtools_is_not_adopted_as_ours(tmp_path: Path) -> None:
+    theirs = "# dnsmasq answers here, see gfwtools\nnohook resolv.conf\n"
+    config = host(tmp_path, {"etc/dhcpcd.conf": theirs, "etc/resolv.conf": "# Written by gfwtools bootstrap;\n"})
+    (tmp_path / "var/lib/gfwtools").mkdir(parents=True)
+    found = files.adopt(config.paths, ["/etc/dhcpcd.conf", "/etc/resolv.conf"], {})
+    assert found == ["/etc/resolv.conf"]
+    files.put_back(config.paths)
+    assert (tmp_path / "etc/dhcpcd.conf").read_text() == theirs
+    assert not (tmp_path / "etc/resolv.conf").exists()
+
+
+def test_a_file_that_was_put_back_before_the_record_said_so_is_no_changed_one(tmp_path: Path) -> None:
+    config = host(tmp_path, {"etc/resolv.conf": "nameserver 192.0.2.1\n"})
+    files.put([files.FileEdit("/etc/resolv.conf", b"# Written by gfwtools\n", "a test")], config.paths)
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
+    assert files.put_back(config.paths) == {}
+    assert not (tmp_path / "var/lib/gfwtools/before").exists()

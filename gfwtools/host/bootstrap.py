@@ -609,7 +609,7 @@ def _adopt(config: Config, runner: Runner) -> list[str]:
 
 def _unknown(config: Config, found: list[str]) -> str:
     """What was at those files before us is not known. resolv.conf gets the resolvers that dnsmasq asks."""
-    return f"{files.record_path(config.paths)} was lost, and what was before gfwtools at {', '.join(found)}"
+    return f"{files.record_path(config.paths)} was lost, and with it what was before gfwtools at {', '.join(found)}"
 
 
 def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runner: Runner) -> list[str]:

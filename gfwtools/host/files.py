@@ -22,6 +22,9 @@ from gfwtools.errors import StoreError
 # What resolver_setup puts into a file that is somebody else's.
 _OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
 
+#: How the heading of a file begins that is ours as a whole.
+_WRITTEN = b"# Written by gfwtools"
+
 __all__ = ["FileEdit", "Original", "adopt", "differing", "put", "put_back", "record_path", "recorded"]
 
 
@@ -119,9 +122,8 @@ def put_back(
     for path in reversed(chosen):
         original = originals[path]
         changed = not force and paths.at(path).exists() and not _is_still(paths, path, original)
-        if changed and not _is_original(
-            paths.at(path), original
-        ):  # else it was put back, and we ended before we said so
+        # Where it is the original, an earlier run has put it back, and ended before the record said so.
+        if changed and not _is_original(paths.at(path), original):
             now = store.read(paths.at(path)) or b""
             if path in whole and not paths.at(path).is_symlink() and _says_so(now):
                 copy = kept.keep_data(paths, paths.at(path), now, original.mode)
@@ -226,8 +228,8 @@ def _is_original(place: Path, original: Original) -> bool:
 
 
 def _says_so(data: bytes) -> bool:
-    """Whether the head of a file says that it is ours, as a whole."""
-    return any(line[:1] == b"#" and b"gfwtools" in line for line in data.split(b"\n")[:3]) and not _OURS.search(data)
+    """Whether the head of a file says that it is ours, as a whole. That somebody speaks of us there is not enough."""
+    return any(line.startswith(_WRITTEN) for line in data.split(b"\n")[:3]) and not _OURS.search(data)
 
 
 def _is_still(paths: Paths, path: str, original: Original) -> bool:

@@ -408,7 +408,7 @@ def observe(runner: Runner, names: Iterable[str]) -> IptablesState:
         foreign |= others
         taken += not_ours
     base = _base_chains(runner)
-    return IptablesState(sets, rules, base, _in_use(base or frozenset(), foreign), tuple(taken))
+    return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken))
 
 
 def taken_chains(runner: Runner) -> tuple[Chain, ...]:
@@ -487,9 +487,6 @@ def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:
     return frozenset(found)
 
 
-def _in_use(
-    base: frozenset[tuple[str, str, str]], foreign: Iterable[tuple[str, str, str]]
-) -> frozenset[tuple[str, str, str]]:
+def _in_use(foreign: set[tuple[str, str, str]]) -> frozenset[tuple[str, str, str]]:
     """Chains with foreign rules, and tables of which a chain stays."""
-    used = set(foreign)
-    return frozenset(used | {(family, table, "") for family, table, _ in used})
+    return frozenset(foreign | {(family, table, "") for family, table, _ in foreign})

@@ -178,7 +178,7 @@ def _routing(config: Config, runner: Runner) -> Iterator[Problem]:
         for index, policy in enumerate(config.policies):
             preference = config.host.preference + 2 * index
             for rule in rules:
-                yield from _rule(config, policy, preference, rule)
+                yield from _rule(policy, preference, rule)
             for route in _numbers(runner, family, "route", "show", "table", str(policy.table)):
                 if route.get("dev") != policy.interface:
                     yield Problem(
@@ -187,7 +187,7 @@ def _routing(config: Config, runner: Runner) -> Iterator[Problem]:
                     )
 
 
-def _rule(config: Config, policy: PolicyConfig, preference: int, rule: dict[str, Any]) -> Iterator[Problem]:
+def _rule(policy: PolicyConfig, preference: int, rule: dict[str, Any]) -> Iterator[Problem]:
     there, table = int(rule["priority"]), rule.get("table")
     words = f"{there}: {_rule_words(rule)}"
     is_marking = _matches_mark(rule, policy.mark)

@@ -175,7 +175,7 @@ def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: 
         lab.gateway.run("sh", "-c", "echo '# edited' >>/etc/resolv.conf")
         told = lab.gateway.gfwtools(*BOOTSTRAP).stderr
     told += lab.gateway.gfwtools("teardown", "--yes").stderr
-    assert "/var/lib/gfwtools/bootstrap.json was lost, and what was before gfwtools at /etc/dnsmasq.d/00-gfw" in told
+    assert "/var/lib/gfwtools/bootstrap.json was lost, and with it what was before gfwtools at /etc/dnsmasq.d/" in told
     assert etc() == before
     assert lab.open(lab.client, "free.example") == GATEWAY_WAN
     assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
