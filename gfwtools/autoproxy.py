@@ -12,7 +12,7 @@ from operator import not_
 from gfwtools.names import MAX_NAME, PLAIN
 from gfwtools.rules import Anchor, Rule, Scan
 
-__all__ = ["parse", "parse_line", "scan", "scan_about"]
+__all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 
 # Nine rules of ten: ||name and nothing else. Every other line takes the long way.
 _PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
@@ -21,10 +21,24 @@ _SURE = re.compile(rf"\|\|{PLAIN}")
 #: Lines that are scanned at once. All of a million take twice the memory and no less time.
 BATCH = 10_000
 _LONGEST = len("||") + MAX_NAME
-_SCHEME = re.compile(r"[a-z][a-z0-9+.*?-]{0,30}://", re.IGNORECASE)
+# "*://" and "://" are any scheme, "//" is one that is left out. One slash alone is a slip, and only behind the name of
+# a scheme of the web: "example.com:/path" has none.
+_SCHEME = re.compile(r"(?:(?:[a-z*][a-z0-9+.*?-]{0,30})?:)?//+|(?:https?|ftp|wss?)[*?]?:/", re.IGNORECASE)
 # A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
 _END = re.compile(r"[/?#^$]")
 _HEADER = re.compile(r"\[[^\]:]*\]")
+#: Adblock's rules about a part of a page: ``##``, ``#@#``, ``#?#``, ``#@?#``, ``#$#`` and the like, and ``$$``.
+COSMETIC = re.compile(r"#@?[$%?]{0,2}#|^[^/|@]*\$@?\$")
+# An address and the length of its prefix, or its mask. Behind a scheme the same is an address with a path.
+_NETWORK = re.compile(
+    r"((?:[0-9]{1,3}\.){3}[0-9]{1,3}/(?:3[0-2]|[12]?[0-9]|(?:[0-9]{1,3}\.){3}[0-9]{1,3})|"
+    r"\[?[0-9a-f]{0,4}:[0-9a-f:.]{1,60}\]?/[0-9]{1,3})\^?(\$.*)?",
+    re.IGNORECASE,
+)
+# Where the next rule of a line begins. It is behind a blank, which no URL has.
+_NEXT_RULE = re.compile(r"\s+(?=@@|\|)")
+_COMMENT_BEHIND = re.compile(r"\s[#!]")
+_HOST_LIKE = re.compile(r"[\w-]\.[\w-]")
 #: What may stand behind a host without narrowing it.
 _NOTHING = {"", "/", "^", "/*", "^*", "/^"}
 
@@ -35,8 +49,8 @@ def parse(text: str) -> Iterator[Rule]:
     for number, line in enumerate(text.split("\n"), 1):
         if match := plain(line):
             yield Rule(number, line, False, match[1], Anchor.HOST, True)
-        elif rule := parse_line(line, number):
-            yield rule
+        else:
+            yield from rules_in(line, number)
 
 
 def scan(text: str) -> Iterator[Scan]:
@@ -49,7 +63,7 @@ def scan(text: str) -> Iterator[Scan]:
         yield Scan(
             [line[2:] for line in compress(batch, plain)],
             list(compress(numbers, plain)),
-            [rule for number, line in others if (rule := parse_line(line, number))],
+            [rule for number, line in others for rule in rules_in(line, number)],
         )
 
 
@@ -69,22 +83,36 @@ def scan_about(text: str, domain: str) -> Scan:
             if line.endswith(domain) and len(line) <= _LONGEST:
                 names.append(line[2:])
                 numbers.append(number)
-        elif concerns(line) and (rule := parse_line(line, number)):
-            rules.append(rule)
+        elif concerns(line):
+            rules += rules_in(line, number)
     return Scan(names, numbers, rules)
 
 
+def rules_in(line: str, number: int = 1) -> list[Rule]:
+    """The rules of one line: one or none, as a rule. ``||a.com^ ||b.com^`` has two."""
+    rule = parse_line(line, number)
+    if rule is None:
+        return []
+    if rule.anchor is Anchor.NONE and len(parts := _NEXT_RULE.split(_without_comment(rule.text))) > 1:
+        return [part._replace(text=rule.text) for text in parts if (part := parse_line(text, number))]
+    return [rule]
+
+
 def parse_line(line: str, number: int = 1) -> Rule | None:
-    """The rule of one line, or None for a line that is none."""
+    """The rule of a line that has one, or None for a line that has none."""
     text = line.strip().strip("\ufeff")
     if not text or text[0] == "!" or (text[0] == "[" and _HEADER.fullmatch(text)):
         return None
-    if "##" in text or "#@#" in text:  # Adblock's way to hide a part of a page: no rule about hosts
+    if ("#" in text or "$" in text) and COSMETIC.search(text):  # no rule about a host
         return Rule(number, text, False, "", Anchor.LOOSE, False)
     exception = text.startswith("@@")
     body = text[2:] if exception else text
     if len(body) > 2 and body[0] == body[-1] == "/":
         return Rule(number, text, exception, body[1:-1], Anchor.REGEX, False)
+    if (" " in body or not body.isprintable()) and len(body.split(maxsplit=1)) > 1:
+        body = _without_comment(body)
+        if _has_more(body):
+            return Rule(number, text, exception, f"{text[:60]!r}: more than one rule", Anchor.NONE, True)
     if body.startswith("||"):
         anchor = Anchor.HOST
     elif body.startswith("|"):
@@ -97,6 +125,8 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
         body = body[scheme.end() :]
     if body.endswith("|"):  # "the URL ends here"
         body = body[:-1]
+    if not scheme and (body[:1].isdigit() or ":" in body) and (network := _NETWORK.fullmatch(body)):
+        return Rule(number, text, exception, re.sub(r"[\[\]]", "", network[1]).lower(), anchor, not network[2])
     end = _END.search(body)
     host, behind = (body[: end.start()], body[end.start() :]) if end else (body, "")
     if scheme:  # a name and a password may stand before the host
@@ -104,6 +134,16 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
     host, port = _split_port(host.strip())
     whole = scheme is None and not port and behind in _NOTHING
     return Rule(number, text, exception, host.lstrip(".").lower(), anchor, whole)
+
+
+def _without_comment(text: str) -> str:
+    comment = _COMMENT_BEHIND.search(text)
+    return text[: comment.start()].rstrip() if comment else text
+
+
+def _has_more(body: str) -> bool:
+    """Whether a host, or another rule, stands behind the first word of ``body``."""
+    return any(word.startswith(("|", "@@")) or _HOST_LIKE.search(word) for word in body.split()[1:])
 
 
 def _split_port(host: str) -> tuple[str, str]:

@@ -122,8 +122,13 @@ class Compiled:
         return self.policy.seeds()
 
     @cached_property
-    def _seeds(self) -> set[Network]:
-        return set(self.seeds)
+    def _used_networks(self) -> tuple[set[Network], set[Network]]:
+        """Those that the list blocks and those that it frees, without the ones that change nothing."""
+        return self.policy.seeded(), self.policy.freeing()
+
+    @cached_property
+    def _excepted(self) -> set[Network]:
+        return self.policy.excepted()
 
     def counts(self) -> Counts:
         """The account in numbers."""
@@ -142,9 +147,7 @@ class Compiled:
         blocking = len(single) + len({self.groups[name] for name in grouped})
         freeing = len(self._freeing & policy.exceptions.keys())
         freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
-        addresses = sum(network in self._seeds for network in policy.networks)
-        addresses += sum(network in policy.networks for network in policy.freed)
-        applied = blocking - widened + freeing + addresses
+        applied = blocking - widened + freeing + sum(map(len, self._used_networks))
         dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
         redundant = self.read - applied - widened - sum(dropped.values())
         return Counts(self.read, applied, widened, redundant, dropped)
@@ -163,8 +166,8 @@ class Compiled:
                 before.clear()
             target = self.locator.locate(rule)
             yield self._outcome(rule, target, before)
-            before.update((target.under, name) for name in target.domains)
-            before.add(target.network)
+            before.update((rule.exception, target.under, name) for name in target.domains)
+            before.add((rule.exception, target.network))
 
     def _outcome(self, rule: Rule, target: Target, before: Set[object]) -> Outcome:
         """``before``: what the rules before this one on its line are for; of hosts(5) and dnsmasq.conf(5) a line may
@@ -176,7 +179,11 @@ class Compiled:
         if target.network:
             return self._address_outcome(rule, target, target.network, before)
         table = policy.under if target.under else policy.exceptions if rule.exception else policy.blocks
-        firsts = [name for name in target.domains if table[name] == rule.line and (target.under, name) not in before]
+        firsts = [
+            name
+            for name in target.domains
+            if table[name] == rule.line and (rule.exception, target.under, name) not in before
+        ]
         if not firsts:
             return Outcome(rule, Status.REDUNDANT, target, f"the same as line {table[target.domains[0]]}")
         if rule.exception:
@@ -191,14 +198,15 @@ class Compiled:
     def _address_outcome(self, rule: Rule, target: Target, network: Network, before: Set[object]) -> Outcome:
         policy = self.policy
         first = (policy.freed if rule.exception else policy.networks)[network]
-        if first.line != rule.line or network in before:
+        if first.line != rule.line or (rule.exception, network) in before:
             return Outcome(rule, Status.REDUNDANT, target, f"the same as line {first.line}")
+        blocking, freeing = self._used_networks
         if rule.exception:
-            if network in policy.networks:
+            if network in freeing:
                 return Outcome(rule, Status.APPLIED, target, "")
             return Outcome(rule, Status.REDUNDANT, target, "it frees nothing that is blocked")
-        if network not in self._seeds:
-            by = "an exception" if network in policy.freed else "your allow list"
+        if network not in blocking:
+            by = "an exception" if network in self._excepted else "your allow list"
             return Outcome(rule, Status.REDUNDANT, target, f"{by} frees it")
         return Outcome(rule, Status.APPLIED, target, "")
 

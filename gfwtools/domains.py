@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gfwtools import expressions
 from gfwtools.config import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import LOCAL, is_plain, to_ascii
+from gfwtools.names import LOCAL, has_loose_hyphen, is_plain, to_ascii
 from gfwtools.rules import Anchor, Rule
 from gfwtools.suffixes import Suffixes
 
@@ -54,6 +54,7 @@ class Target(NamedTuple):
     """More about the reason: what is wrong in the name."""
 
 
+_HOST, _NAME = Anchor.HOST, Anchor.NAME
 _NAMES = Path(__file__).parent / "data" / "names.txt"
 
 # What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
@@ -102,7 +103,7 @@ class Locator:
         if rule.exception and not rule.whole:
             return Target(reason=Reason.NARROW)
         _, _, exception, host, anchor, _ = rule
-        if anchor is Anchor.HOST and not exception and is_plain(host):
+        if (anchor is _HOST or anchor is _NAME) and not exception and is_plain(host):
             # Nine rules of ten; the questions below have been answered for them by one regular expression.
             domain = self._suffixes.registrable(host) if self._widen else host
             return Target((domain,), domain != host)
@@ -127,10 +128,17 @@ class Locator:
             target = self._address(host)
             if target:
                 return target
-        return self._name(host, loose=rule.anchor is Anchor.LOOSE, exception=rule.exception)
+        # "||google" is the domain; "|http://google/x" may be a word of a URL, or a slip.
+        single = anchor is _NAME or (anchor is _HOST and rule.whole and "." not in host and self._is_top_level(host))
+        return self._name(host, loose=anchor is Anchor.LOOSE, exception=exception, single=single)
 
-    def _name(self, host: str, *, loose: bool = False, exception: bool = False, wider: bool = False) -> Target:
-        """The target of a host pattern without a wildcard."""
+    def _name(
+        self, host: str, *, loose: bool = False, exception: bool = False, wider: bool = False, single: bool = False
+    ) -> Target:
+        """The target of a host pattern without a wildcard.
+
+        :param single: a single label is a domain, and no word.
+        """
         try:
             name = to_ascii(host)
         except InvalidNameError as error:
@@ -138,6 +146,9 @@ class Locator:
         if name[-1].isdigit() and name.rpartition(".")[2].isdigit():
             # Digits and dots of other scripts, and a zero-width space behind an address, are mapped to ASCII's or away.
             return Target(reason=Reason.KEYWORD if loose else Reason.NAME, detail=_no_address(host))
+        if has_loose_hyphen(name):
+            detail = f"{name!r}: a label begins or ends with a hyphen"
+            return Target(reason=Reason.KEYWORD if loose else Reason.NAME, detail=detail)
         suffixes = self._suffixes
         if loose and not ("." in name and suffixes.is_known(name)):
             return Target(reason=Reason.KEYWORD)
@@ -145,10 +156,19 @@ class Locator:
             return Target(reason=Reason.NAME, detail=f"{name!r} is a name of this host or its LAN")
         if "." not in name and not self._trusted and not exception and (len(name) == 2 or name in _NEVER):
             return Target(reason=Reason.TLD)
+        if "." not in name and not single:
+            return Target(reason=Reason.KEYWORD)
         if exception or not self._widen:
             return Target((name,), wider)
         domain = suffixes.registrable(name)
         return Target((domain,), wider or domain != name)
+
+    def _is_top_level(self, label: str) -> bool:
+        """Whether ``label``, as a list writes it, is a top-level domain that exists."""
+        try:
+            return self._suffixes.is_known(to_ascii(label))
+        except InvalidNameError:
+            return False
 
     # ------------------------------------------------------------ addresses
 
@@ -189,16 +209,25 @@ class Locator:
         if not parent.isascii():
             with suppress(InvalidNameError):  # _name() tells of it
                 parent = to_ascii(parent)  # as the suffix list has it
-        if self._suffixes.is_icann(parent) or self._suffixes.has_suffixes(parent):
-            return Target(reason=Reason.SUFFIX)
-        return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=True)
+        wider = True
+        if self._is_too_wide(parent):
+            # "*site.com" matches no host but those whose name ends so: site.com it means.
+            tail = labels[last].rpartition("*")[2]
+            parent, wider = f"{tail}.{parent}", last > 0
+            if not tail or labels[last] != f"*{tail}" or has_loose_hyphen(tail) or self._is_too_wide(parent):
+                return Target(reason=Reason.SUFFIX)
+        return self._name(parent, loose=rule.anchor is Anchor.LOOSE, wider=wider)
+
+    def _is_too_wide(self, name: str) -> bool:
+        """Whether widening may not reach ``name``: a suffix of ICANN's, or one with nothing but suffixes below."""
+        return self._suffixes.is_icann(name) or self._suffixes.has_suffixes(name)
 
     def _under(self, labels: list[str]) -> Target:
         """An exception with a wildcard: dnsmasq can free what is under a name (``server=/*.name/#``), no more."""
         parent = ".".join(labels[1:])
         if labels[0] != "*" or "*" in parent or not parent:
             return Target(reason=Reason.NARROW)
-        return self._name(parent, exception=True)._replace(under=True)
+        return self._name(parent, exception=True, single=True)._replace(under=True)
 
     def _open_end(self, host: str) -> Target:
         """A wildcard in the last label: ``google.*``, ``docs.google.com*View``, ``.google.*falun``."""

@@ -17,6 +17,9 @@ _ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
 _DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
 # dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
 _DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
+_NETWORK = re.compile(r"[0-9a-fA-F.:]+/(?:\d{1,3}|\d{1,3}(?:\.\d{1,3}){3})", re.ASCII)
+# Nothing but Adblock's "##" and its like stands so; a comment has a blank at one side at least.
+_HIDES = re.compile(rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S")
 
 
 def parse_domains(text: str) -> Iterator[Rule]:
@@ -26,11 +29,19 @@ def parse_domains(text: str) -> Iterator[Rule]:
         entry = line.partition("#")[0].strip().strip("\ufeff")
         if not entry:
             continue
-        # A network is no host with a path.
-        if re.fullmatch(r"[0-9a-fA-F.:]+/(?:\d{1,3}|\d{1,3}(?:\.\d{1,3}){3})", entry, re.ASCII):
-            yield Rule(number, line.strip(), False, entry.lower(), Anchor.HOST, True)
+        text = line.strip()
+        if entry is not text and _HIDES.search(text):
+            yield Rule(number, text, False, "", Anchor.LOOSE, True)
+        elif _NETWORK.fullmatch(entry):  # no host with a path
+            yield Rule(number, text, False, entry.lower(), Anchor.NAME, True)
         elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
-            yield rule._replace(text=line.strip(), whole=True)
+            if rule.anchor is Anchor.NONE:
+                rule = rule._replace(host=f"{entry[:60]!r}: give one domain a line")
+            elif not rule.whole and rule.host and "." not in rule.host:  # "payload:", "regexp:^a", "keyword:163"
+                rule = rule._replace(host=f"{entry[:60]!r} is no domain", anchor=Anchor.NONE)
+            elif rule.anchor is Anchor.HOST:
+                rule = rule._replace(anchor=Anchor.NAME)
+            yield rule._replace(text=text, whole=True)
 
 
 def parse_hosts(text: str) -> Iterator[Rule]:
@@ -50,7 +61,7 @@ def parse_hosts(text: str) -> Iterator[Rule]:
         if not names:
             yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
         for name in names:
-            yield Rule(number, entry, False, name.lower(), Anchor.HOST, True)
+            yield Rule(number, entry, False, name.lower(), Anchor.NAME, True)
 
 
 def parse_dnsmasq(text: str) -> Iterator[Rule]:
@@ -68,7 +79,7 @@ def parse_dnsmasq(text: str) -> Iterator[Rule]:
         option, names, value = found.groups()
         exception = value == "#" and option in ("server", "local")  # local is another name of server
         for name in names.split("/"):
-            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.HOST, True)
+            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.NAME, True)
 
 
 FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {

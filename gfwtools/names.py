@@ -6,10 +6,11 @@ from unicodedata import category
 
 from gfwtools.errors import InvalidNameError
 
-__all__ = ["LOCAL", "MAX_NAME", "PLAIN", "is_plain", "to_ascii"]
+__all__ = ["LOCAL", "MAX_NAME", "PLAIN", "has_loose_hyphen", "is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
-# names; a hyphen at either end is as well ("-.tumblr.com"). One byte beyond these stops dnsmasq at start.
+# names; a hyphen at either end is as well ("-.tumblr.com"), and somebody may ask for it. One byte beyond these stops
+# dnsmasq at start.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 
@@ -26,8 +27,9 @@ def _no_local() -> str:
     return "".join(f"(?<!{'|'.join(names)})" for _, names in groupby(endings, key=len))
 
 
-#: Two labels or more, the last one neither a number, so that no address is taken for a name, nor one of :data:`LOCAL`.
-PLAIN = r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+(?<![0-9])" + _no_local()
+#: Two labels or more, none with a hyphen at an end, the last one neither a number, so that no address is taken for a
+#: name, nor one of :data:`LOCAL`.
+PLAIN = r"[a-z0-9_][a-z0-9_-]{0,62}+(?:(?<!-)\.[a-z0-9_][a-z0-9_-]{0,62}+)++(?<![0-9-])" + _no_local()
 _PLAIN = re.compile(PLAIN)
 
 MAX_NAME = 253
@@ -36,6 +38,11 @@ MAX_NAME = 253
 def is_plain(name: str) -> bool:
     """Whether ``name`` is surely a name as :func:`to_ascii` would give it, no address, and none of the LAN's."""
     return _PLAIN.fullmatch(name) is not None and len(name) <= MAX_NAME
+
+
+def has_loose_hyphen(name: str) -> bool:
+    """Whether a label of ``name`` begins or ends with a hyphen (RFC 952): in a list that is a slip."""
+    return "-." in name or ".-" in name or name.startswith("-") or name.endswith("-")
 
 
 def to_ascii(name: str) -> str:

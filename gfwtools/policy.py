@@ -230,17 +230,33 @@ class Policy:
         """The networks that the lists put into the set, sorted.
 
         As for names, the user's win over the list's and the longer prefix wins among the user's, deny before allow; an
-        allowed network inside a denied one is cut out of it.
+        allowed network inside a denied one is cut out of it. So is one that an exception frees out of the list's.
         """
-        allowed, denied, freed = _Networks(self.allowed), _Networks(self.denied), _Networks(self.freed)
+        parts = [*self._parts(self.networks, self.freed).values(), *self._parts(self.denied, {}).values()]
+        return sorted({part for found in parts for part in found}, key=_place)
 
-        def is_allowed(network: Network) -> bool:
-            return allowed.longest(network) > denied.longest(network)
+    def seeded(self) -> set[Network]:
+        """The list's networks that are in :meth:`seeds`, whole or in part."""
+        return {network for network, parts in self._parts(self.networks, self.freed).items() if parts}
 
-        wanted = [each for each in self.networks if not is_allowed(each) and freed.longest(each) < 0]
-        wanted += [each for each in self.denied if not is_allowed(each)]
-        parts = (part for network in wanted for part in _without(network, allowed.inside(network)))
-        return sorted(dict.fromkeys(parts), key=_place)
+    def excepted(self) -> set[Network]:
+        """The list's networks that an exception frees whole."""
+        freed = _Networks(self.freed)
+        return {network for network in self.networks if freed.longest(network) >= 0}
+
+    def _parts(self, networks: Iterable[Network], exceptions: Iterable[Network]) -> dict[Network, list[Network]]:
+        """What is left of each of ``networks`` by the user's lists and ``exceptions``."""
+        allowed, denied, freed = _Networks(self.allowed), _Networks(self.denied), _Networks(exceptions)
+        return {
+            network: list(_without(network, allowed.inside(network) + freed.inside(network)))
+            for network in networks
+            if allowed.longest(network) <= denied.longest(network) and freed.longest(network) < 0
+        }
+
+    def freeing(self) -> set[Network]:
+        """The exceptions' networks that have an address of one that the list blocks."""
+        blocked = _Networks(self.networks)
+        return {network for network in self.freed if blocked.longest(network) >= 0 or blocked.inside(network)}
 
 
 class _Networks:

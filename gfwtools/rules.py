@@ -10,6 +10,7 @@ __all__ = ["Anchor", "Rule", "Scan"]
 class Anchor(Enum):
     """Where in a URL a rule's host pattern stands."""
 
+    NAME = "name"  #: the line has a name, and can have nothing else: a list of domains, hosts(5), dnsmasq.conf(5)
     HOST = "host"  #: ``||host``: the host and everything under it
     URL = "url"  #: ``|scheme://host``: a URL that begins so
     LOOSE = "loose"  #: anywhere in a URL: a host, or only a keyword

@@ -54,8 +54,15 @@ _line = st.one_of(
     names.map("||*.{}".format),
     names.map("cdn*.{}".format),
     names.map("{}*keyword".format),
+    names.map("*{}".format),
+    names.map("hk.*{}".format),
+    names.map("*://*.{}/*".format),
+    names.map("|http:/{}".format),
+    names.map("{}#?#.ad".format),
+    names.map("||-{}".format),
     names.map("/^https?:\\/\\/[^\\/]+{}/".format),
     st.sampled_from(["google.*", "|http://8.8.4.4/", "keyword", "! comment", "", "||mp", "||com", "[AutoProxy 0.2.9]"]),
+    st.sampled_from(["||203.0.113.0/24^", "@@203.0.113.7", "||google/x", "||unknowntld", "||a.com b.com"]),
     st.builds(
         lambda name, junk, at: f"||{name[:at]}{junk}{name[at:]}", names, st.sampled_from(HOSTILE), st.integers(0, 20)
     ),

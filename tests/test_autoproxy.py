@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import lists
 
-from gfwtools.autoproxy import parse, parse_line, scan, scan_about
+from gfwtools.autoproxy import parse, parse_line, rules_in, scan, scan_about
 from gfwtools.domains import Locator
 from gfwtools.rules import Anchor
 from gfwtools.suffixes import bundled
@@ -62,8 +62,32 @@ def test_line_numbers_are_those_of_the_file() -> None:
 @given(st.lists(st.text(max_size=40)))
 def test_parsing_never_fails_and_the_quick_way_agrees_with_the_long_one(lines: list[str]) -> None:
     text = "\n".join(lines)
-    slow = [parse_line(line, number) for number, line in enumerate(text.split("\n"), 1)]
-    assert list(parse(text)) == [rule for rule in slow if rule]
+    slow = [rules_in(line, number) for number, line in enumerate(text.split("\n"), 1)]
+    assert list(parse(text)) == [rule for rules in slow for rule in rules]
+
+
+@pytest.mark.parametrize(
+    ("line", "rules"),
+    [
+        ("||a.com^ ||b.com^", [(False, "a.com"), (False, "b.com")]),
+        ("||a.com\t@@||www.a.com", [(False, "a.com"), (True, "www.a.com")]),
+        ("|http://a.com/x y |http://b.com", [(False, "a.com"), (False, "b.com")]),
+        ("a.com\u3000||b.com ||c.com", [(False, "a.com"), (False, "b.com"), (False, "c.com")]),
+        ("||a.com # as b.com and ||c.com", [(False, "a.com")]),
+        ("@@||a.com ! for now", [(True, "a.com")]),
+        ("||a.com ||b.com # not ||c.com", [(False, "a.com"), (False, "b.com")]),
+    ],
+)
+def test_each_rule_of_a_line_is_read(line: str, rules: list[tuple[bool, str]]) -> None:
+    found = rules_in(line, 7)
+    assert [(rule.exception, rule.host) for rule in found] == rules
+    assert {(rule.line, rule.text) for rule in found} == {(7, line)}
+
+
+@pytest.mark.parametrize("line", ["||a.com^ b.com^", "||a.com b.com", "||a.com/ b.com", "a.com b.com"])
+def test_a_line_with_a_second_host_that_is_no_rule_is_dropped_whole(line: str) -> None:
+    (rule,) = rules_in(line)
+    assert rule.anchor is Anchor.NONE
 
 
 @given(lists, st.sampled_from(["registrable", "host"]), st.integers(1, 9))

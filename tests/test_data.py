@@ -127,7 +127,7 @@ def test_the_page_on_lists_says_what_a_rule_becomes(row: list[str]) -> None:
     rule, becomes, status = row
     (outcome,) = compile_lists(Listing("list", _quoted(rule)[0])).outcomes()
     target = outcome.target
-    places = {*target.domains, *([str(target.network.network_address)] if target.network else [])}
+    places = {*target.domains, *([str(target.network).removesuffix("/32")] if target.network else [])}
     _says_its_end(outcome.status, target.reason, status)
     if becomes == "nothing":
         assert not places

@@ -79,11 +79,84 @@ def test_a_label_with_a_wildcard_is_widened_to_its_parent(line: str, domain: str
     assert found.wider
 
 
+@pytest.mark.parametrize(
+    ("line", "domain"),
+    [
+        ("*site.com", "site.com"),
+        ("||*site.com", "site.com"),
+        ("*://*.site.com/*", "site.com"),
+        ("*://site.com/*", "site.com"),
+        ("://site.com", "site.com"),
+        ("//site.com/x", "site.com"),
+        ("|*://www.site.co.uk/x", "site.co.uk"),
+    ],
+)
+def test_a_wildcard_before_a_whole_host_means_that_host(line: str, domain: str) -> None:
+    assert locate(line).domains == (domain,)
+
+
+@pytest.mark.parametrize(
+    ("line", "domain"), [("hk.*yahoo.com", "yahoo.com"), (".googlw.*president.gov.tw", "president.gov.tw")]
+)
+def test_what_ends_a_label_with_a_wildcard_is_kept_before_an_icann_suffix(line: str, domain: str) -> None:
+    found = locate(line)
+    assert found.domains == (domain,)
+    assert found.wider
+
+
+@pytest.mark.parametrize(
+    "line", ["|http:/www.site.com", "||http:/www.site.com/x", "https:/www.site.com", "|http*:/www.site.com|"]
+)
+def test_a_scheme_with_one_slash_is_a_scheme(line: str) -> None:
+    assert locate(line).domains == ("site.com",)
+
+
+@pytest.mark.parametrize(
+    ("line", "network"),
+    [
+        ("203.0.113.0/24", "203.0.113.0/24"),
+        ("||203.0.114.0/24^", "203.0.114.0/24"),
+        ("||203.0.114.0/24$third-party", "203.0.114.0/24"),
+        ("|198.51.100.0/255.255.255.0", "198.51.100.0/24"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("||[2001:db8:1::]/48^", "2001:db8:1::/48"),
+        ("@@||203.0.113.0/25", "203.0.113.0/25"),
+        ("|http://203.0.113.0/24", "203.0.113.0/32"),
+        ("||203.0.113.0/2024", "203.0.113.0/32"),
+        ("||203.0.113.0/24/x", "203.0.113.0/32"),
+    ],
+)
+def test_a_network_is_a_network_and_behind_a_scheme_an_address_with_a_path(line: str, network: str) -> None:
+    assert str(locate(line).network) == network
+
+
+def test_an_exception_for_a_network_of_one_kind_of_request_is_narrow() -> None:
+    assert locate("@@||203.0.113.0/24$image").reason is Reason.NARROW
+
+
+@pytest.mark.parametrize("label", ["-", "-a", "a-", "x.-", "x.-.b", "a-.b", "-x.b"])
+@pytest.mark.parametrize("before", ["||", "|http://", "@@||"])
+def test_a_label_that_begins_or_ends_with_a_hyphen_is_reported(label: str, before: str) -> None:
+    found = locate(f"{before}{label}.com")
+    assert found.reason is Reason.NAME
+    assert "hyphen" in found.detail
+
+
+@pytest.mark.parametrize("line", ["||google/a", "|http://google/", "||google:80", "||facebook", "|google", "||-"])
+def test_a_name_without_a_dot_that_may_be_a_word_is_no_domain(line: str) -> None:
+    assert not locate(line).domains
+
+
+@pytest.mark.parametrize("line", ["||google", "||google^", "||google/", "||Google ", "||台灣", "@@||google"])
+def test_a_name_without_a_dot_is_a_domain_where_the_line_can_mean_nothing_else(line: str) -> None:
+    assert locate(line).domains
+
+
 def test_with_host_granularity_a_wildcard_is_widened_no_further_than_its_parent() -> None:
     assert locate("||cdn*.img.example.com", "host").domains == ("img.example.com",)
 
 
-@pytest.mark.parametrize("line", ["||*.com", "||x*.co.uk", "|http://*.gov.tw/", ".googlw.*president.gov.tw"])
+@pytest.mark.parametrize("line", ["||*.com", "||x*.co.uk", "|http://*.gov.tw/", "*co.uk", "||hk.*-cdn.com", "hk*x.com"])
 def test_widening_never_reaches_an_icann_suffix(line: str) -> None:
     assert locate(line).reason is Reason.SUFFIX
 
@@ -264,8 +337,11 @@ def test_an_address_with_a_trailing_dot_is_an_address() -> None:
     assert str(locate("||85.17.73.31.").network) == "85.17.73.31/32"
 
 
-def test_a_rule_to_hide_a_part_of_a_page_blocks_no_host() -> None:
-    assert locate("example.com##.ad").reason is Reason.KEYWORD
+@pytest.mark.parametrize(
+    "mark", ["##", "#@#", "#?#", "#@?#", "#$#", "#@$#", "#$?#", "#@$?#", "#%#", "#@%#", "$$", "$@$"]
+)
+def test_a_rule_to_hide_a_part_of_a_page_blocks_no_host(mark: str) -> None:
+    assert locate(f"example.com{mark}.ad").reason is Reason.KEYWORD
 
 
 def test_options_of_adblock_narrow_no_block_and_make_an_exception_narrow() -> None:

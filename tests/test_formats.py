@@ -86,8 +86,42 @@ def test_a_network_in_a_fetched_list_with_an_address_that_is_no_sites_is_refused
     assert not found.seeds
 
 
-def test_what_looks_like_a_network_in_gfwlists_own_format_is_an_address_with_a_path() -> None:
-    assert [str(seed) for seed in compiled("||91.108.4.0/22\n", "autoproxy").seeds] == ["91.108.4.0/32"]
+def test_a_network_in_gfwlists_own_format_is_a_seed_and_no_address_with_a_path() -> None:
+    assert [str(seed) for seed in compiled("||91.108.4.0/22\n", "autoproxy").seeds] == ["91.108.4.0/22"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "regexp:^foo$",
+        r"regexp:(^|\.)foo\.com$",
+        "payload:",
+        "keyword:163",
+        "keyword:google",
+        "full:www.example.net",
+        "domain:example.net",
+        "include:google",
+        "example.net @cn",
+        "- '+.example.net'",
+        "+.example.net",
+        "DOMAIN-SUFFIX,example.net",
+        "a.example.net b.example.net",
+        "0.0.0.0 example.net",
+        "server=/example.net/8.8.8.8",
+        '"example.net",',
+        "-",
+    ],
+)
+def test_a_line_of_another_format_among_plain_domains_is_dropped_whole(line: str) -> None:
+    found = compiled(f"example.com\n{line}\n", "domains")
+    assert found.cover.tunnelled == ["example.com"]
+    assert found.counts().dropped == {"name": 1}
+
+
+@pytest.mark.parametrize("mark", ["##", "#@#", "#?#", "#$#"])
+def test_a_rule_to_hide_a_part_of_a_page_among_plain_domains_is_dropped_and_a_comment_is_not(mark: str) -> None:
+    assert compiled(f"example.com{mark}.ad\n", "domains").counts().dropped == {"keyword": 1}
+    assert compiled(f"example.com {mark} why\n", "domains").cover.tunnelled == ["example.com"]
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,30 @@ def test_a_line_with_many_names_is_a_rule_for_each_of_them(
     assert counts[1:4] == (found[Status.APPLIED], found[Status.WIDENED], found[Status.REDUNDANT])
 
 
+_rules_of_a_line = st.lists(
+    st.builds("{}{}{}".format, st.sampled_from(["||", "@@||", "|http://"]), names, st.sampled_from(["", "^", "/x"])),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(st.lists(_rules_of_a_line, max_size=8), domains, granularities)
+def test_rules_on_one_line_mean_what_they_mean_on_lines_of_their_own(
+    lines: list[list[str]], deny: list[str], granularity: str
+) -> None:
+    deny_list = Listing("deny", "\n".join(deny), "domains")
+    together, apart = (
+        compile_lists(
+            Listing("x", "\n".join(sep.join(rules) for rules in lines)), deny=[deny_list], granularity=granularity
+        )
+        for sep in (" ", "\n")
+    )
+    assert together.cover == apart.cover
+    assert together.counts() == apart.counts()
+    statuses = [[outcome.status for outcome in compiled.outcomes()] for compiled in (together, apart)]
+    assert statuses[0] == statuses[1]
+
+
 def test_a_name_twice_on_a_line_is_redundant_once_and_cited_once() -> None:
     compiled = compile_lists(Listing("x", "0.0.0.0 a.com b.com\n0.0.0.0 www.c.com d.com www.c.com", "hosts"))
     assert compiled.counts() == (5, 3, 1, 1, {})
@@ -295,18 +319,12 @@ NETWORKS = st.builds(
 )
 
 
-@given(
-    st.sets(NETWORKS, max_size=6),
-    st.sets(NETWORKS, max_size=6),
-    st.sets(st.integers(0, 31)),
-    st.sets(st.integers(0, 31)),
-)
+@given(*[st.sets(NETWORKS, max_size=6)] * 4)
 def test_the_seeds_have_exactly_the_addresses_that_the_lists_mean(
-    deny: set[IPv4Network], allow: set[IPv4Network], blocked: set[int], freed: set[int]
+    deny: set[IPv4Network], allow: set[IPv4Network], blocked: set[IPv4Network], freed: set[IPv4Network]
 ) -> None:
     first = 0x0A000000
-    text = "".join(f"||{IPv4Address(first + number)}\n" for number in blocked)
-    text += "".join(f"@@||{IPv4Address(first + number)}\n" for number in freed)
+    text = "".join(f"||{network}^\n" for network in blocked) + "".join(f"@@||{network}\n" for network in freed)
     policy = gfwtools.compile(text, deny=map(str, deny), allow=map(str, allow))
     held = policy.seeds()
     for number in range(32):
@@ -316,8 +334,25 @@ def test_the_seeds_have_exactly_the_addresses_that_the_lists_mean(
             return max((network.prefixlen for network in networks if address in network), default=-1)
 
         own = (prefix(deny), prefix(allow))
-        wanted = own[0] >= own[1] if max(own) >= 0 else number in blocked - freed
+        listed = any(address in network for network in blocked) and prefix(freed) < 0
+        wanted = own[0] >= own[1] if max(own) >= 0 else listed
         assert any(address in network for network in held) == wanted, address
+
+
+@given(*[st.sets(NETWORKS, max_size=6)] * 3)
+def test_the_account_of_networks_is_that_of_the_outcomes(
+    blocked: set[IPv4Network], freed: set[IPv4Network], allow: set[IPv4Network]
+) -> None:
+    text = "\n".join([*(f"||{network}" for network in blocked), *(f"@@||{network}" for network in freed)])
+    compiled = compile_lists(Listing("x", text), allow=[Listing("allow", "\n".join(map(str, allow)), "domains")])
+    found = Counter(outcome.status for outcome in compiled.outcomes())
+    assert compiled.counts()[1:4] == (found[Status.APPLIED], 0, found[Status.REDUNDANT])
+
+
+def test_an_exception_inside_a_network_is_cut_out_of_it() -> None:
+    assert seeds("203.0.113.0/30\n@@203.0.113.1") == ["203.0.113.0/32", "203.0.113.2/31"]
+    outcomes = compile_lists(Listing("x", "203.0.113.0/30\n@@203.0.113.1")).outcomes()
+    assert [outcome.status for outcome in outcomes] == [Status.APPLIED, Status.APPLIED]
 
 
 def test_a_list_in_base64_is_understood_as_published() -> None:
