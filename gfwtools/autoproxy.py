@@ -29,16 +29,16 @@ _END = re.compile(r"[/?#^$]")
 _HEADER = re.compile(r"\[[^\]:]*\]")
 #: Adblock's rules about a part of a page: ``##``, ``#@#``, ``#?#``, ``#@?#``, ``#$#`` and the like, and ``$$``.
 COSMETIC = re.compile(r"#@?[$%?]{0,2}#|^[^/|@]*\$@?\$")
+# The next four are for rare lines, and compiled when one comes.
 # An address and the length of its prefix, or its mask. Behind a scheme the same is an address with a path.
-_NETWORK = re.compile(
+_NETWORK = (
     r"((?:[0-9]{1,3}\.){3}[0-9]{1,3}/(?:3[0-2]|[12]?[0-9]|(?:[0-9]{1,3}\.){3}[0-9]{1,3})|"
-    r"\[?[0-9a-f]{0,4}:[0-9a-f:.]{1,60}\]?/[0-9]{1,3})\^?(\$.*)?",
-    re.IGNORECASE,
+    r"\[?[0-9a-f]{0,4}:[0-9a-f:.]{1,60}\]?/[0-9]{1,3})\^?(\$.*)?"
 )
 # Where the next rule of a line begins. It is behind a blank, which no URL has.
-_NEXT_RULE = re.compile(r"\s+(?=@@|\|)")
-_COMMENT_BEHIND = re.compile(r"\s[#!]")
-_HOST_LIKE = re.compile(r"[\w-]\.[\w-]")
+_NEXT_RULE = r"\s+(?=@@|\|)"
+_COMMENT_BEHIND = r"\s[#!]"
+_HOST_LIKE = r"[\w-]\.[\w-]"
 #: What may stand behind a host without narrowing it.
 _NOTHING = {"", "/", "^", "/*", "^*", "/^"}
 
@@ -93,7 +93,7 @@ def rules_in(line: str, number: int = 1) -> list[Rule]:
     rule = parse_line(line, number)
     if rule is None:
         return []
-    if rule.anchor is Anchor.NONE and len(parts := _NEXT_RULE.split(_without_comment(rule.text))) > 1:
+    if rule.anchor is Anchor.NONE and len(parts := re.split(_NEXT_RULE, _without_comment(rule.text))) > 1:
         return [part._replace(text=rule.text) for text in parts if (part := parse_line(text, number))]
     return [rule]
 
@@ -120,12 +120,12 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
     else:
         anchor = Anchor.LOOSE
     body = body.lstrip("|")
-    scheme = _SCHEME.match(body)
+    scheme = _SCHEME.match(body) if ":/" in body or body.startswith("//") else None
     if scheme:
         body = body[scheme.end() :]
     if body.endswith("|"):  # "the URL ends here"
         body = body[:-1]
-    if not scheme and (body[:1].isdigit() or ":" in body) and (network := _NETWORK.fullmatch(body)):
+    if not scheme and (body[:1].isdigit() or ":" in body) and (network := re.fullmatch(_NETWORK, body, re.IGNORECASE)):
         return Rule(number, text, exception, re.sub(r"[\[\]]", "", network[1]).lower(), anchor, not network[2])
     end = _END.search(body)
     host, behind = (body[: end.start()], body[end.start() :]) if end else (body, "")
@@ -137,13 +137,13 @@ def parse_line(line: str, number: int = 1) -> Rule | None:
 
 
 def _without_comment(text: str) -> str:
-    comment = _COMMENT_BEHIND.search(text)
+    comment = re.search(_COMMENT_BEHIND, text)
     return text[: comment.start()].rstrip() if comment else text
 
 
 def _has_more(body: str) -> bool:
     """Whether a host, or another rule, stands behind the first word of ``body``."""
-    return any(word.startswith(("|", "@@")) or _HOST_LIKE.search(word) for word in body.split()[1:])
+    return any(word.startswith(("|", "@@")) or re.search(_HOST_LIKE, word) for word in body.split()[1:])
 
 
 def _split_port(host: str) -> tuple[str, str]:

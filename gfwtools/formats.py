@@ -1,14 +1,16 @@
 """The formats of lists: each a text -> :class:`Rule` values, so that nothing further on knows which it was."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from gfwtools import autoproxy
 from gfwtools.decode import decode
 from gfwtools.rules import Anchor, Rule, Scan
 
-__all__ = ["FORMATS", "Listing", "parse"]
+__all__ = ["FORMATS", "Listing", "looks_like", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
@@ -17,9 +19,9 @@ _ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
 _DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
 # dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
 _DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
-_NETWORK = re.compile(r"[0-9a-fA-F.:]+/(?:\d{1,3}|\d{1,3}(?:\.\d{1,3}){3})", re.ASCII)
+_NETWORK = r"[0-9a-fA-F.:]+/(?:[0-9]{1,3}|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
 # Nothing but Adblock's "##" and its like stands so; a comment has a blank at one side at least.
-_HIDES = re.compile(rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S")
+_HIDES = rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S"
 
 
 def parse_domains(text: str) -> Iterator[Rule]:
@@ -30,9 +32,9 @@ def parse_domains(text: str) -> Iterator[Rule]:
         if not entry:
             continue
         text = line.strip()
-        if entry is not text and _HIDES.search(text):
+        if entry is not text and re.search(_HIDES, text):
             yield Rule(number, text, False, "", Anchor.LOOSE, True)
-        elif _NETWORK.fullmatch(entry):  # no host with a path
+        elif re.fullmatch(_NETWORK, entry):  # no host with a path
             yield Rule(number, text, False, entry.lower(), Anchor.NAME, True)
         elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
             if rule.anchor is Anchor.NONE:
@@ -88,6 +90,69 @@ FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
     "hosts": parse_hosts,
     "dnsmasq": parse_dnsmasq,
 }
+
+
+#: Formats that cannot be read, as messages call them.
+_OTHERS = {
+    "v2fly": "a v2fly domain list",
+    "clash": "a Clash rule provider",
+    "surge": "a Surge or Clash rule set",
+    "sing_box": "a sing-box rule set",
+}
+# What a line of each format has and no line of another one: the name of the group is the format's. It and the two below
+# are for a new list only, and compiled when one comes.
+_SIGNS = (
+    r"(?P<dnsmasq>(?:server|address|local|ipset|nftset)\s*=\s*/)"
+    r"|(?P<hosts>(?:0|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-f]{0,4}:[0-9a-f:.]*)\s+[a-z0-9_])"
+    r"|(?P<v2fly>(?:domain|full|keyword|regexp|include):\S|[a-z0-9_.-]+\s+[@&][a-z!-])"
+    r"|(?P<clash>(?:payload|rules)\s*:\s*$|-\s+\S|['\"]?\+\.[a-z0-9_])"
+    r"|(?P<surge>(?:DOMAIN|HOST|IP-|GEOIP|GEOSITE|URL-REGEX|USER-AGENT|PROCESS-|RULE-SET|MATCH|FINAL)[A-Z0-9-]*,)"
+    r"|(?P<autoproxy>@@|\|)"
+    r"|(?P<domains>(?:\.|\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+\^?(?:\s*#.*)?$)"
+)
+# A JSON document with the keys of a rule set, or the head of a compiled one.
+_SING_BOX = r'\s*\{(?:[^"]|"(?!version|rules))*"(?:version|rules)"\s*:|SRS[\0-\x08]'
+# gfwlist's own head, also in base64, and that of Adblock's lists.
+_AUTOPROXY = rf"\s*(?:{_AUTOPROXY_BASE64}|\[(?:AutoProxy|Adblock)\b)"
+_NO_RULE = ("#", "!", "//", ";")
+#: How much of a list is looked at: characters and lines.
+_LOOKED_AT = 200_000, 1000
+#: Of its lines at least this share shows another format; a stray line is dropped, and the list is read.
+_FOREIGN_SHARE = 0.1
+
+
+def looks_like(text: str, format: str) -> str | None:
+    """What to say of a list that is in another format than ``format``: what it looks like, and what to do about it.
+    None: nothing speaks against ``format``."""
+    if re.match(_AUTOPROXY, text):
+        found: str | None = "autoproxy"
+    elif re.match(_SING_BOX, text[:4096]):
+        found = "sing_box"
+    else:
+        found = _mostly(text, format)
+    if found is None or found == format:
+        return None
+    if found in _OTHERS:
+        *known, last = FORMATS
+        return f"it looks like {_OTHERS[found]}, which gfwtools cannot read; give one in {', '.join(known)} or {last}"
+    return f'it looks like {found}, not {format}; write format = "{found}"'
+
+
+def _mostly(text: str, format: str) -> str | None:
+    """The other format that enough lines of ``text`` have."""
+    characters, most = _LOOKED_AT
+    sign_of = re.compile(_SIGNS, re.IGNORECASE).match
+    lines = (line.strip().strip("\ufeff") for line in text[:characters].split("\n"))
+    lines_of_rules = list(islice((line for line in lines if line and not line.startswith(_NO_RULE)), most))
+    signs = Counter(sign.lastgroup for line in lines_of_rules if (sign := sign_of(line)))
+    # The format domains reads "||name" as well, and autoproxy a name alone.
+    for own in {"autoproxy", "domains"} if format in ("autoproxy", "domains") else {format}:
+        del signs[own]
+    if not signs:
+        return None
+    ((found, count),) = signs.most_common(1)
+    enough = count == len(lines_of_rules) or (count > 1 and count >= _FOREIGN_SHARE * len(lines_of_rules))
+    return found if enough else None
 
 
 class Listing(NamedTuple):

@@ -11,7 +11,7 @@ from gfwtools.backend import backend_of
 from gfwtools.config import Config, PolicyConfig
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
-from gfwtools.formats import Listing
+from gfwtools.formats import Listing, looks_like
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.lock import lock
@@ -247,7 +247,7 @@ def _obtain(
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
-            require_list(compiled())
+            require_list(compiled(), policy.name)
             if good and not force:
                 counted = _counted(state) if held == state.list_digest else None
                 _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
@@ -289,11 +289,15 @@ def _starter_stands_in(policy: PolicyConfig) -> bool:
     )
 
 
-def require_list(compiled: "Compiled") -> None:
-    """Whether what was compiled is a list.
+def require_list(compiled: "Compiled", policy: str) -> None:
+    """Whether what was compiled is a list in the format of ``policy``.
 
-    :raises ListError: hardly a line of it names a host.
+    :raises ListError: it looks like one in another format, or hardly a line of it names a host.
     """
+    listing = compiled.listing
+    if other := looks_like(listing.text, listing.format):
+        place = f" into [policy.{policy}]" if other.endswith('"') else ""
+        raise ListError(f"the list is in the wrong format: {other}{place}")
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")

@@ -1,10 +1,13 @@
 """The lines of lists in other formats than gfwlist's own: what each is read as, and what is told of those that are no
 rule."""
 
+from pathlib import Path
+
 import pytest
 
 from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.formats import Listing, parse
+from gfwtools.decode import decode
+from gfwtools.formats import FORMATS, Listing, looks_like, parse
 
 
 def compiled(text: str, format: str) -> Compiled:
@@ -116,6 +119,64 @@ def test_a_line_of_another_format_among_plain_domains_is_dropped_whole(line: str
     found = compiled(f"example.com\n{line}\n", "domains")
     assert found.cover.tunnelled == ["example.com"]
     assert found.counts().dropped == {"name": 1}
+
+
+LISTS = {
+    "autoproxy": "[AutoProxy 0.2.9]\n! a comment\n||example.com\n@@||www.example.com\n|http://a.example.net/x\n.example.org\n",
+    "domains": "# a comment\nexample.com\nwww.example.net  # why\n.example.org\n203.0.113.0/24\n",
+    "hosts": "# a comment\n127.0.0.1 localhost\n::1 localhost\n0.0.0.0 example.com www.example.com\n0 example.net\n",
+    "dnsmasq": "# a comment\nserver=/example.com/8.8.8.8\naddress=/example.net/0.0.0.0\nipset=/example.org/gfw\n",
+}
+OTHERS = {
+    "v2fly": "# a comment\nexample.com\nfull:www.example.com\ninclude:google @cn\nregexp:^a[0-9]+$\n",
+    "v2fly ": "example.com\nexample.net @ads\nexample.org @cn @!ads # why\n",
+    "Clash": "payload:\n  - '+.example.com'\n  - example.net\n",
+    "Clash ": "# text\n+.example.com\n+.example.net\n",
+    "Clash  ": "payload:\n  - DOMAIN-SUFFIX,example.com\n  - IP-CIDR,203.0.113.0/24,no-resolve\n",
+    "Surge": "// a comment\nDOMAIN-SUFFIX,example.com\nDOMAIN,www.example.net\nIP-CIDR,203.0.113.0/24\n",
+    "sing-box": '{"version":3,"rules":[{"domain_suffix":["example.com"],"ip_cidr":["203.0.113.0/24"]}]}',
+    "sing-box ": '{\n  "rules": [\n    {"domain": ["example.com"]}\n  ],\n  "version": 1\n}\n',
+    "sing-box  ": "SRS\3\0\0binary",
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("written", LISTS)
+def test_a_list_in_a_format_that_can_be_read_is_named_where_another_was_said(written: str, format: str) -> None:
+    found = looks_like(LISTS[written], format)
+    if format == written or (format, written) == ("autoproxy", "domains"):  # a name alone is a rule of AutoProxy's
+        assert found is None
+    else:
+        assert found == f'it looks like {written}, not {format}; write format = "{written}"'
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("written", OTHERS)
+def test_a_list_in_a_format_that_cannot_be_read_is_named(written: str, format: str) -> None:
+    found = looks_like(OTHERS[written], format) or ""
+    assert written.strip() in found
+    assert "gfwtools cannot read; give one in autoproxy, domains, hosts or dnsmasq" in found
+
+
+def test_the_base64_of_gfwlist_is_named_where_another_format_was_said() -> None:
+    assert 'write format = "autoproxy"' in (looks_like("W0F1dG9Qcm94eSAwLjIuOV0KISBD\n", "domains") or "")
+
+
+@pytest.mark.parametrize(
+    "stray", ["full:www.example.com", "payload:", "DOMAIN-SUFFIX,example.org", "0.0.0.0 example.org"]
+)
+@pytest.mark.parametrize("format", ["autoproxy", "domains"])
+def test_a_stray_line_of_another_format_refuses_no_list(stray: str, format: str) -> None:
+    assert looks_like(f"example.com\n{stray}\nexample.net\n", format) is None
+
+
+def test_a_real_list_is_never_taken_for_one_in_another_format(real_lists: list[Path]) -> None:
+    for path in real_lists:
+        assert looks_like(decode(path.read_bytes()).text, "autoproxy") is None
+    for path in real_lists[0].parent.glob("*.china.conf"):
+        assert looks_like(path.read_text(), "dnsmasq") is None
+    for path in real_lists[0].parent.glob("chnroutes-*.txt"):
+        assert looks_like(path.read_text(), "domains") is None
 
 
 @pytest.mark.parametrize("mark", ["##", "#@#", "#?#", "#$#"])

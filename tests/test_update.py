@@ -84,6 +84,23 @@ def test_a_list_is_unwrapped_once_and_read_back_as_it_was_taken(tmp_path: Path, 
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("format", "text", "message"),
+    [
+        ("autoproxy", "0.0.0.0 a.com\n0.0.0.0 b.com\n", 'write format = "hosts" into [policy.gfwlist]'),
+        ("domains", "full:a.com\ninclude:google\n", "a v2fly domain list, which gfwtools cannot read"),
+    ],
+)
+def test_a_list_in_another_format_than_the_configuration_says_is_refused_and_named(
+    tmp_path: Path, format: str, text: str, message: str
+) -> None:
+    configure(tmp_path, f'[policy.gfwlist]\nformat = "{format}"\n')
+    source = tmp_path.with_name("foreign.txt")
+    source.write_text(text)
+    assert message in gfwtools(tmp_path, "update", "--source", str(source), code=1).stderr
+    assert not (tmp_path / CONF).exists()
+
+
 @pytest.mark.parametrize("damage", ["remove", "change", "empty"])
 @pytest.mark.parametrize(
     "name", [CONF, f"{VAR}/gfwlist.domains", f"{VAR}/gfwlist.ipset", f"{VAR}/gfwlist.list", f"{VAR}/state.json"]

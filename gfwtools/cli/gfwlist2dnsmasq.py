@@ -132,7 +132,7 @@ def _convert(
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         listing = Listing("the list", decoded.text, policy.format)
         compiled = compile_lists(listing, allow=allowed, deny=denied, granularity="host")
-        require_list(compiled)
+        require_list(compiled, policy.name)
         accepted[id(data)] = decoded, compiled
 
     fetched = fetch(policy.sources, config.fetch, accept=accept, verify=not insecure)
