@@ -44,7 +44,8 @@ _KINDS = {
         rf"{_COMMENT}|{_OPTION}|server=/{_NAME}/(?:#|{_ADDRESS}#\d+)|"
         rf"ipset=/(?:{_NAME}|#)/{_SET}(?:,{_SET})?|nftset=/(?:{_NAME}|#)/{_NFT_SETS}"
     ),
-    ".domains": re.compile(_NAME),
+    ".domains": re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*"),
+    ".direct": re.compile(_NAME),
     ".ipset": re.compile(rf"{_COMMENT}|create {_SET} hash:net [a-z0-9 -]+|add {_SET} {_ADDRESS} -exist"),
     ".nft": re.compile(
         rf"{_COMMENT}|add table inet gfwtools|(?:add|flush) set inet gfwtools {_SET}(?: \{{ [a-z0-9_; -]+ \}})?|"

@@ -179,6 +179,10 @@ class Paths(NamedTuple):
         """The tunnelled domains of a policy, one a line."""
         return self.state_dir / f"{policy}.domains"
 
+    def direct(self, policy: str) -> Path:
+        """Beside :meth:`domains`: what is direct again below a tunnelled domain."""
+        return self.state_dir / f"{policy}.direct"
+
     def ipset(self, policy: str) -> Path:
         """The seed of a policy, for ``ipset restore``."""
         return self.state_dir / f"{policy}.ipset"

@@ -35,6 +35,8 @@ __all__ = [
 
 STARTER = Path(__file__).parent / "data" / "starter.txt"
 STARTER_NAME = "starter list"
+#: Raised when an update writes other files than before, so that the next one writes them.
+FILES_VERSION = 2
 #: The user's own lists are read whole; a million domains have some 20 MB.
 USER_LIST_LIMIT = 64 * 1024 * 1024
 
@@ -155,7 +157,7 @@ def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserL
     suffix_list = bundled_path().stat()
     parts = [
         before,
-        __version__,
+        f"{__version__} {FILES_VERSION}",
         f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
         repr(policy),
         repr((backend_of(config), config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),

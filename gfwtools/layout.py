@@ -46,7 +46,11 @@ def files_of(
     The list that explains the others comes first, and what dnsmasq starts from comes last.
     """
     paths, name, date = config.paths, policy.name, decoded.last_modified
-    files: dict[Path, str | bytes] = {paths.list(name): decoded.data, paths.domains(name): plain.domains(cover)}
+    files: dict[Path, str | bytes] = {
+        paths.list(name): decoded.data,
+        paths.direct(name): plain.direct(cover),
+        paths.domains(name): plain.domains(cover),
+    }
     if backend == "nftables":
         files[paths.nft(name)] = nftables.seed(policy, seeds, list_date=date)
     else:

@@ -419,7 +419,7 @@ def without_comments(data: bytes) -> bytes:
 
 def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ...]:
     """The files that the state speaks of. It is only a file, too: nothing but names of ours is believed."""
-    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "domains", "ipset", "nft")}
+    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "direct", "domains", "ipset", "nft")}
     paths = map(Path, state.in_place)
     return tuple(config.paths.at(path) for path in paths if path.name in names and ".." not in path.parts)
 

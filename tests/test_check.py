@@ -157,12 +157,24 @@ def test_of_several_policies_the_longer_domain_decides(tmp_path: Path) -> None:
 def test_export_prints_what_update_writes(root: Path) -> None:
     for format, name in (
         ("domains", "var/lib/gfwtools/gfwlist.domains"),
+        ("direct", "var/lib/gfwtools/gfwlist.direct"),
         ("dnsmasq", "etc/dnsmasq.d/gfwlist.conf"),
         ("ipset", "var/lib/gfwtools/gfwlist.ipset"),
     ):
         assert gfwtools(root, "export", format).stdout == (root / name).read_text()
     gfwtools(root, "export", "domains", "-o", str(root / "out.txt"))
     assert (root / "out.txt").read_text() == (root / "var/lib/gfwtools/gfwlist.domains").read_text()
+
+
+def test_export_of_domains_says_how_many_are_direct_again_below_them(root: Path) -> None:
+    count = len((root / "var/lib/gfwtools/gfwlist.direct").read_text().splitlines())
+    assert count > 1
+    said = gfwtools(root, "export", "domains").stderr
+    assert f"{count} domains below these are direct again" in said
+    assert "gfwtools export direct" in said
+    (root / "etc/gfwtools/allow.txt").unlink()
+    (root / "var/lib/gfwtools/gfwlist.list").write_text("||example.com\n")
+    assert gfwtools(root, "export", "domains").stderr == ""
 
 
 def test_export_of_an_unknown_format_or_policy_is_a_usage_error(root: Path) -> None:

@@ -36,7 +36,8 @@ def test_several_sets_are_written_as_given(tmp_path: Path, env: dict[str, str]) 
 
 
 def test_the_list_of_domains_has_nothing_but_domains(tmp_path: Path, env: dict[str, str]) -> None:
-    gfwlist2dnsmasq("-l", "-o", str(tmp_path / "out"), **env)
+    said = gfwlist2dnsmasq("-l", "-o", str(tmp_path / "out"), **env).stderr
+    assert "direct again, which a list of domains cannot say" in said
     lines = (tmp_path / "out").read_text().splitlines()
     assert "google.com" in lines
     assert "www.gstatic.com" not in lines

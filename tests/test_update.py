@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -48,13 +49,25 @@ def configure(root: Path, text: str) -> None:
 def test_an_update_writes_the_files_of_the_policy(tmp_path: Path) -> None:
     output = gfwtools(tmp_path, "update", "--source", str(LIST)).stdout
     assert sorted(contents(tmp_path)) == sorted(
-        [CONF, *(f"{VAR}/{name}" for name in ("gfwlist.domains", "gfwlist.ipset", "gfwlist.list", "state.json"))]
+        [
+            CONF,
+            *(f"{VAR}/gfwlist.{ending}" for ending in ("direct", "domains", "ipset", "list")),
+            f"{VAR}/state.json",
+        ]
     )
     assert "rules from" in output
     assert (tmp_path / VAR / "gfwlist.list").read_bytes() == LIST.read_bytes()
     assert "google.com\n" in (tmp_path / VAR / "gfwlist.domains").read_text()
     assert "server=/www.gstatic.com/#\n" in (tmp_path / CONF).read_text()
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_what_is_direct_again_below_a_tunnelled_domain_has_a_file_beside_the_domains(tmp_path: Path) -> None:
+    gfwtools(tmp_path, "update", "--source", str(LIST))
+    server = re.compile(r"server=/(.*)/#")
+    freed = [found[1] for line in (tmp_path / CONF).read_text().split("\n") if (found := server.fullmatch(line))]
+    assert "*.tokenplus.app" in freed
+    assert sorted((tmp_path / VAR / "gfwlist.direct").read_text().split()) == sorted(freed)
 
 
 def test_an_update_that_finds_nothing_new_touches_no_file(tmp_path: Path) -> None:
@@ -103,7 +116,8 @@ def test_a_list_in_another_format_than_the_configuration_says_is_refused_and_nam
 
 @pytest.mark.parametrize("damage", ["remove", "change", "empty"])
 @pytest.mark.parametrize(
-    "name", [CONF, f"{VAR}/gfwlist.domains", f"{VAR}/gfwlist.ipset", f"{VAR}/gfwlist.list", f"{VAR}/state.json"]
+    "name",
+    [CONF, *(f"{VAR}/gfwlist.{ending}" for ending in ("direct", "domains", "ipset", "list")), f"{VAR}/state.json"],
 )
 def test_the_next_run_mends_what_is_missing_or_damaged(tmp_path: Path, name: str, damage: str) -> None:
     gfwtools(tmp_path, "update", "--source", str(LIST))

@@ -32,7 +32,8 @@ from gfwtools.update import update
 
 VAR = "var/lib/gfwtools"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
-FILES = (CONF, *(f"{VAR}/{name}" for name in ("gfwlist.list", "gfwlist.domains", "gfwlist.ipset", "state.json")))
+NAMES = ("gfwlist.list", "gfwlist.direct", "gfwlist.domains", "gfwlist.ipset", "state.json")
+FILES = (CONF, *(f"{VAR}/{name}" for name in NAMES))
 
 
 def published(*names: str) -> bytes:
@@ -604,6 +605,8 @@ def test_a_file_that_nobody_may_change_keeps_all_the_others_as_they_were(root: P
         source.write_bytes(NEW)
         if name.endswith(".ipset"):  # the seed changes with the list's addresses only
             (root / "etc/gfwtools/deny.txt").write_text("192.0.2.1\n")
+        if name.endswith(".direct"):  # and what is direct again, with exceptions and allow.txt
+            (root / "etc/gfwtools/allow.txt").write_text("www.new.example\n")
         result = gfwtools(root, "update", "--source", str(source), code=1)
         assert "busy" in result.stderr
         assert result.stderr.count("\n") == 1

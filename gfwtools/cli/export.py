@@ -1,14 +1,18 @@
 """``gfwtools export``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gfwtools.cli import Context
 
-__all__ = ["export"]
+if TYPE_CHECKING:
+    from gfwtools.policy import Cover
 
-FORMATS = ("domains", "dnsmasq", "ipset", "nftables")
+__all__ = ["exceptions_left_out", "export"]
+
+FORMATS = ("domains", "direct", "dnsmasq", "ipset", "nftables")
 
 
 @click.command(short_help="Print the policy in another format.")
@@ -27,6 +31,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     \b
     Formats:
       domains    the tunnelled domains, one a line
+      direct     what is direct again below one of them; *.x: only what is under x
       dnsmasq    server= and ipset= (or nftset=) lines, the paired layout
       ipset      the seed of the sets, for: ipset restore
       nftables   the seed of the sets, for: nft -f
@@ -34,6 +39,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     \b
     Examples:
       gfwtools export domains | wc -l
+      gfwtools export direct -o ./direct.txt
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
     from gfwtools import store
@@ -60,6 +66,10 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     date = decoded.last_modified
     if format == "domains":
         text = plain.domains(cover)
+        if cover.freed:
+            context.warn(exceptions_left_out(cover, "to get them: gfwtools export direct"))
+    elif format == "direct":
+        text = plain.direct(cover)
     elif format == "dnsmasq":
         text = dnsmasq.paired(
             cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date
@@ -72,3 +82,10 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
         store.write_output(output.absolute(), text.encode())
     else:
         click.echo(text, nl=False)
+
+
+def exceptions_left_out(cover: "Cover", way: str) -> str:
+    """A list of domains cannot say what is direct below one of them: how much that is, and the ``way`` to get it."""
+    count = len(cover.freed)
+    what = "one domain below these is" if count == 1 else f"{count:,} domains below these are"
+    return f"{what} direct again, which a list of domains cannot say; {way}"

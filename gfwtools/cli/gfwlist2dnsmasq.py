@@ -140,6 +140,12 @@ def _convert(
     for problem in compiled.problems:
         click.echo(f"gfwlist2dnsmasq: {problem}", err=True)
     if domain_list:
+        if compiled.cover.freed:
+            from gfwtools.cli.export import exceptions_left_out
+
+            click.echo(
+                f"gfwlist2dnsmasq: {exceptions_left_out(compiled.cover, 'without -l the file has them')}", err=True
+            )
         return plain.domains(compiled.cover)
     # A set's name has 31 characters at most (ipset(8)).
     direct = f"{sets.split(',')[0][:24]}_direct" if sets else ""

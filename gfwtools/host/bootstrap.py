@@ -406,7 +406,7 @@ def _possible(config: Config) -> Iterator[Path]:
     paths = config.paths
     for policy in config.policies:
         yield config.dnsmasq_conf(policy)
-        for place in (paths.servers, paths.second, paths.list, paths.domains, paths.ipset, paths.nft):
+        for place in (paths.servers, paths.second, paths.list, paths.direct, paths.domains, paths.ipset, paths.nft):
             yield place(policy.name)
 
 
@@ -558,7 +558,8 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     init = boot.init_of(changed) or boot.detect_init(config.root)
     there = boot.observe(config, init, runner)
     service = daemon.observe(config, init, runner)
-    lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
+    kinds = (paths.list, paths.direct, paths.domains)
+    lists = {str(place(policy.name)) for policy in config.policies for place in kinds}
     generated = [paths.at(path) for path in _generated(config)]
     # Whatever the state knows: these say that they are ours.
     generated += [path for path in _possible(config) if path not in generated and kept.says_so(path)]
