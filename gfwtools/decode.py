@@ -19,6 +19,14 @@ _FIELD = re.compile(r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})")
 _CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+(\S{1,100})[ \t]*\n", re.IGNORECASE | re.MULTILINE)
 # No list begins with a tag, and none has these in its first lines.
 _HTML = re.compile(rb"\s*<[a-z!/?]|[^!]*?^\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.MULTILINE)
+#: How packed files begin; HTTP's own packing is undone before.
+_PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"BZh91AY&SY": "a bzip2 file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+}
 #: A header stands in the first lines of a list.
 _HEADER_BYTES = 4096
 
@@ -44,8 +52,12 @@ def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 102
 
     :param base64: whether it may be in base64, as lists in AutoProxy's format are; a list of names without a dot looks
         like it.
-    :raises ListError: it is empty, a web page, base64 that is broken or cut short, too large, or its checksum is wrong.
+    :raises ListError: it is empty, a packed file, a web page, base64 that is broken or cut short, too large, or its
+        checksum is wrong.
     """
+    for beginning, what in _PACKED.items():
+        if data.startswith(beginning):
+            raise ListError(f"this is {what}, not a list; give the list unpacked, or a URL that has it so")
     data = _without_bom(data)
     if _HTML.match(data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")

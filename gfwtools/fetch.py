@@ -36,9 +36,13 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["Fetched", "Progress", "Validators", "fetch"]
+__all__ = ["Fetched", "Progress", "Validators", "clock_hint", "fetch"]
 
 MAX_REDIRECTS = 5
+#: 2024 in seconds since 1970: a router without a battery begins before, at 1970 or at the date of its image.
+OLDEST_CLOCK = 1_704_067_200
+#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (X509_verify_cert_error_string(3)).
+_OUT_OF_TIME = (9, 10)
 #: A validator is kept in state.json and sent back, so it is not let in at any length (octets).
 MAX_VALIDATOR = 256
 #: What one source says in an error at most (characters); the text may be the network's.
@@ -517,12 +521,21 @@ class _Mirror:
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not accepted: {cause.verify_message}"
+            hint = clock_hint(time.time()) if cause.verify_code in _OUT_OF_TIME else ""
+            return f"the certificate is not accepted: {cause.verify_message}{hint}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {cause.reason or cause}"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         return str(error).rstrip(".") or type(error).__name__
+
+
+def clock_hint(now: float) -> str:
+    """What to say of this host's clock where a certificate is not valid at ``now``, seconds since 1970."""
+    date = time.strftime("%Y-%m-%d", time.gmtime(now))
+    if now < OLDEST_CLOCK:
+        return f"; this host's clock says {date}, which is wrong; set it (date, or NTP)"
+    return f"; if {date} is not today's date, set this host's clock"
 
 
 class _Body:

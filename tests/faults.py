@@ -538,6 +538,11 @@ class Authority:
         day = datetime.timedelta(days=1)
         return _serving(self._authority.issue_cert("127.0.0.1", not_before=now - 2 * day, not_after=now - day))
 
+    def not_yet_valid(self) -> ssl.SSLContext:
+        now = datetime.datetime.now(datetime.UTC)
+        day = datetime.timedelta(days=1)
+        return _serving(self._authority.issue_cert("127.0.0.1", not_before=now + day, not_after=now + 2 * day))
+
     def of_another_name(self) -> ssl.SSLContext:
         return _serving(self._authority.issue_cert("other.example"))
 

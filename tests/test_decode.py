@@ -1,6 +1,9 @@
 """The wire format: what is a list, and what is said of what is none."""
 
 import base64
+import bz2
+import gzip
+import lzma
 
 import pytest
 from hypothesis import given
@@ -62,6 +65,21 @@ def test_what_is_no_list_is_said_in_one_line(data: bytes, message: str) -> None:
     with pytest.raises(ListError, match=message) as caught:
         decode(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(PLAIN), "this is a gzip file"),
+        (lzma.compress(PLAIN), "this is an xz file"),
+        (bz2.compress(PLAIN), "this is a bzip2 file"),
+        (b"PK\x03\x04\x14", "this is a zip file"),
+        (b"\x28\xb5\x2f\xfd\x04", "this is a zstd file"),
+    ],
+)
+def test_a_packed_file_is_named(data: bytes, message: str) -> None:
+    with pytest.raises(ListError, match=f"{message}, not a list; give the list unpacked"):
+        decode(data)
 
 
 def test_a_list_that_is_never_in_base64_is_not_taken_for_it() -> None:

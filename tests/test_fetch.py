@@ -53,7 +53,7 @@ from hypothesis import strategies as st
 from gfwtools._version import __version__
 from gfwtools.config import Fetch
 from gfwtools.errors import FetchError, ListError
-from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
+from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, clock_hint, fetch
 from gfwtools.proxies import environment_proxy
 
 LIST = b"||example.org\n"
@@ -771,6 +771,7 @@ def test_a_certificate_of_a_trusted_authority_is_accepted(serve: Serve, trusted:
         ("self_signed", "self-signed certificate"),
         ("unknown", "unable to get local issuer certificate"),
         ("expired", "certificate has expired"),
+        ("not_yet_valid", "certificate is not yet valid"),
         ("of_another_name", "IP address mismatch"),
     ],
 )
@@ -781,6 +782,27 @@ def test_any_other_certificate_is_not_accepted(serve: Serve, trusted: Authority,
     assert said in got
     assert not server.requests
     assert fetch([server.url], PATIENT, verify=False).data == LIST  # what -i of the shell script asks for
+
+
+@pytest.mark.parametrize("kind", ["expired", "not_yet_valid"])
+def test_a_certificate_out_of_its_time_has_the_hosts_clock_beside_it(
+    serve: Serve, trusted: Authority, kind: str
+) -> None:
+    before = time.strftime("%Y-%m-%d", time.gmtime())
+    said = answer(serve(good(LIST), getattr(trusted, kind)()).url)
+    after = time.strftime("%Y-%m-%d", time.gmtime())
+    assert said.endswith(tuple(f"if {day} is not today's date, set this host's clock" for day in (before, after)))
+
+
+@pytest.mark.parametrize(("now", "date"), [(0, "1970-01-01"), (1_577_836_800, "2020-01-01")])
+def test_a_clock_that_is_years_behind_is_called_wrong(now: float, date: str) -> None:
+    assert f"this host's clock says {date}, which is wrong; set it" in clock_hint(now)
+
+
+def test_a_certificate_that_is_not_accepted_for_another_reason_says_nothing_of_the_clock(
+    serve: Serve, trusted: Authority
+) -> None:
+    assert "clock" not in answer(serve(good(LIST), trusted.unknown()).url)
 
 
 def test_plain_http_on_the_port_of_https_is_a_failure(serve: Serve) -> None:
