@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -76,6 +78,9 @@ def name_in(text: str) -> str:
     if not host:
         raise InvalidNameError(f"{text[:60]!r} names no host")
     if ":" in host or host.rpartition(".")[2].isdigit():
+        with suppress(ValueError):
+            address = ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
+            raise InvalidNameError(f"{str(address)!r} is an address, not a name; run: gfwtools check ip {address}")
         raise InvalidNameError(f"{host[:60]!r} is an address or a number, not a name")
     return to_ascii(host)
 

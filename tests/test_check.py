@@ -199,6 +199,26 @@ def test_one_bad_name_of_many_on_standard_input_does_not_stop_the_others(root: P
     assert "'a b'" in result.stderr
 
 
+def test_an_address_among_names_does_not_stop_the_others_and_says_what_answers_it(root: Path) -> None:
+    result = gfwtools(root, "check", "domain", "google.com", "203.0.113.7", "[2001:db8::7]", "example.com", code=2)
+    assert [line for line in result.stdout.split("\n") if line and line[0] != " "] == [
+        "google.com: tunnel",
+        "example.com: direct",
+    ]
+    assert "run: gfwtools check ip 203.0.113.7\n" in result.stderr
+    assert "run: gfwtools check ip 2001:db8::7\n" in result.stderr
+
+
+def test_one_address_alone_says_what_answers_it(root: Path) -> None:
+    assert "gfwtools check ip 203.0.113.7" in gfwtools(root, "check", "domain", "203.0.113.7", code=2).stderr
+
+
+def test_a_name_among_addresses_does_not_stop_the_others(root: Path) -> None:
+    result = gfwtools(root, "check", "ip", "127.0.0.1", "google.com", code=2)
+    assert "127.0.0.1: direct" in result.stdout
+    assert "'google.com' is no address" in result.stderr
+
+
 def test_several_policies_are_read_as_dnsmasq_reads_their_files(tmp_path: Path) -> None:
     from matching import read_conf, verdict
 

@@ -50,7 +50,7 @@ def domain(
     """Say what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
 
     A URL will do, and a name in capitals, with a trailing dot or in Chinese. NAME may be -, for names on standard
-    input, one a line.
+    input, one a line. Where one of several is no name, the others are answered, and the exit code is 2.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def domain(
         try:
             name = name_in(text)
         except InvalidNameError as error:
-            if "-" not in names:
+            if len(names) == 1 and names != ("-",):
                 raise click.UsageError(str(error)) from None
             # One of many: the others are answered all the same.
             context.warn(str(error))

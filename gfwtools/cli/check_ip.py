@@ -32,8 +32,18 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
     from gfwtools.live.address import parse_address, report
     from gfwtools.live.plumbing import is_wired
 
+    parsed, wrong = [], False
+    for text in addresses:
+        try:
+            parsed.append(parse_address(text))
+        except ValueError as error:
+            if len(addresses) == 1:
+                raise click.UsageError(str(error)) from None
+            # One of many: the others are answered all the same.
+            context.warn(str(error))
+            wrong = True
     try:
-        reports = list(report(map(parse_address, addresses), context.config, System()))
+        reports = list(report(parsed, context.config, System()))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if not is_wired(context.config) and not any(found.sets for found in reports):
@@ -62,5 +72,5 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"  way       {found.way}{kept}")
         if found.policy and not found.well:
             click.echo(f"  broken    it should take {found.policy.interface}; see: gfwtools check host")
-    if not all(found.well for found in reports):
-        sys.exit(1)
+    if wrong or not all(found.well for found in reports):
+        sys.exit(2 if wrong else 1)
