@@ -23,6 +23,7 @@ __all__ = [
     "Paths",
     "PolicyConfig",
     "Upstream",
+    "is_url",
     "load",
     "loads",
     "parse_interface",
@@ -183,6 +184,14 @@ class Paths(NamedTuple):
         """Beside :meth:`domains`: what is direct again below a tunnelled domain."""
         return self.state_dir / f"{policy}.direct"
 
+    def own_list(self, entry: str) -> Path:
+        """Where an entry of ``allow`` or ``deny`` is on disk: the file itself, or the last good copy of a URL."""
+        if not is_url(entry):
+            return self.at(entry)
+        from hashlib import sha256
+
+        return self.state_dir / f"own-{sha256(entry.encode()).hexdigest()[:16]}.list"
+
     def ipset(self, policy: str) -> Path:
         """The seed of a policy, for ``ipset restore``."""
         return self.state_dir / f"{policy}.ipset"
@@ -205,6 +214,11 @@ class Paths(NamedTuple):
     def warm(self, policy: str) -> Path:
         """What the last warm-up was answered: ``{"name": ["address", ...]}``, of names without an address none."""
         return self.state_dir / f"{policy}.warm.json"
+
+
+def is_url(entry: str) -> bool:
+    """Whether an entry of ``allow`` or ``deny`` is fetched, and no file of this host."""
+    return entry.startswith(("http://", "https://"))
 
 
 class Config(NamedTuple):
@@ -487,6 +501,10 @@ def _source(value: object) -> str:
     raise _Bad(f"{_show(value)} is no source; give an http(s) URL, a file: URL or a path that begins with /")
 
 
+def _own_list(value: object) -> str:
+    return _source(value) if isinstance(value, str) and is_url(value) else _path(value)
+
+
 def parse_proxy(text: str) -> str:
     """A proxy, ``http://HOST:PORT`` or ``socks5://HOST:PORT``, as httpx takes it; a name and a password may be in it.
 
@@ -629,8 +647,8 @@ _CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
     PolicyConfig: {
         "format": _choice("autoproxy", "domains", "hosts", "dnsmasq"),
         "sources": _list_of(_source, "URLs or paths", least=1),
-        "allow": _list_of(_path, 'files, ["/etc/gfwtools/allow.txt"]'),
-        "deny": _list_of(_path, 'files, ["/etc/gfwtools/deny.txt"]'),
+        "allow": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/allow.txt"]'),
+        "deny": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/deny.txt"]'),
         "granularity": _choice("registrable", "host"),
         "upstream": _list_of(_upstream, 'resolvers, ["8.8.8.8#53"]', least=1),
         "set": _matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most"),

@@ -2,8 +2,9 @@
 all of it. ``check domain`` needs no more than this.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools import store
@@ -91,23 +92,29 @@ class UserLists(NamedTuple):
     deny: Sequence[Listing]
 
     @classmethod
-    def read(cls, config: Config, policy: PolicyConfig) -> "UserLists":
+    def read(
+        cls, config: Config, policy: PolicyConfig, fetched: Mapping[Path, bytes] = MappingProxyType({})
+    ) -> "UserLists":
         """As they are on disk now; a file that is not there is an empty one.
 
+        :param fetched: what will be on disk in place of what is there.
         :raises StoreError: one is there and cannot be read.
         """
-        at = config.paths.at
-        return cls(read_listings(map(at, policy.allow)), read_listings(map(at, policy.deny)))
+        at = config.paths.own_list
+        return cls(read_listings(map(at, policy.allow), fetched), read_listings(map(at, policy.deny), fetched))
 
 
-def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
+def read_listings(paths: Iterable[str | Path], fetched: Mapping[Path, bytes] = MappingProxyType({})) -> list[Listing]:
     """Lists with one domain a line; a file that is not there is an empty one.
 
+    :param fetched: the content of some of them, where that is not to be read from disk.
     :raises StoreError: one is there and cannot be read.
     """
     listings = []
     for path in paths:
-        data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
+        data = fetched.get(Path(path))
+        if data is None:
+            data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
         listings.append(Listing(str(path), text_of(data), "domains"))
     return listings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config import Config, PolicyConfig, is_url
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import Listing, looks_like
@@ -93,10 +93,12 @@ class Update(NamedTuple):
     gone: Mapping[str, tuple[Path, ...]] = {}
     """Policies that are no longer in the configuration -> their files."""
     warnings: tuple[str, ...] = ()
+    copies: Mapping[Path, bytes] = {}
+    """Of the user's lists that are URLs, what was fetched and is another than the last good copy."""
 
     def files(self, config: Config) -> dict[Path, bytes]:
         """Every file to be written, the state last, in the order in which they go into place."""
-        files: dict[Path, bytes] = {}
+        files: dict[Path, bytes] = dict(self.copies)
         for policy in self.policies:
             files.update(policy.files)
         if files or self.gone:
@@ -158,8 +160,9 @@ def prepare(
     state = read_state(config.paths.state)
     done: list[PolicyUpdate] = []
     inputs = ""
+    copies, told = ({}, _never_fetched(config)) if offline else _fetch_own_lists(config, progress)
     for index, policy in enumerate(config.policies):
-        own = UserLists.read(config, policy)
+        own = UserLists.read(config, policy, copies)
         obtained = _obtain(
             config,
             policy,
@@ -177,9 +180,55 @@ def prepare(
         for name, policy_state in state.policies.items()
         if name not in {policy.name for policy in config.policies}
     }
-    warnings = [state.problem] if state.problem else []
+    warnings = [*([state.problem] if state.problem else []), *told]
     warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
-    return Update(tuple(done), State({update.policy.name: update.state for update in done}), gone, tuple(warnings))
+    new_state = State({update.policy.name: update.state for update in done})
+    return Update(tuple(done), new_state, gone, tuple(warnings), copies)
+
+
+# ---------------------------------------------------------------- the user's lists that are URLs
+
+
+def _own_urls(config: Config) -> list[str]:
+    entries = (entry for policy in config.policies for entry in (*policy.allow, *policy.deny))
+    return list(dict.fromkeys(filter(is_url, entries)))
+
+
+def _never_fetched(config: Config) -> list[str]:
+    """Offline, the copies are used; what to say of URLs that have none."""
+    missing = [url for url in _own_urls(config) if not config.paths.own_list(url).exists()]
+    return [f"{masked(url)}: never fetched, and counts as empty; run: gfwtools update" for url in missing]
+
+
+def _fetch_own_lists(config: Config, progress: "Progress | None") -> tuple[dict[Path, bytes], list[str]]:
+    """The user's lists that are URLs: copies that are new, by their places, and what to say of those that failed.
+
+    :raises FetchError: one failed that has no copy.
+    """
+    copies: dict[Path, bytes] = {}
+    told = []
+    for url in _own_urls(config):
+        from gfwtools.fetch import fetch
+
+        place = config.paths.own_list(url)
+        held = store.read_ours(place)
+        try:
+            data = fetch([url], config.fetch, accept=_require_domains, progress=progress).data
+        except FetchError as error:
+            reason = "; ".join(error.answers)
+            if held is None:
+                raise FetchError(f"{masked(url)}: {reason}; mend it, or take it out of the configuration") from None
+            told.append(f"{masked(url)}: {reason}; the last good copy stays in use")
+            continue
+        if data is not None and data != held:
+            copies[place] = data
+    return copies, told
+
+
+def _require_domains(data: bytes) -> None:
+    """:raises ListError: it is no list of domains."""
+    if other := looks_like(decode(data, base64=False).text, "domains"):
+        raise ListError(f"the list is in the wrong format: {other.partition(';')[0]}; give one domain a line")
 
 
 def lock_wait() -> float:

@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,45 @@ def test_a_shrunken_list_is_accepted_with_force(tmp_path: Path) -> None:
     source.write_bytes(BAD["a shrunken list"][0])
     gfwtools(tmp_path, "update", "--source", str(source), "--force")
     assert (tmp_path / VAR / "gfwlist.domains").read_text() == "google.com\n"
+
+
+def test_a_deny_list_may_be_a_url_whose_last_good_copy_is_kept(tmp_path: Path) -> None:
+    shared = tmp_path.with_name(f"{tmp_path.name}.www")
+    shared.mkdir()
+    (shared / "deny.txt").write_text("one.example\n")
+    domains = tmp_path / VAR / "gfwlist.domains"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(shared))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/deny.txt"
+        configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\ndeny = ["{url}"]\n')
+        gfwtools(tmp_path, "update")
+        assert "one.example\n" in domains.read_text()
+        (shared / "deny.txt").write_text("two.example\n")
+        gfwtools(tmp_path, "update", "--dry-run")
+        assert "one.example\n" in domains.read_text()
+        gfwtools(tmp_path, "update")
+        assert "two.example\n" in domains.read_text()
+        assert "nothing new" in gfwtools(tmp_path, "update").stdout
+        (shared / "deny.txt").write_text("<html>login</html>\n")
+        assert "this is a web page" in gfwtools(tmp_path, "update").stderr
+        server.shutdown()
+    said = gfwtools(tmp_path, "update").stderr
+    assert said == f"gfwtools: {url}: Connection refused; the last good copy stays in use\n"
+    assert gfwtools(tmp_path, "update", "--offline").stderr == ""
+    assert "two.example: tunnel" in gfwtools(tmp_path, "check", "domain", "two.example").stdout
+    assert "two.example\n" in domains.read_text()
+
+
+def test_a_url_of_the_user_that_was_never_fetched_is_an_error_and_offline_an_empty_list(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/allow.txt"
+        configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\nallow = ["{url}"]\n')
+        said = gfwtools(tmp_path, "update", code=1).stderr
+        assert said.startswith(f"gfwtools: {url}: Connection refused; ")
+        assert not (tmp_path / CONF).exists()
+        configure(tmp_path, f'[policy.gfwlist]\nallow = ["{url}"]\n')
+        assert f"{url}: never fetched" in gfwtools(tmp_path, "update", "--offline").stderr
 
 
 def test_a_list_is_compiled_once_and_the_last_good_one_not_again(

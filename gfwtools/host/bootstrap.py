@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, Paths, loads
+from gfwtools.config import Config, Paths, is_url, loads
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
@@ -356,6 +356,7 @@ def _missing_lists(config: Config) -> dict[Path, bytes]:
         for policy in config.policies
         for kind, listed in (("allow", policy.allow), ("deny", policy.deny))
         for file in listed
+        if not is_url(file)
     ]
     return {path: USER_LISTS[kind].encode() for kind, path in named if not path.exists()}
 
@@ -408,6 +409,7 @@ def _possible(config: Config) -> Iterator[Path]:
         yield config.dnsmasq_conf(policy)
         for place in (paths.servers, paths.second, paths.list, paths.direct, paths.domains, paths.ipset, paths.nft):
             yield place(policy.name)
+        yield from (paths.own_list(entry) for entry in (*policy.allow, *policy.deny) if is_url(entry))
 
 
 def _generated(config: Config) -> list[str]:
