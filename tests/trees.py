@@ -8,8 +8,8 @@ from gfwtools.config import Config, loads
 Tree = dict[str, str]
 
 
-def host(root: Path, tree: Tree, text: str = "") -> Config:
-    """A host below ``root`` with these files, and the configuration ``text``."""
+def plant(root: Path, tree: Tree) -> None:
+    """Write the files below ``root``."""
     for path, content in tree.items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -17,4 +17,9 @@ def host(root: Path, tree: Tree, text: str = "") -> Config:
             place.symlink_to(content[3:])
         else:
             place.write_text(content)
+
+
+def host(root: Path, tree: Tree, text: str = "") -> Config:
+    """A host below ``root`` with these files, and the configuration ``text``."""
+    plant(root, tree)
     return loads(text, root=root)
