@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from gfwtools.compiler import compile_lists
-from gfwtools.config import loads
+from gfwtools.config.load import loads
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import GfwtoolsError, ListError
 from gfwtools.formats import Listing

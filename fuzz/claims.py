@@ -14,7 +14,8 @@ from pathlib import Path
 from gfwtools.answer import name_in
 from gfwtools.autoproxy import parse_line
 from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.config import Config, load, loads
+from gfwtools.config.load import load, loads
+from gfwtools.config.model import Config
 from gfwtools.decode import Decoded, checksum, decode
 from gfwtools.domains import Locator
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError

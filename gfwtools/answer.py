@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gfwtools.compiler import Compiled
-from gfwtools.config import PolicyConfig
+from gfwtools.config.model import PolicyConfig
 from gfwtools.decode import text_of
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii

@@ -2,7 +2,7 @@
 
 import os
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 
 __all__ = ["backend_of"]
 

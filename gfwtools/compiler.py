@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
-from gfwtools.config import Network
+from gfwtools.config.model import Network
 from gfwtools.domains import Locator, Reason, Target
 from gfwtools.formats import FORMATS, Listing, decoded_text
 from gfwtools.policy import Cover, Policy, Ref, Standing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from gfwtools import store
-from gfwtools.config import Config, Paths
+from gfwtools.config.model import Config, Paths
 
 __all__ = [
     "MAIN_CONF",

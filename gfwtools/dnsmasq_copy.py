@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 from gfwtools.dnsmasq_conf import (
     MAIN_CONF,
     directive,

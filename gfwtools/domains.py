@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gfwtools import expressions
-from gfwtools.config import Network
+from gfwtools.config.model import Network
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import LOCAL, is_plain, to_ascii
 from gfwtools.rules import Anchor, Rule

@@ -25,10 +25,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
-from gfwtools import config
 from gfwtools._version import __version__
+from gfwtools.config.model import Fetch
+from gfwtools.config.userinfo import masked, masked_proxy
 from gfwtools.errors import FetchError, GfwtoolsError
-from gfwtools.userinfo import masked, masked_proxy
 
 if TYPE_CHECKING:
     import socket
@@ -74,7 +74,7 @@ class Progress(Protocol):
 
 def fetch(
     sources: Sequence[str],
-    options: config.Fetch,
+    options: Fetch,
     *,
     validators: Mapping[str, Validators] = {},
     accept: Callable[[bytes], object] = (lambda data: None),
@@ -217,7 +217,7 @@ class _Mirror:
     def __init__(
         self,
         source: str,
-        options: config.Fetch,
+        options: Fetch,
         validators: Validators,
         authorities: _Authorities,
         progress: Progress | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gfwtools import store
 from gfwtools._version import __version__
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.decode import Decoded, as_stored, decode, text_of
 from gfwtools.errors import ListError
 from gfwtools.formats import Listing

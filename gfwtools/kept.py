@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gfwtools import store
-from gfwtools.config import Paths
+from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 from gfwtools.render.header import WRITTEN
 from gfwtools.state import read_state

@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfwtools.config import Config, Network, PolicyConfig
+from gfwtools.config.model import Config, Network, PolicyConfig
 from gfwtools.decode import Decoded
 from gfwtools.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from gfwtools.config.userinfo import masked_word
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 from gfwtools.store import MODE, make_folder, now, read
-from gfwtools.userinfo import masked_word
 
 __all__ = ["Run", "last_run", "lock"]
 

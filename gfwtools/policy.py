@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from gfwtools.config import Network
+from gfwtools.config.model import Network
 from gfwtools.names import to_ascii
 
 __all__ = ["Cover", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]

@@ -8,7 +8,7 @@ import os
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from gfwtools.config import parse_proxy
+from gfwtools.config.checks import parse_proxy
 from gfwtools.errors import InvalidNameError
 from gfwtools.names import to_ascii
 

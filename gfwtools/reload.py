@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gfwtools import store
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.interrupts import Held

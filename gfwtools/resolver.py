@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gfwtools import dnsmasq_conf
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq_copy import DnsmasqCopy
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import Command, CommandError, Runner

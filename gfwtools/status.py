@@ -31,7 +31,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import HostError, ResolverError
 from gfwtools.host import boot
 from gfwtools.host.check import Finding, check

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gfwtools.config import Address
+from gfwtools.config.model import Address
 from gfwtools.errors import HostError
 from gfwtools.host.run import Command, Runner
 

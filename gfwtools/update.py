@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.userinfo import masked
 from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.formats import Listing
@@ -16,7 +17,6 @@ from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list,
 from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
-from gfwtools.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled, Counts

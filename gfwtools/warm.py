@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools import store
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.live import wire
 from gfwtools.live.dns import Kind

@@ -10,7 +10,8 @@ import pytest
 from paths import REPO
 from tools import needs
 
-from gfwtools.config import Config, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
 from gfwtools.errors import HostError
 from gfwtools.host import boot
 from gfwtools.host.boot import BootState, Init

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tools import needs
 
-from gfwtools.config import Config, Dns
+from gfwtools.config.model import Config, Dns
 from gfwtools.host import daemon
 from gfwtools.host.boot import Init
 from gfwtools.host.preflight import preflight

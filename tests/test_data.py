@@ -10,7 +10,8 @@ import pytest
 
 import gfwtools
 from gfwtools.compiler import Status, compile_lists
-from gfwtools.config import MIRRORS, Config, Dns, Fetch, Host, PolicyConfig, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import MIRRORS, Config, Dns, Fetch, Host, PolicyConfig
 from gfwtools.decode import decode
 from gfwtools.domains import Reason, known_names
 from gfwtools.formats import Listing

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from trees import Tree, host
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 from gfwtools.errors import ResolverError
 from gfwtools.host.run import System
 from gfwtools.resolver import check_configuration

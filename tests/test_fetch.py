@@ -51,7 +51,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfwtools._version import __version__
-from gfwtools.config import Fetch
+from gfwtools.config.model import Fetch
 from gfwtools.errors import FetchError, ListError
 from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
 from gfwtools.proxies import environment_proxy
@@ -480,7 +480,7 @@ def test_a_mirror_that_hangs_does_not_hold_the_exit_of_the_process(serve: Serve,
     silent, mirror = serve(hang_before_headers()), serve(good(LIST))
     script = f"""
         import socket, sys, time
-        from gfwtools.config import Fetch
+        from gfwtools.config.model import Fetch
         from gfwtools.fetch import fetch
         real = socket.getaddrinfo
         def resolve(host, *rest, **more):
@@ -1067,7 +1067,7 @@ def test_a_file_is_read_without_httpx(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(LIST)
     script = f"""
         import sys
-        from gfwtools.config import Fetch
+        from gfwtools.config.model import Fetch
         from gfwtools.fetch import fetch
         assert fetch([{str(tmp_path / "list")!r}, "https://mirror.example/"], Fetch()).data
         print(sorted({{"httpx", "httpcore", "ssl", "anyio", "asyncio"}} & set(sys.modules)))
@@ -1079,7 +1079,7 @@ def test_a_file_is_read_without_httpx(tmp_path: Path) -> None:
 def test_httpx_is_imported_without_its_command_line(serve: Serve) -> None:
     script = f"""
         import sys
-        from gfwtools.config import Fetch
+        from gfwtools.config.model import Fetch
         from gfwtools.fetch import fetch
         assert fetch([{serve(good(LIST)).url!r}], Fetch()).data
         print(sorted({{"httpx._main", "click", "pygments", "rich"}} & set(sys.modules)))

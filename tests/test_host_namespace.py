@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from gfwtools.config import Config, Host, PolicyConfig
+from gfwtools.config.model import Config, Host, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host import learned
 from gfwtools.host.check import check

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gfwtools.config import Config, Host, PolicyConfig, Upstream, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config, Host, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.host.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
 from gfwtools.host.iptables import Chain, IptablesState, canonical

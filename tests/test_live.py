@@ -16,7 +16,7 @@ from gfwtools.answer import Answer
 from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host.run import Recorder
 from gfwtools.live import Chain, Link, LinkState, first_broken, kernel
 from gfwtools.live.address import names_of, parse_address

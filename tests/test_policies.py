@@ -10,7 +10,8 @@ from matching import longest, read_conf
 
 from gfwtools.answer import answer
 from gfwtools.compiler import compile_lists
-from gfwtools.config import PolicyConfig, parse_upstream
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
 from gfwtools.formats import Listing
 from gfwtools.layout import without_claimed
 from gfwtools.policy import Policy

@@ -13,7 +13,7 @@ from strategies import domains, lists, names
 import gfwtools
 from gfwtools.answer import answer
 from gfwtools.compiler import Status, compile_lists
-from gfwtools.config import PolicyConfig
+from gfwtools.config.model import PolicyConfig
 from gfwtools.formats import Listing
 from gfwtools.policy import Policy
 from gfwtools.render import dnsmasq

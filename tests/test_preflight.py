@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gfwtools.config import Config, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
 from gfwtools.host.preflight import Problem, preflight
 from gfwtools.host.run import Recorder
 

@@ -7,7 +7,7 @@ from matching import longest, read_conf, verdict
 from test_render import dnsmasq_accepts
 
 from gfwtools.compiler import Status, compile_lists
-from gfwtools.config import PolicyConfig
+from gfwtools.config.model import PolicyConfig
 from gfwtools.decode import decode
 from gfwtools.formats import Listing
 from gfwtools.render import dnsmasq

@@ -13,7 +13,8 @@ from strategies import HOSTILE, domains, hostile_text, lists
 
 import gfwtools
 from gfwtools.compiler import compile_lists
-from gfwtools.config import PolicyConfig, parse_upstream
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
 from gfwtools.formats import FORMATS, Listing
 from gfwtools.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from trees import Tree, host
 
-from gfwtools.config import Config, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
 from gfwtools.host import files, resolver_setup
 from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
 from gfwtools.host.run import Command, Recorder, System

@@ -13,7 +13,8 @@ from cli import gfwlist2dnsmasq
 from paths import REPO
 
 from gfwtools import store
-from gfwtools.config import Paths, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 from gfwtools.host import files
 from gfwtools.host.boot import boot_files

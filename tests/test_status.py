@@ -19,7 +19,7 @@ import pytest
 from cli import gfwtools
 
 from gfwtools.cli.status import fitting
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host.check import Finding
 from gfwtools.host.plan import State
 from gfwtools.host.resolver_setup import SNIPPET

@@ -15,11 +15,11 @@ from cli import gfwtools
 from paths import FIXTURES
 
 from gfwtools import compiler
-from gfwtools.config import load
+from gfwtools.config.load import load
+from gfwtools.config.userinfo import masked
 from gfwtools.formats import Listing
 from gfwtools.state import read_state
 from gfwtools.update import update
-from gfwtools.userinfo import masked
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"

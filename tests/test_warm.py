@@ -25,7 +25,7 @@ from tools import needs
 
 from gfwtools.cli import Context
 from gfwtools.cli.warm import warm as command
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.warm import QPS, names_of, warm

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from gfwtools.config import Config, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
 
 #: Path below the root -> content; a content ``-> TARGET`` makes a link.
 Tree = dict[str, str]

@@ -15,7 +15,7 @@ from gfwtools._version import __version__
 from gfwtools.errors import GfwtoolsError
 
 if TYPE_CHECKING:
-    from gfwtools.config import Config
+    from gfwtools.config.model import Config
 
 __all__ = ["Context", "LazyGroup", "main"]
 
@@ -57,14 +57,15 @@ class Context:
     @property
     def config_path(self) -> Path:
         """Where the configuration is, or will be."""
-        from gfwtools.config import Paths
+        from gfwtools.config.model import Paths
 
         return self._config or Paths(self.root).config
 
     @cached_property
     def config(self) -> "Config":
         """The configuration. One that was named must be there; the usual one may be missing."""
-        from gfwtools.config import Paths, load
+        from gfwtools.config.load import load
+        from gfwtools.config.model import Paths
 
         if self._config:
             return load(self._config, self.root, required=True)

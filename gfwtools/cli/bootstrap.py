@@ -14,7 +14,7 @@ __all__ = ["bootstrap", "teardown"]
 
 
 def _interface(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    from gfwtools.config import parse_interface
+    from gfwtools.config.checks import parse_interface
 
     try:
         return value if value is None else parse_interface(value)

@@ -10,7 +10,7 @@ from gfwtools.cli import Context, LazyGroup
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled
-    from gfwtools.config import PolicyConfig
+    from gfwtools.config.model import PolicyConfig
 
 __all__ = ["check", "domain"]
 

@@ -16,7 +16,7 @@ from gfwtools.cli import run
 
 if TYPE_CHECKING:
     from gfwtools.compiler import Compiled
-    from gfwtools.config import Upstream
+    from gfwtools.config.model import Upstream
     from gfwtools.decode import Decoded
 
 __all__ = ["main"]
@@ -78,7 +78,7 @@ def command(
 
 
 def _upstream(dns: str, port: str) -> "Upstream":
-    from gfwtools.config import parse_upstream
+    from gfwtools.config.checks import parse_upstream
 
     try:
         return parse_upstream(f"{dns}#{port}")
@@ -109,7 +109,8 @@ def _convert(
     :raises GfwtoolsError: no mirror gave a list.
     """
     from gfwtools.compiler import compile_lists
-    from gfwtools.config import Paths, load
+    from gfwtools.config.load import load
+    from gfwtools.config.model import Paths
     from gfwtools.decode import decode
     from gfwtools.fetch import fetch
     from gfwtools.formats import Listing

@@ -9,7 +9,7 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.config import Address
+    from gfwtools.config.model import Address
 
 __all__ = ["trace"]
 

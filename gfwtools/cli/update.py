@@ -10,7 +10,7 @@ import click
 
 from gfwtools.cli import Context
 from gfwtools.cli.text import printable
-from gfwtools.userinfo import masked
+from gfwtools.config.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.fetch import Progress

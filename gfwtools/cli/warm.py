@@ -10,7 +10,7 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.config import Config
+    from gfwtools.config.model import Config
     from gfwtools.warm import Progress, Warming
 
 __all__ = ["warm", "warm_after"]

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 from gfwtools.errors import HostError
 from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import Step

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from gfwtools import kept, store
 from gfwtools.backend import backend_of
-from gfwtools.config import Config, Paths, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfwtools import store
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host import daemon as service
 from gfwtools.host import record
 from gfwtools.host.boot import detect_init

@@ -7,7 +7,7 @@ that ``teardown`` disables and stops that, and nothing that was the host's own.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 from gfwtools.host.boot import INIT_D, Init, is_live, runlevel, systemctl
 from gfwtools.host.plan import Step
 from gfwtools.host.run import Command, Runner

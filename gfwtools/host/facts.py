@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gfwtools import store
-from gfwtools.config import Address, Config, Network, Paths, PolicyConfig
+from gfwtools.config.model import Address, Config, Network, Paths, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.run import Runner
 from gfwtools.render.ipset import seed_networks

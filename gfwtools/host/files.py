@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools import kept, store
-from gfwtools.config import Paths
+from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 
 # What resolver_setup puts into a file that is somebody else's.

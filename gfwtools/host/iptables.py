@@ -13,7 +13,7 @@ from itertools import pairwise, product
 from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
 
-from gfwtools.config import Address, Network, PolicyConfig
+from gfwtools.config.model import Address, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import Family
 from gfwtools.host.plan import Piece, State, Step, compare

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from gfwtools import store
-from gfwtools.config import Address, Config, Paths
+from gfwtools.config.model import Address, Config, Paths
 
 __all__ = ["forget", "load", "path", "save"]
 

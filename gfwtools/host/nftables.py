@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 from typing import Any
 
-from gfwtools.config import Address, Network, PolicyConfig
+from gfwtools.config.model import Address, Network, PolicyConfig
 from gfwtools.host.plan import Piece, State, Step, compare
 from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
 from gfwtools.host import learned, record
 from gfwtools.host.apply import apply, take_back
 from gfwtools.host.plan import Step

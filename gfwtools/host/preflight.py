@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from gfwtools import store
-from gfwtools.config import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.host import daemon, resolver_setup
 from gfwtools.host.boot import detect_init

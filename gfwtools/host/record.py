@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gfwtools import store
-from gfwtools.config import Paths
+from gfwtools.config.model import Paths
 from gfwtools.host.run import Runner
 
 __all__ = ["Record", "boot_id", "forget", "load", "save"]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gfwtools import dnsmasq_conf, store
-from gfwtools.config import Address, Config, Paths, Upstream
+from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.host import files
 from gfwtools.host.files import FileEdit

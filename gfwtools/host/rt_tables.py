@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfwtools import store
-from gfwtools.config import Paths
+from gfwtools.config.model import Paths
 from gfwtools.host.plan import Piece, State, Step
 from gfwtools.host.run import Command
 from gfwtools.host.wanted import TAG, TableName

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from gfwtools.config import Address, Config
+from gfwtools.config.model import Address, Config
 from gfwtools.host import iptables, learned, nftables, record, routing, rt_tables, sysctl
 from gfwtools.host.facts import Facts, Interface, families_of, read_facts, seeds_of
 from gfwtools.host.iptables import IpsetState, Iptables, IptablesState

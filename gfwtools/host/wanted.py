@@ -16,7 +16,7 @@ Nothing is read here and nothing is run.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gfwtools.config import Address, Config, Network, PolicyConfig
+from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import Facts, Family, Interface
 

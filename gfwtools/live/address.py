@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools import dnsmasq_conf
-from gfwtools.config import Address, Config, PolicyConfig
+from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import choose_backend, families_of
 from gfwtools.host.run import Runner

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
 
-from gfwtools.config import Address
+from gfwtools.config.model import Address
 
 __all__ = ["TIMEOUT", "Kind", "Reply", "Similarity", "ask", "compare", "listed", "poke", "words"]
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gfwtools.config import Address, PolicyConfig
+from gfwtools.config.model import Address, PolicyConfig
 from gfwtools.host.facts import BackendName
 from gfwtools.host.run import Runner
 from gfwtools.render.nftables import TABLE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfwtools.config import Address, Config, PolicyConfig
+from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.host.facts import Interface
 from gfwtools.host.firewall import opening
 from gfwtools.host.plan import Piece, State

@@ -16,7 +16,7 @@ from threading import Timer
 
 from gfwtools import store
 from gfwtools.answer import Answer
-from gfwtools.config import Address, Config, PolicyConfig, Upstream
+from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.host.facts import BackendName, Interface, choose_backend
 from gfwtools.host.plumbing import look

@@ -8,7 +8,7 @@ queries that it answers a second (docs/how-it-works.md).
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from gfwtools.config import PolicyConfig, Upstream
+from gfwtools.config.model import PolicyConfig, Upstream
 from gfwtools.policy import Cover
 from gfwtools.render import nftables
 from gfwtools.render.header import header

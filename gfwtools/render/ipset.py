@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gfwtools.config import Network, PolicyConfig
+from gfwtools.config.model import Network, PolicyConfig
 from gfwtools.render.header import header
 
 __all__ = ["creates", "in_set_order", "seed", "seed_networks"]

@@ -6,7 +6,7 @@ interval set, where an address inside a network that is there already is an erro
 
 from collections.abc import Iterable
 
-from gfwtools.config import Network, PolicyConfig
+from gfwtools.config.model import Network, PolicyConfig
 from gfwtools.render.header import header
 from gfwtools.render.ipset import seed_networks
 

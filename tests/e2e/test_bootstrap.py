@@ -268,7 +268,7 @@ def test_a_configuration_that_is_there_keeps_every_byte_and_an_option_against_it
 
 
 def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend_written_down(lab: Lab) -> None:
-    from gfwtools.config import loads
+    from gfwtools.config.load import loads
 
     lab.gateway.run("rm", "-rf", "/etc/gfwtools")
     lab.gateway.gfwtools("bootstrap", "--interface", "wg0", "--gateway", "--init", "none", "--yes", code=None)

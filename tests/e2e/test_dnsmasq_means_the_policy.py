@@ -16,7 +16,8 @@ from paths import FIXTURES
 from stub_resolver import address
 
 import gfwtools
-from gfwtools.config import PolicyConfig, parse_upstream
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
 from gfwtools.decode import decode
 from gfwtools.policy import Policy
 from gfwtools.render import dnsmasq, ipset
