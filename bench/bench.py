@@ -277,7 +277,7 @@ def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
 
 LOOKUPS = """
 import sys, time
-from gfwtools.decode import decode
+from gfwtools.lists.decode import decode
 import gfwtools
 policy = gfwtools.compile(open(sys.argv[1], "rb").read())
 domains = policy.cover().tunnelled

@@ -21,13 +21,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from gfwtools.compiler import compile_lists
 from gfwtools.config.load import loads
-from gfwtools.decode import Decoded, decode
 from gfwtools.errors import GfwtoolsError, ListError
-from gfwtools.formats import Listing
 from gfwtools.layout import files_of
-from gfwtools.policy import Policy
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.decode import Decoded, decode
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.policy import Policy
 
 _NO_LISTS = (".py", ".md", ".git", ".json")
 

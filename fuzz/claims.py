@@ -11,22 +11,22 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from gfwtools.answer import name_in
-from gfwtools.autoproxy import parse_line
-from gfwtools.compiler import Compiled, compile_lists
 from gfwtools.config.load import load, loads
 from gfwtools.config.model import Config
-from gfwtools.decode import Decoded, checksum, decode
-from gfwtools.domains import Locator
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
-from gfwtools.formats import FORMATS, Listing
 from gfwtools.host.boot import Init, boot_files
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.resolver_setup import edits as resolver_edits
 from gfwtools.layout import files_of
-from gfwtools.names import to_ascii
+from gfwtools.lists.answer import name_in
+from gfwtools.lists.autoproxy import parse_line
+from gfwtools.lists.compiler import Compiled, compile_lists
+from gfwtools.lists.decode import Decoded, checksum, decode
+from gfwtools.lists.formats import FORMATS, Listing
+from gfwtools.lists.hostname import to_ascii
+from gfwtools.lists.locator import Locator
+from gfwtools.lists.suffixes import bundled
 from gfwtools.state import read_state, write_state
-from gfwtools.suffixes import bundled
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
 

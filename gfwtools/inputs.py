@@ -10,14 +10,14 @@ from gfwtools import store
 from gfwtools._version import __version__
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.decode import Decoded, as_stored, decode, text_of
 from gfwtools.errors import ListError
-from gfwtools.formats import Listing
+from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.suffixes import bundled_path
 from gfwtools.state import PolicyState, read_state
-from gfwtools.suffixes import bundled_path
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
+    from gfwtools.lists.compiler import Compiled
 
 __all__ = [
     "STARTER_NAME",
@@ -113,7 +113,7 @@ def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
 def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded, *, about: str | None = None) -> "Compiled":
     """Compile a list with the user's as they are on disk now.
 
-    :param about: see :func:`gfwtools.compiler.compile_lists`.
+    :param about: see :func:`gfwtools.lists.compiler.compile_lists`.
     :raises StoreError: one of the user's is there and cannot be read.
     """
     path = config.paths.list(policy.name)
@@ -125,7 +125,7 @@ def compile_with(
     source: str, policy: PolicyConfig, decoded: Decoded, own: UserLists, about: str | None = None
 ) -> "Compiled":
     """Compile a list, called ``source``, with the user's ``own``."""
-    from gfwtools.compiler import compile_lists
+    from gfwtools.lists.compiler import compile_lists
 
     return compile_lists(
         Listing(source, decoded.text, policy.format),

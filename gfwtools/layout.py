@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config, Network, PolicyConfig
-from gfwtools.decode import Decoded
-from gfwtools.policy import Cover
+from gfwtools.lists.decode import Decoded
+from gfwtools.lists.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
+    from gfwtools.lists.compiler import Compiled
 
 __all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "unset_of", "without_claimed"]
 

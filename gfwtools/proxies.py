@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from gfwtools.config.checks import parse_proxy
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import to_ascii
+from gfwtools.lists.hostname import to_ascii
 
 __all__ = ["environment_proxy"]
 

@@ -10,17 +10,17 @@ from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.config.userinfo import masked
-from gfwtools.decode import Decoded, decode
 from gfwtools.errors import ConfigError, FetchError, ListError
-from gfwtools.formats import Listing
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
+from gfwtools.lists.decode import Decoded, decode
+from gfwtools.lists.formats import Listing
 from gfwtools.lock import lock
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled, Counts
     from gfwtools.fetch import Progress
+    from gfwtools.lists.compiler import Compiled, Counts
 
 __all__ = [
     "PolicyUpdate",
@@ -330,7 +330,7 @@ def _counted(state: PolicyState) -> int | None:
 
 def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
     """A list without the user's."""
-    from gfwtools.compiler import compile_lists
+    from gfwtools.lists.compiler import compile_lists
 
     return compile_lists(Listing("", decoded.text, policy.format))
 

@@ -3,8 +3,8 @@ rule."""
 
 import pytest
 
-from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.formats import Listing, parse
+from gfwtools.lists.compiler import Compiled, compile_lists
+from gfwtools.lists.formats import Listing, parse
 
 
 def compiled(text: str, format: str) -> Compiled:

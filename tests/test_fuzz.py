@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paths import REPO
 
-from gfwtools.answer import name_in
-from gfwtools.compiler import compile_lists
-from gfwtools.decode import decode
 from gfwtools.errors import GfwtoolsError
-from gfwtools.formats import FORMATS, Listing
-from gfwtools.names import to_ascii
+from gfwtools.lists.answer import name_in
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.decode import decode
+from gfwtools.lists.formats import FORMATS, Listing
+from gfwtools.lists.hostname import to_ascii
 
 
 def _claims() -> ModuleType:

@@ -12,19 +12,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.answer import Answer
 from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host.run import Recorder
+from gfwtools.lists.answer import Answer
+from gfwtools.lists.policy import Match
 from gfwtools.live import Chain, Link, LinkState, first_broken, kernel
 from gfwtools.live.address import names_of, parse_address
 from gfwtools.live.dns import Kind, Reply, ask, compare, words
 from gfwtools.live.link import hang
 from gfwtools.live.plumbing import earlier, parse_netstat
 from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
-from gfwtools.policy import Match
 from gfwtools.resolver import Daemon
 
 ONE, TWO, LIE = map(ip_address, ("198.51.100.1", "198.51.100.2", "192.0.2.66"))

@@ -12,11 +12,11 @@ from matching import read_conf
 from strategies import HOSTILE, domains, hostile_text, lists
 
 import gfwtools
-from gfwtools.compiler import compile_lists
 from gfwtools.config.checks import parse_upstream
 from gfwtools.config.model import PolicyConfig
-from gfwtools.formats import FORMATS, Listing
-from gfwtools.policy import Cover
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.formats import FORMATS, Listing
+from gfwtools.lists.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
 
 POLICY = PolicyConfig()

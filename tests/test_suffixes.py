@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import names
 from tldextract import TLDExtract
 
-from gfwtools.suffixes import Suffixes, bundled, bundled_path
+from gfwtools.lists.suffixes import Suffixes, bundled, bundled_path
 
 EXTRACT = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True, fallback_to_snapshot=True)
 

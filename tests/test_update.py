@@ -14,10 +14,10 @@ import pytest
 from cli import gfwtools
 from paths import FIXTURES
 
-from gfwtools import compiler
 from gfwtools.config.load import load
 from gfwtools.config.userinfo import masked
-from gfwtools.formats import Listing
+from gfwtools.lists import compiler
+from gfwtools.lists.formats import Listing
 from gfwtools.state import read_state
 from gfwtools.update import update
 

@@ -74,7 +74,7 @@ def configure(root: Path, *sources: str, more: str = "") -> None:
 def update_from(root: Path, data: bytes) -> None:
     """An update in this process, from a file."""
     (root / "list.txt").write_bytes(data)
-    update(load.load(root / "etc/gfwtools/config.toml", root), sources=[str(root / "list.txt")])
+    update(load(root / "etc/gfwtools/config.toml", root), sources=[str(root / "list.txt")])
 
 
 def assert_answers(root: Path, *, code: int | None = 0) -> None:
@@ -136,7 +136,7 @@ def test_a_mirror_that_misbehaves_changes_nothing_and_the_next_good_run_repairs(
     assert contents(root) == before
     with Server(faults.good(NEW)) as server:
         configure(root, server.url)
-        update(load.load(root / "etc/gfwtools/config.toml", root))
+        update(load(root / "etc/gfwtools/config.toml", root))
     assert "new.example" in (root / VAR / "gfwlist.domains").read_text()
 
 
@@ -479,7 +479,7 @@ def test_however_full_the_disk_is_an_update_is_done_or_not_done(tmp_path: Path) 
             room = os.statvfs(tmp_path).f_bavail - free
             (tmp_path / "fill").write_bytes(bytes(4096 * max(0, room)))
             try:
-                update(load.load(tmp_path / "etc/gfwtools/config.toml", tmp_path), sources=[str(tmp_path / "list.txt")])
+                update(load(tmp_path / "etc/gfwtools/config.toml", tmp_path), sources=[str(tmp_path / "list.txt")])
                 done.append(True)
             except GfwtoolsError as error:
                 assert "No space left on device" in str(error)

@@ -9,8 +9,8 @@ import click
 from gfwtools.cli import Context, LazyGroup
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
     from gfwtools.config.model import PolicyConfig
+    from gfwtools.lists.compiler import Compiled
 
 __all__ = ["check", "domain"]
 
@@ -59,8 +59,8 @@ def domain(
       gfwtools check domain --expect tunnel google.com && echo well
       gfwtools check domain --live --connect google.com
     """
-    from gfwtools.answer import answer, name_in
     from gfwtools.errors import InvalidNameError
+    from gfwtools.lists.answer import answer, name_in
 
     if connect and not live:
         raise click.UsageError("--connect is for --live; give both")

@@ -4,8 +4,8 @@ import json
 
 import click
 
-from gfwtools.answer import Answer
 from gfwtools.cli import Context
+from gfwtools.lists.answer import Answer
 from gfwtools.live.link import Chain, LinkState
 
 __all__ = ["live", "show"]

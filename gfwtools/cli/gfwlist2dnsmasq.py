@@ -15,9 +15,9 @@ import click
 from gfwtools.cli import run
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
     from gfwtools.config.model import Upstream
-    from gfwtools.decode import Decoded
+    from gfwtools.lists.compiler import Compiled
+    from gfwtools.lists.decode import Decoded
 
 __all__ = ["main"]
 
@@ -108,13 +108,13 @@ def _convert(
 
     :raises GfwtoolsError: no mirror gave a list.
     """
-    from gfwtools.compiler import compile_lists
     from gfwtools.config.load import load
     from gfwtools.config.model import Paths
-    from gfwtools.decode import decode
     from gfwtools.fetch import fetch
-    from gfwtools.formats import Listing
     from gfwtools.inputs import read_listings
+    from gfwtools.lists.compiler import compile_lists
+    from gfwtools.lists.decode import decode
+    from gfwtools.lists.formats import Listing
     from gfwtools.render import dnsmasq, plain
     from gfwtools.render.header import header
     from gfwtools.update import require_list

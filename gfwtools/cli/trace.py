@@ -95,10 +95,10 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
 def _addresses(context: Context, target: str) -> "list[Address]":
     """The addresses of a name, as the local dnsmasq gives them, or the one that was given."""
     from gfwtools.errors import HostError, InvalidNameError
+    from gfwtools.lists.hostname import to_ascii
     from gfwtools.live import dns
     from gfwtools.live.address import parse_address
     from gfwtools.live.plumbing import is_wired
-    from gfwtools.names import to_ascii
     from gfwtools.resolver import daemon_of
 
     try:

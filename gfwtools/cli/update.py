@@ -157,7 +157,7 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
         f"dropped {sum(counts.dropped.values()):,}",
     ]
     if counts.dropped:
-        from gfwtools.domains import Reason
+        from gfwtools.lists.locator import Reason
 
         sentences = {reason.slug: reason.sentence for reason in Reason}
         width = len(f"{max(counts.dropped.values()):,}")

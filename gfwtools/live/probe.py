@@ -15,13 +15,13 @@ from ipaddress import ip_address
 from threading import Timer
 
 from gfwtools import store
-from gfwtools.answer import Answer
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.host.facts import BackendName, Interface, choose_backend
 from gfwtools.host.plumbing import look
 from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey
+from gfwtools.lists.answer import Answer
 from gfwtools.live import dns, kernel, plumbing
 from gfwtools.live.dns import Reply, Similarity
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped

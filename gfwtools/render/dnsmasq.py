@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from gfwtools.config.model import PolicyConfig, Upstream
-from gfwtools.policy import Cover
+from gfwtools.lists.policy import Cover
 from gfwtools.render import nftables
 from gfwtools.render.header import header
 
@@ -44,7 +44,7 @@ def paired(
     a name the server line decides; dnsmasq 2.90 reads a ``*`` in a set line as a letter, so that its answers still go
     to the set of the name itself. The split layout has no such gap.
 
-    :param unset: domains that need a set line alone (:meth:`gfwtools.policy.Policy.unset`).
+    :param unset: domains that need a set line alone (:meth:`gfwtools.lists.policy.Policy.unset`).
     """
     keyword = "nftset" if backend == "nftables" else "ipset"
     sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)

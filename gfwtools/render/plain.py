@@ -1,6 +1,6 @@
 """The tunnelled domains, one a line, for other programs."""
 
-from gfwtools.policy import Cover
+from gfwtools.lists.policy import Cover
 
 __all__ = ["domains"]
 

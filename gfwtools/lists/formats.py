@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from gfwtools import autoproxy
-from gfwtools.decode import decode
-from gfwtools.rules import Anchor, Rule, Scan
+from gfwtools.lists import autoproxy
+from gfwtools.lists.decode import decode
+from gfwtools.lists.rule import Anchor, Rule, Scan
 
 __all__ = ["FORMATS", "Listing", "parse"]
 

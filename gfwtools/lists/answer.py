@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from gfwtools.compiler import Compiled
 from gfwtools.config.model import PolicyConfig
-from gfwtools.decode import text_of
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import to_ascii
-from gfwtools.policy import Cover, Match
+from gfwtools.lists.compiler import Compiled
+from gfwtools.lists.decode import text_of
+from gfwtools.lists.hostname import to_ascii
+from gfwtools.lists.policy import Cover, Match
 
 __all__ = ["Answer", "RuleRef", "answer", "name_in"]
 

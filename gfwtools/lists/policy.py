@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Network
-from gfwtools.names import to_ascii
+from gfwtools.lists.hostname import to_ascii
 
 __all__ = ["Cover", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]
 

@@ -10,12 +10,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
-from gfwtools import expressions
 from gfwtools.config.model import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import LOCAL, is_plain, to_ascii
-from gfwtools.rules import Anchor, Rule
-from gfwtools.suffixes import Suffixes
+from gfwtools.lists import expressions
+from gfwtools.lists.hostname import LOCAL, is_plain, to_ascii
+from gfwtools.lists.rule import Anchor, Rule
+from gfwtools.lists.suffixes import Suffixes
 
 __all__ = ["Locator", "Reason", "Target", "known_names"]
 
@@ -54,7 +54,7 @@ class Target(NamedTuple):
     """More about the reason: what is wrong in the name."""
 
 
-_NAMES = Path(__file__).parent / "data" / "names.txt"
+_NAMES = Path(__file__).parent.parent / "data" / "names.txt"
 
 # What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
 _LONGEST_HOST = 1024  # a name has 253 octets, and its Unicode form is not longer than this
@@ -94,7 +94,8 @@ class Locator:
         self._expansions: dict[str, Target] = {}
 
     def domains(self, names: list[str]) -> list[str]:
-        """:meth:`locate` in short, for blocks of plain names (:func:`gfwtools.names.is_plain`): the domain of each."""
+        """:meth:`locate` in short, for blocks of plain names (:func:`~gfwtools.lists.hostname.is_plain`): the domain
+        of each."""
         return self._suffixes.registrables(names) if self._widen else names
 
     def locate(self, rule: Rule) -> Target:

@@ -42,7 +42,8 @@ class Scan(NamedTuple):
     """
 
     names: list[str]
-    """Of plain blocks, rules such as ``||name``: the name, which is surely one (:func:`gfwtools.names.is_plain`)."""
+    """Of plain blocks, rules such as ``||name``: the name, which is surely one
+    (:func:`~gfwtools.lists.hostname.is_plain`)."""
     lines: list[int]
     """The line of each of ``names``."""
     rules: Iterable[Rule]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from itertools import compress
 from operator import not_
 
-from gfwtools.names import MAX_NAME, PLAIN
-from gfwtools.rules import Anchor, Rule, Scan
+from gfwtools.lists.hostname import MAX_NAME, PLAIN
+from gfwtools.lists.rule import Anchor, Rule, Scan
 
 __all__ = ["parse", "parse_line", "scan", "scan_about"]
 

@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gfwtools.config.model import Network
-from gfwtools.domains import Locator, Reason, Target
-from gfwtools.formats import FORMATS, Listing, decoded_text
-from gfwtools.policy import Cover, Policy, Ref, Standing
-from gfwtools.rules import Rule, Scan
-from gfwtools.suffixes import Suffixes, bundled
+from gfwtools.lists.formats import FORMATS, Listing, decoded_text
+from gfwtools.lists.locator import Locator, Reason, Target
+from gfwtools.lists.policy import Cover, Policy, Ref, Standing
+from gfwtools.lists.rule import Rule, Scan
+from gfwtools.lists.suffixes import Suffixes, bundled
 
 __all__ = ["Compiled", "Counts", "Outcome", "Problem", "Status", "compile", "compile_lists"]
 
@@ -89,7 +89,7 @@ class Compiled:
 
     @cached_property
     def unset(self) -> list[str]:
-        """:meth:`gfwtools.policy.Policy.unset` for :attr:`cover`."""
+        """:meth:`gfwtools.lists.policy.Policy.unset` for :attr:`cover`."""
         return self.policy.unset(self.cover)
 
     @cached_property
@@ -313,7 +313,7 @@ def compile(
     :param allow: domains that are always direct.
     :param deny: domains that are always tunnelled.
     :param granularity: ``registrable`` (example.co.uk from any host under it) or ``host``.
-    :param format: one of :data:`gfwtools.formats.FORMATS`.
+    :param format: one of :data:`gfwtools.lists.formats.FORMATS`.
     :raises ListError: the text is base64 that is broken, or its checksum is wrong.
     :raises ValueError: no such format or granularity, or a line of ``allow`` or ``deny`` is no domain.
     """
