@@ -23,11 +23,11 @@ from pathlib import Path
 
 from gfwtools.config.load import loads
 from gfwtools.errors import GfwtoolsError, ListError
-from gfwtools.layout import files_of
 from gfwtools.lists.compiler import compile_lists
 from gfwtools.lists.decode import Decoded, decode
 from gfwtools.lists.formats import Listing
 from gfwtools.lists.policy import Policy
+from gfwtools.render.files import files_of
 
 _NO_LISTS = (".py", ".md", ".git", ".json")
 

@@ -17,7 +17,6 @@ from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreErr
 from gfwtools.host.boot import Init, boot_files
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.resolver_setup import edits as resolver_edits
-from gfwtools.layout import files_of
 from gfwtools.lists.answer import name_in
 from gfwtools.lists.autoproxy import parse_line
 from gfwtools.lists.compiler import Compiled, compile_lists
@@ -26,6 +25,7 @@ from gfwtools.lists.formats import FORMATS, Listing
 from gfwtools.lists.hostname import to_ascii
 from gfwtools.lists.locator import Locator
 from gfwtools.lists.suffixes import bundled
+from gfwtools.render.files import files_of
 from gfwtools.state import read_state, write_state
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]

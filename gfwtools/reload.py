@@ -20,7 +20,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.interrupts import Held
-from gfwtools.layout import Role, role_of
+from gfwtools.render.files import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.state import State, read_state, write_state
 

@@ -12,10 +12,10 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.config.userinfo import masked
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
-from gfwtools.layout import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.lists.decode import Decoded, decode
 from gfwtools.lists.formats import Listing
 from gfwtools.lock import lock
+from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:

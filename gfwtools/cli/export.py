@@ -39,8 +39,8 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     from gfwtools import store
     from gfwtools.backend import backend_of
     from gfwtools.inputs import compile_policy, current_list, list_or_starter
-    from gfwtools.layout import cover_of, unset_of, without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.render.files import cover_of, unset_of, without_claimed
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}
