@@ -19,7 +19,7 @@ from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, un
 from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
-    from gfwtools.fetch import Progress
+    from gfwtools.fetch.values import Progress
     from gfwtools.lists.compiler import Compiled, Counts
 
 __all__ = [
@@ -230,7 +230,8 @@ def _obtain(
             raise ListError(f"policy.{policy.name}: no list was ever fetched; run: gfwtools update")
         return starter("no list was ever fetched; the starter list it is")
 
-    from gfwtools.fetch import Validators, fetch
+    from gfwtools.fetch.race import fetch
+    from gfwtools.fetch.values import Validators
 
     # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
     # say nothing about it.

@@ -53,8 +53,11 @@ from hypothesis import strategies as st
 from gfwtools._version import __version__
 from gfwtools.config.model import Fetch
 from gfwtools.errors import FetchError, ListError
-from gfwtools.fetch import MAX_REDIRECTS, MAX_VALIDATOR, Fetched, Validators, _Body, fetch
-from gfwtools.proxies import environment_proxy
+from gfwtools.fetch.body import Body
+from gfwtools.fetch.mirror import MAX_REDIRECTS, MAX_VALIDATOR
+from gfwtools.fetch.proxy import environment_proxy
+from gfwtools.fetch.race import fetch
+from gfwtools.fetch.values import Fetched, Validators
 
 LIST = b"||example.org\n"
 OTHER = b"||example.net\n"
@@ -384,7 +387,7 @@ def test_a_mirror_for_which_there_is_no_thread_has_failed_and_one_under_way_goes
 
 def test_a_body_for_which_there_is_no_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_bytes(LIST)
-    monkeypatch.setattr("gfwtools.fetch.BytesIO", lambda: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr("gfwtools.fetch.mirror.BytesIO", lambda: (_ for _ in ()).throw(MemoryError))
     assert answer(str(tmp_path / "list")) == "not enough memory"
 
 
@@ -481,7 +484,7 @@ def test_a_mirror_that_hangs_does_not_hold_the_exit_of_the_process(serve: Serve,
     script = f"""
         import socket, sys, time
         from gfwtools.config.model import Fetch
-        from gfwtools.fetch import fetch
+        from gfwtools.fetch.race import fetch
         real = socket.getaddrinfo
         def resolve(host, *rest, **more):
             if host == "hangs.example":
@@ -554,10 +557,10 @@ def test_a_compressed_body_comes_out_whole_however_it_is_cut(
     body: bytes, members: int, sizes: list[int], block: int
 ) -> None:
     data = gzip.compress(body) * members
-    inflated = _Body("gzip", len(body) * members)
+    inflated = Body("gzip", len(body) * members)
     chunk_sizes = cycle(sizes)
     at = 0
-    with patch("gfwtools.fetch.BLOCK", block):
+    with patch("gfwtools.fetch.body.BLOCK", block):
         while at < len(data):
             size = next(chunk_sizes)
             assert inflated.feed(data[at : at + size])
@@ -1068,7 +1071,7 @@ def test_a_file_is_read_without_httpx(tmp_path: Path) -> None:
     script = f"""
         import sys
         from gfwtools.config.model import Fetch
-        from gfwtools.fetch import fetch
+        from gfwtools.fetch.race import fetch
         assert fetch([{str(tmp_path / "list")!r}, "https://mirror.example/"], Fetch()).data
         print(sorted({{"httpx", "httpcore", "ssl", "anyio", "asyncio"}} & set(sys.modules)))
     """
@@ -1080,7 +1083,7 @@ def test_httpx_is_imported_without_its_command_line(serve: Serve) -> None:
     script = f"""
         import sys
         from gfwtools.config.model import Fetch
-        from gfwtools.fetch import fetch
+        from gfwtools.fetch.race import fetch
         assert fetch([{serve(good(LIST)).url!r}], Fetch()).data
         print(sorted({{"httpx._main", "click", "pygments", "rich"}} & set(sys.modules)))
         from httpx._main import main  # whoever wants it later has it

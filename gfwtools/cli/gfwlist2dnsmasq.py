@@ -110,7 +110,7 @@ def _convert(
     """
     from gfwtools.config.load import load
     from gfwtools.config.model import Paths
-    from gfwtools.fetch import fetch
+    from gfwtools.fetch.race import fetch
     from gfwtools.inputs import read_listings
     from gfwtools.lists.compiler import compile_lists
     from gfwtools.lists.decode import decode

@@ -13,7 +13,7 @@ from gfwtools.cli.text import printable
 from gfwtools.config.userinfo import masked
 
 if TYPE_CHECKING:
-    from gfwtools.fetch import Progress
+    from gfwtools.fetch.values import Progress
     from gfwtools.update import PolicyUpdate, Update
 
 __all__ = ["update"]
