@@ -26,7 +26,7 @@ from gfwtools.lists.hostname import to_ascii
 from gfwtools.lists.locator import Locator
 from gfwtools.lists.suffixes import bundled
 from gfwtools.render.files import files_of
-from gfwtools.state import read_state, write_state
+from gfwtools.storage.state import read_state, write_state
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from gfwtools import store
 from gfwtools.config.model import Config, Paths
+from gfwtools.storage import atomic
 
 __all__ = [
     "MAIN_CONF",
@@ -174,7 +174,7 @@ def is_conf_dir(config: Config, folder: str) -> bool:
 
 
 def _text(paths: Paths, path: str) -> str | None:
-    data = store.read(paths.at(path))
+    data = atomic.read(paths.at(path))
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gfwtools import store
 from gfwtools._version import __version__
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
@@ -14,7 +13,8 @@ from gfwtools.errors import ListError
 from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
 from gfwtools.lists.formats import Listing
 from gfwtools.lists.suffixes import bundled_path
-from gfwtools.state import PolicyState, read_state
+from gfwtools.storage import atomic
+from gfwtools.storage.state import PolicyState, read_state
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled
@@ -49,7 +49,7 @@ def is_starter(decoded: Decoded, state: PolicyState) -> bool:
 
     What the list says of itself counts for nothing: anybody's may say so, and would not be measured by min_share.
     """
-    if store.digest(decoded.data) == state.list_digest:
+    if atomic.digest(decoded.data) == state.list_digest:
         return state.starter
     return decoded.data == STARTER.read_bytes()  # the state was lost, or is of another list
 
@@ -59,7 +59,7 @@ def current_list(config: Config, policy: PolicyConfig) -> Decoded | None:
 
     :raises StoreError: it cannot be read.
     """
-    data = store.read_ours(config.paths.list(policy.name))
+    data = atomic.read_ours(config.paths.list(policy.name))
     if data is None:
         return None
     try:
@@ -105,7 +105,7 @@ def read_listings(paths: Iterable[str | Path]) -> list[Listing]:
     """
     listings = []
     for path in paths:
-        data = store.read(Path(path), limit=USER_LIST_LIMIT) or b""
+        data = atomic.read(Path(path), limit=USER_LIST_LIMIT) or b""
         listings.append(Listing(str(path), text_of(data), "domains"))
     return listings
 
@@ -159,7 +159,7 @@ def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserL
         f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
         repr(policy),
         repr((backend_of(config), config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
-        store.digest(decoded.data),
+        atomic.digest(decoded.data),
     ]
     parts += [listing.text for listing in (*own.allow, *own.deny)]
-    return store.digest("\0".join(parts).encode("utf-8", "surrogatepass"))
+    return atomic.digest("\0".join(parts).encode("utf-8", "surrogatepass"))

@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfwtools import store
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.host.run import Command, CommandError, Runner, System
-from gfwtools.interrupts import Held
 from gfwtools.render.files import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
-from gfwtools.state import State, read_state, write_state
+from gfwtools.storage import atomic
+from gfwtools.storage.interrupts import Held
+from gfwtools.storage.state import State, read_state, write_state
 
 if TYPE_CHECKING:
     from gfwtools.update import PolicyUpdate, Update
@@ -79,7 +79,7 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
             check_configuration(config, _all_files(config, update), runner)
     daemon = daemon_of(config)
     was_up = daemon.is_up() if due.daemons else True
-    before = store.snapshot([*files, *update.obsolete])
+    before = atomic.snapshot([*files, *update.obsolete])
     notes: list[str] = []
     with Held() as held:
         try:
@@ -96,7 +96,7 @@ def install(config: Config, update: "Update", runner: Runner | None = None) -> l
 
 def _replace(config: Config, update: "Update", files: dict[Path, bytes]) -> None:
     with Held() as held, held.let():  # one signal has the old files put back; a second one waits for that
-        store.replace_all(files, update.obsolete, config.paths.state)
+        atomic.replace_all(files, update.obsolete, config.paths.state)
 
 
 def _all_files(config: Config, update: "Update") -> dict[Path, bytes]:
@@ -105,7 +105,7 @@ def _all_files(config: Config, update: "Update") -> dict[Path, bytes]:
     for policy in update.policies:
         for name in policy.state.effective:
             path = config.paths.at(name)
-            data = policy.files.get(path) or store.read(path)
+            data = policy.files.get(path) or atomic.read(path)
             if data is not None:
                 files[path] = data
     return files
@@ -230,7 +230,7 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
         runner.change(Command(("nft", "-f", str(paths.nft(policy.name)))))
         return
     path = paths.ipset(policy.name)
-    new = (store.read(path) or b"").decode()
+    new = (atomic.read(path) or b"").decode()
     old = (before.get(path) or b"").decode("utf-8", "replace")
     kept = set(new.splitlines())
     gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
@@ -300,7 +300,7 @@ def _why_silent(policy: PolicyConfig, name: str) -> str:
 
 def _samples(config: Config, update: "PolicyUpdate") -> list[str]:
     """Blocked names to ask for: those that are new first, then some that everybody knows, then whatever there is."""
-    data = store.read(config.paths.domains(update.policy.name)) or b""
+    data = atomic.read(config.paths.domains(update.policy.name)) or b""
     domains = data.decode().split()
     known = set(domains)
     # A top-level domain has no address of its own.
@@ -372,7 +372,7 @@ def _go_back(
     """
     told = str(cause) if isinstance(cause, GfwtoolsError) else "interrupted"
     try:
-        store.restore(before)
+        atomic.restore(before)
     except GfwtoolsError as error:
         raise ResolverError(f"{told}; then {error}; mend that and run: gfwtools update --reload") from cause
     try:

@@ -40,10 +40,10 @@ from gfwtools.host.run import Runner
 from gfwtools.host.wanted import CHAIN
 from gfwtools.live import kernel
 from gfwtools.live.plumbing import is_wired
-from gfwtools.lock import Run, last_run
 from gfwtools.render.nftables import TABLE
 from gfwtools.resolver import manager_of
-from gfwtools.state import Change, PolicyState, read_state
+from gfwtools.storage.lock import Run, last_run
+from gfwtools.storage.state import Change, PolicyState, read_state
 
 __all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lines", "lines", "status"]
 

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.config.userinfo import masked
@@ -14,9 +13,10 @@ from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.lists.decode import Decoded, decode
 from gfwtools.lists.formats import Listing
-from gfwtools.lock import lock
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
-from gfwtools.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
+from gfwtools.storage import atomic, displaced
+from gfwtools.storage.lock import lock
+from gfwtools.storage.state import MAX_TEXT, Change, Mirror, PolicyState, State, read_state
 
 if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
@@ -131,12 +131,12 @@ def update(
     paths = config.paths
     with lock(paths.lock, wait=lock_wait()):
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-        store.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=kept.folder(paths))
+        atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        with kept.keep(paths, (path for policy in prepared.policies for path in policy.files)) as told:
+        with displaced.keep(paths, (path for policy in prepared.policies for path in policy.files)) as told:
             prepared = prepared._replace(warnings=(*prepared.warnings, *told))
             if not reload:
-                store.replace_all(prepared.files(config), prepared.obsolete, paths.state)
+                atomic.replace_all(prepared.files(config), prepared.obsolete, paths.state)
                 return prepared, []
             from gfwtools.reload import install
 
@@ -235,7 +235,7 @@ def _obtain(
 
     # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
     # say nothing about it.
-    held = store.digest(good.data) if good else ""
+    held = atomic.digest(good.data) if good else ""
     sources = explicit or policy.sources
     validators = {
         source: Validators(mirror.etag, mirror.last_modified)
@@ -272,7 +272,7 @@ def _obtain(
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
         return Obtained(_public(fetched.source), good, compiler(good))
     decoded, compiled = accepted[id(fetched.data)]
-    mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, store.digest(decoded.data))
+    mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, atomic.digest(decoded.data))
     return Obtained(_public(fetched.source), decoded, compiled, mirror=mirror)
 
 
@@ -364,25 +364,25 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), unset_of(config, compiled))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(store.read_ours(domains_file), cover.tunnelled)
+    added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()
-    now = store.now()
+    now = atomic.now()
     mirrors = {_public(source): mirror for source, mirror in state.mirrors.items()}
     if obtained.mirror:
         mirrors[obtained.source] = obtained.mirror
-    digests = {on_host(config, path): store.digest(data) for path, data in files.items()}
+    digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
     new_state = PolicyState(
         source=obtained.source,
         starter=obtained.starter,
         list_date=decoded.last_modified,
-        list_digest=store.digest(decoded.data),
+        list_digest=atomic.digest(decoded.data),
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
         domains=len(cover.tunnelled),
         files=digests,
         effective={
-            on_host(config, path): store.digest(without_comments(data))
+            on_host(config, path): atomic.digest(without_comments(data))
             for path, data in files.items()
             if role_of(config, policy, path) is not Role.NONE
         },
@@ -424,7 +424,7 @@ def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ..
 def _intact(config: Config, state: PolicyState) -> bool:
     """Whether every file is as the last update left it."""
     return bool(state.files) and all(
-        store.is_as_written(config.paths.at(file), expected) for file, expected in state.files.items()
+        atomic.is_as_written(config.paths.at(file), expected) for file, expected in state.files.items()
     )
 
 

@@ -17,13 +17,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from gfwtools import store
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.live import wire
 from gfwtools.live.dns import Kind
-from gfwtools.lock import lock
 from gfwtools.resolver import Daemon, daemon_of
+from gfwtools.storage import atomic
+from gfwtools.storage.lock import lock
 
 __all__ = ["QPS", "Warming", "names_of", "warm"]
 
@@ -122,7 +122,7 @@ def warm(
     :raises ResolverError: dnsmasq does not answer, or there is no list yet.
     :raises StoreError: the file cannot be read. One that cannot be written is :attr:`Warming.unsaved`.
     """
-    data = store.read(config.paths.domains(policy.name))
+    data = atomic.read(config.paths.domains(policy.name))
     if data is None:
         from gfwtools.live.plumbing import is_wired
 
@@ -159,7 +159,7 @@ def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
 
 def _fresh(path: Path, sets_made: float) -> dict[str, list[str]]:
     """The answers of a run within the last hour, if the sets have been there since."""
-    data = store.read(path)
+    data = atomic.read(path)
     if data is None:
         return {}
     # Without a time of their own the sets are as old as this boot, at most.
@@ -335,7 +335,7 @@ class _Run:
     def _save(self) -> None:
         text = json.dumps(self.known, indent=0, separators=(",", ":"))
         try:
-            store.write_all({self.path: f"{text}\n".encode()})
+            atomic.write_all({self.path: f"{text}\n".encode()})
             self.found.unsaved = ""
         except StoreError as error:  # a full disk: the sets are filled all the same
             self.found.unsaved = str(error)

@@ -14,7 +14,7 @@ from gfwtools.host.apply import apply
 from gfwtools.host.bootstrap import _way_back
 from gfwtools.host.plan import Step
 from gfwtools.host.run import Command, Recorder, System
-from gfwtools.interrupts import NUMBERS, Held
+from gfwtools.storage.interrupts import NUMBERS, Held
 
 
 @pytest.fixture(autouse=True)

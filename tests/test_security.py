@@ -12,12 +12,12 @@ import pytest
 from cli import gfwlist2dnsmasq
 from paths import REPO
 
-from gfwtools import store
 from gfwtools.config.load import loads
 from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 from gfwtools.host import files
 from gfwtools.host.boot import boot_files
+from gfwtools.storage import atomic
 
 SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
@@ -115,7 +115,7 @@ def test_a_file_is_never_open_to_more_than_it_was_not_even_for_a_moment(
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
-    store.write_all({tmp_path / "one": b"1"}, 0o600)
+    atomic.write_all({tmp_path / "one": b"1"}, 0o600)
     assert modes == [0o600]
 
 
@@ -127,10 +127,10 @@ def test_a_configuration_that_only_some_may_read_stays_so(tmp_path: Path) -> Non
     if os.geteuid() == 0:
         os.chown(config, 1000, 1000)
     before = config.stat()
-    snapshot = store.snapshot([config])
-    assert store.write_all({config: b"[fetch]\n"}, None) == []
-    assert store.write_all({config: b"[dns]\n", other: b""}, None) == [config, other]
-    store.restore(snapshot)
+    snapshot = atomic.snapshot([config])
+    assert atomic.write_all({config: b"[fetch]\n"}, None) == []
+    assert atomic.write_all({config: b"[dns]\n", other: b""}, None) == [config, other]
+    atomic.restore(snapshot)
     after = config.stat()
     assert config.read_text() == "[fetch]\n"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
@@ -145,15 +145,15 @@ def test_bootstrap_writes_the_configuration_that_way() -> None:
 
 def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
-    store.write_output(tmp_path / "link", b"1")  # it leads nowhere yet
+    atomic.write_output(tmp_path / "link", b"1")  # it leads nowhere yet
     (tmp_path / "target").write_text("old")
     (tmp_path / "other").symlink_to("target")
-    store.write_output(tmp_path / "other", b"2")
+    atomic.write_output(tmp_path / "other", b"2")
     assert (tmp_path / "other").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"2"
-    store.write_output(Path("/dev/null"), b"3")
+    atomic.write_output(Path("/dev/null"), b"3")
     with pytest.raises(StoreError, match="is a folder; give a file"):
-        store.write_output(tmp_path, b"4")
+        atomic.write_output(tmp_path, b"4")
 
 
 @pytest.mark.skipif(
@@ -168,7 +168,7 @@ def test_a_link_of_somebody_else_in_a_shared_folder_is_not_followed(tmp_path: Pa
     (shared / "out").symlink_to(tmp_path / "precious")
     os.chown(shared / "out", 1000, 1000, follow_symlinks=False)
     with pytest.raises(StoreError, match="Permission denied"):
-        store.write_output(shared / "out", b"1")
+        atomic.write_output(shared / "out", b"1")
     assert (tmp_path / "precious").read_text() == "precious"
 
 

@@ -24,9 +24,9 @@ from gfwtools.host.check import Finding
 from gfwtools.host.plan import State
 from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.host.run import Recorder
-from gfwtools.lock import Run
-from gfwtools.state import HISTORY, Change, PolicyState, read_state, write_state
 from gfwtools.status import Marked, PolicyStatus, Service, Status, Tunnel, history_lines, lines, status
+from gfwtools.storage.lock import Run
+from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
 
 LIST = "[AutoProxy 0.2.9]\n! Last Modified: {date}\n||google.com\n||youtube.com\n"
 KEYS = {

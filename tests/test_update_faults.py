@@ -27,7 +27,7 @@ from tools import needs
 
 from gfwtools.config.load import load
 from gfwtools.errors import GfwtoolsError
-from gfwtools.state import read_state
+from gfwtools.storage.state import read_state
 from gfwtools.update import update
 
 VAR = "var/lib/gfwtools"

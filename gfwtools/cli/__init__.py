@@ -34,7 +34,7 @@ COMMANDS = {
     "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
 }
 
-#: Those of gfwtools.interrupts, which a question has no need to import.
+#: Those of gfwtools.storage.interrupts, which a question has no need to import.
 POLITE_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

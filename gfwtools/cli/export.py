@@ -36,11 +36,11 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export domains | wc -l
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
-    from gfwtools import store
     from gfwtools.backend import backend_of
     from gfwtools.inputs import compile_policy, current_list, list_or_starter
     from gfwtools.render import dnsmasq, ipset, nftables, plain
     from gfwtools.render.files import cover_of, unset_of, without_claimed
+    from gfwtools.storage import atomic
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}
@@ -69,6 +69,6 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     else:
         text = nftables.seed(policy, compiled.seeds, list_date=date)
     if output:
-        store.write_output(output.absolute(), text.encode())
+        atomic.write_output(output.absolute(), text.encode())
     else:
         click.echo(text, nl=False)

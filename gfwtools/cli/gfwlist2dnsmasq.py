@@ -63,17 +63,17 @@ def command(
     """
     if not output:
         raise _Failure("no output file; give one with -o")
-    from gfwtools import store
+    from gfwtools.storage import atomic
 
     target = Path(output)
-    store.require_output(target)
+    atomic.require_output(target)
     upstream = _upstream(dns, port)
     if sets and not _SETS.fullmatch(sets):
         raise _Failure(f"{sets!r} are no names of sets; give letters, digits, _ and -, with commas between the names")
     allow, deny = _file(exclude_domain_file), _file(extra_domain_file)
     text = _convert(upstream, sets, allow, deny, insecure=insecure, domain_list=domain_list)
 
-    store.write_output(target.absolute(), text.encode())
+    atomic.write_output(target.absolute(), text.encode())
     click.echo(f"Converting GfwList to {target}... Done")
 
 

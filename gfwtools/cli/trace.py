@@ -41,7 +41,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
     from gfwtools.host.run import System
-    from gfwtools.lock import lock
+    from gfwtools.storage.lock import lock
     from gfwtools.trace import Packet, legacy_note
     from gfwtools.trace import trace as follow
 

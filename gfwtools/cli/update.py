@@ -181,7 +181,7 @@ def _counted(number: int, thing: str) -> str:
 def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
     """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
     quadratic time on a list of a million lines."""
-    from gfwtools.store import read_ours
+    from gfwtools.storage.atomic import read_ours
 
     for path, data in files.items():
         if path.name == "state.json":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from gfwtools.errors import HostError
 from gfwtools.host.plan import Step
 from gfwtools.host.run import CommandError, Runner
-from gfwtools.interrupts import Held
+from gfwtools.storage.interrupts import Held
 
 __all__ = ["AS_BEFORE", "apply", "take_back"]
 

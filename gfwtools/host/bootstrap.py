@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gfwtools import kept, store
 from gfwtools.backend import backend_of
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths
@@ -29,9 +28,10 @@ from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import Step, script
 from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
-from gfwtools.interrupts import Held
 from gfwtools.resolver import daemon_of, end, manager_of, runs
-from gfwtools.state import read_state, write_state
+from gfwtools.storage import atomic, displaced
+from gfwtools.storage.interrupts import Held
+from gfwtools.storage.state import read_state, write_state
 from gfwtools.update import PolicyUpdate, update
 
 __all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
@@ -192,7 +192,7 @@ def _boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) -
 
 def _stuck(paths: Paths, changed: Iterable[str]) -> list[str]:
     """The files that are mounts of their own, as containers have some, with the remedy: no other can take its place."""
-    mounts = [place for path in changed if store.is_mount(place := paths.at(path))]
+    mounts = [place for path in changed if atomic.is_mount(place := paths.at(path))]
     return [f"{place} is a mount, and cannot be replaced; run: umount {place}" for place in mounts]
 
 
@@ -347,7 +347,7 @@ class _Running:
     def remember(self, config: Config) -> None:
         """Where none ran and one does now, :func:`undo` ends it."""
         if runs(config.paths.at(config.dns.pid_file)):
-            store.mark(config.paths.state_dir / daemon.STARTED)
+            atomic.mark(config.paths.state_dir / daemon.STARTED)
 
 
 def _missing_lists(config: Config) -> dict[Path, bytes]:
@@ -372,9 +372,9 @@ def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
     if planned.config_text is not None:
         wanted[planned.config_path] = planned.config_text.encode()
     wanted |= _missing_lists(config)
-    before = store.snapshot(wanted)
-    back.append(("configuration", lambda: store.restore(before)))
-    for path in store.write_all(wanted, None):  # a proxy's password may be in it
+    before = atomic.snapshot(wanted)
+    back.append(("configuration", lambda: atomic.restore(before)))
+    for path in atomic.write_all(wanted, None):  # a proxy's password may be in it
         say(f"wrote {path}")
 
 
@@ -389,11 +389,11 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
     )
     paths = config.paths
     places = dict.fromkeys([*(paths.at(path) for path in _generated(config)), *_possible(config)])
-    before = store.snapshot([paths.state, *places])
+    before = atomic.snapshot([paths.state, *places])
     # A copy that an earlier run has made stays where it is: teardown gives it back.
-    placed = [place for place in places if not os.path.lexists(kept.copy_of(paths, place))]
-    back.append(("list", lambda: [kept.give_back(paths, place) for place in placed]))
-    back.append(("list", lambda: store.restore(before)))
+    placed = [place for place in places if not os.path.lexists(displaced.copy_of(paths, place))]
+    back.append(("list", lambda: [displaced.give_back(paths, place) for place in placed]))
+    back.append(("list", lambda: atomic.restore(before)))
     done, _ = update(config, offline=had_list or from_network)
     for warning in done.warnings:
         warn(warning)
@@ -422,8 +422,8 @@ def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
     # Where somebody has put a link since, that is recorded anew.
     known = {path for path in files.recorded(paths) if not paths.at(path).is_symlink()}
     # What an earlier run has put there comes back as that run had it; the record speaks of the host's own.
-    earlier = store.snapshot([files.record_path(paths), *(paths.at(path) for path in due if path in known)])
-    back.append(("files", lambda: store.restore({p: d for p, d in earlier.items() if known or d is not None})))
+    earlier = atomic.snapshot([files.record_path(paths), *(paths.at(path) for path in due if path in known)])
+    back.append(("files", lambda: atomic.restore({p: d for p, d in earlier.items() if known or d is not None})))
     back.append(("files", lambda: files.put_back(paths, [path for path in due if path not in known], force=True)))
     for path in files.put(edits, paths):
         say(f"wrote {path}")
@@ -517,7 +517,7 @@ def _way_back(warn: Say) -> Iterator[_Back]:
 def _reason(error: GfwtoolsError) -> str:
     """A message without what its own part of the work says of the rest of the host."""
     text = str(error)
-    for sentence in (AS_BEFORE, store.NOTHING):
+    for sentence in (AS_BEFORE, atomic.NOTHING):
         text = text.removesuffix(f"; {sentence}")
     return text
 
@@ -562,13 +562,13 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
     # Whatever the state knows: these say that they are ours.
-    generated += [path for path in _possible(config) if path not in generated and kept.says_so(path)]
+    generated += [path for path in _possible(config) if path not in generated and displaced.says_so(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
     marker = paths.state_dir / RESTART_DUE
     if changed or removed:
-        store.mark(marker)
+        atomic.mark(marker)
     apply(boot.leave_steps(config, init, there), runner)
     for step in plumbing.down(config, runner):
         say(f"removed {step.what}")
@@ -577,19 +577,19 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     for path in changed:
         if path not in left:
             say(f"put back {path}")
-    store.remove(removed)
+    atomic.remove(removed)
     for place in generated:
-        if kept.give_back(paths, place):
+        if displaced.give_back(paths, place):
             say(f"put back {place}")
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths, removed)
     if marker.exists():
         notes += _leave_dnsmasq(config, init, service, runner)
-        store.remove([marker])
+        atomic.remove([marker])
     if purge:
         for folder in (paths.etc, paths.state_dir):
-            _remove(folder, but=kept.folder(paths))
+            _remove(folder, but=displaced.folder(paths))
             say(f"removed {folder}")
     return notes
 
@@ -622,7 +622,7 @@ def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runn
     if not ends:
         return _restart_dnsmasq(config, runner) if has_second or _main_runs(config) else []
     end(config.paths.at(config.dns.pid_file))
-    store.remove([started])
+    atomic.remove([started])
     return []
 
 

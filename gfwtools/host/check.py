@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host import daemon as service
 from gfwtools.host import record
@@ -21,6 +20,7 @@ from gfwtools.host.plan import State
 from gfwtools.host.plumbing import look
 from gfwtools.host.run import Runner
 from gfwtools.resolver import Daemon, daemon_of, restart_command
+from gfwtools.storage import atomic
 
 __all__ = ["Finding", "check"]
 
@@ -193,7 +193,7 @@ def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
 
 def _is_resolver(config: Config, daemon: Daemon) -> Finding:
     path = config.paths.at("/etc/resolv.conf")
-    text = (store.read(path) or b"").decode("utf-8", "replace")
+    text = (atomic.read(path) or b"").decode("utf-8", "replace")
     servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
     if servers and servers[0] == daemon.address:
         return Finding("this host's resolver", State.OK, f"{servers[0]} ({path})")

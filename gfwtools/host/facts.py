@@ -9,11 +9,11 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip
 from pathlib import Path
 from typing import Any, Literal
 
-from gfwtools import store
 from gfwtools.config.model import Address, Config, Network, Paths, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.run import Runner
 from gfwtools.render.ipset import seed_networks
+from gfwtools.storage import atomic
 
 __all__ = ["BackendName", "Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
 
@@ -210,7 +210,7 @@ def seeds_of(paths: Paths, policy: PolicyConfig, backend: BackendName) -> tuple[
     """What ``update`` wrote for this backend or the other one, and what the configuration says itself."""
     files = [paths.ipset(policy.name), paths.nft(policy.name)]
     for path in files if backend == "iptables" else reversed(files):
-        data = store.read(path)
+        data = atomic.read(path)
         if data is not None:
             return tuple(seed_networks(policy, parse_seed(data.decode("utf-8", "replace"), path)))
     return tuple(seed_networks(policy, ()))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gfwtools import kept, store
 from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
+from gfwtools.storage import atomic, displaced
 
 # What resolver_setup puts into a file that is somebody else's.
 _OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
@@ -59,7 +59,7 @@ def recorded(paths: Paths) -> dict[str, Original]:
 
     :raises StoreError: the record is there and cannot be read.
     """
-    data = store.read(record_path(paths))
+    data = atomic.read(record_path(paths))
     if data is None:
         return {}
     try:
@@ -89,7 +89,7 @@ def put(edits: Iterable[FileEdit], paths: Paths) -> list[str]:
         if known is None or not (_is_still(paths, edit.path, known) or _grew_from(edit, paths)):
             # Somebody has written it since (DHCP a new resolv.conf): teardown gives that back.
             known = _look(paths, edit.path)
-        new[edit.path] = replace(known, wrote=store.digest(edit.data))
+        new[edit.path] = replace(known, wrote=atomic.digest(edit.data))
     _save(paths, new)
     done: list[FileEdit] = []
     try:
@@ -124,9 +124,9 @@ def put_back(
         changed = not force and paths.at(path).exists() and not _is_still(paths, path, original)
         # Where it is the original, an earlier run has put it back, and ended before the record said so.
         if changed and not _is_original(paths.at(path), original):
-            now = store.read(paths.at(path)) or b""
+            now = atomic.read(paths.at(path)) or b""
             if path in whole and not paths.at(path).is_symlink() and _says_so(now):
-                copy = kept.keep_data(paths, paths.at(path), now, original.mode)
+                copy = displaced.keep_data(paths, paths.at(path), now, original.mode)
                 _restore(paths, path, original)
                 left[path] = f"{path} was changed since; what was there before is back, and the other one is {copy}"
             elif not paths.at(path).is_symlink() and _OURS.search(now):
@@ -153,7 +153,7 @@ def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> 
     known = recorded(paths)
     found: dict[str, Original] = {}
     for path in places:
-        data = None if path in known or paths.at(path).is_symlink() else store.read(paths.at(path))
+        data = None if path in known or paths.at(path).is_symlink() else atomic.read(paths.at(path))
         if data is None:
             continue
         if _OURS.search(data):
@@ -162,7 +162,7 @@ def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> 
             before = instead.get(path)
         else:
             continue
-        found[path] = replace(_look(paths, path), data=before, wrote=store.digest(data))
+        found[path] = replace(_look(paths, path), data=before, wrote=atomic.digest(data))
     if found:
         _save(paths, {**known, **found})
     return list(found)
@@ -175,7 +175,7 @@ def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:
         return f"before, it was a link: ln -sfn {shlex.quote(original.target)} {shlex.quote(str(place))}"
     if original.data is None:
         return f"before, there was none: rm {shlex.quote(str(place))}"
-    copy = kept.keep_data(paths, place, original.data, original.mode)
+    copy = displaced.keep_data(paths, place, original.data, original.mode)
     return f"what was there before: cp {shlex.quote(str(copy))} {shlex.quote(str(place))}"
 
 
@@ -185,7 +185,7 @@ def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:
 def _is(edit: FileEdit, path: Path) -> bool:
     try:
         status = path.lstat()
-        executable = edit.mode == stat.S_IMODE(status.st_mode) or edit.mode == store.MODE
+        executable = edit.mode == stat.S_IMODE(status.st_mode) or edit.mode == atomic.MODE
         return stat.S_ISREG(status.st_mode) and executable and path.read_bytes() == edit.data
     except OSError:
         return False
@@ -217,14 +217,14 @@ def _grew_from(edit: FileEdit, paths: Paths) -> bool:
     heading = next((line for line in edit.data.split(b"\n")[:3] if line[:1] == b"#" and b"gfwtools" in line), None)
     if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
         return False
-    return heading in (store.read(paths.at(edit.path)) or b"").split(b"\n")
+    return heading in (atomic.read(paths.at(edit.path)) or b"").split(b"\n")
 
 
 def _is_original(place: Path, original: Original) -> bool:
     """Whether it is as it was before us."""
     if place.is_symlink() or original.target is not None:
         return place.is_symlink() and os.readlink(place) == original.target
-    return original.data is not None and store.read(place) == original.data
+    return original.data is not None and atomic.read(place) == original.data
 
 
 def _says_so(data: bytes) -> bool:
@@ -237,13 +237,13 @@ def _is_still(paths: Paths, path: str, original: Original) -> bool:
     place = paths.at(path)
     if place.is_symlink():
         return False
-    data = store.read(place)
-    return data is not None and store.digest(data) == original.wrote
+    data = atomic.read(place)
+    return data is not None and atomic.digest(data) == original.wrote
 
 
 def _write(path: Path, data: bytes, like: Original) -> None:
     """Write the file with the mode and the owner of the ``like``; what is secret in it is so at every moment."""
-    store.write_all({path: data}, like.mode)
+    atomic.write_all({path: data}, like.mode)
     try:
         if (like.uid, like.gid) != (path.stat().st_uid, path.stat().st_gid) and os.geteuid() == 0:
             os.chown(path, like.uid, like.gid)
@@ -255,7 +255,7 @@ def _restore(paths: Paths, path: str, original: Original) -> None:
     place = paths.at(path)
     try:
         if original.target is not None:
-            store.put_link(place, original.target)
+            atomic.put_link(place, original.target)
         elif original.data is not None:
             _write(place, original.data, original)
         else:
@@ -277,13 +277,13 @@ def record_path(paths: Paths) -> Path:
 
 def _save(paths: Paths, originals: Mapping[str, Original]) -> None:
     if not originals:
-        store.remove([record_path(paths)])
+        atomic.remove([record_path(paths)])
         return
     document = {"files": {path: _to_json(original) for path, original in originals.items()}}
     # Whoever may not read one of the files may not read it here.
     secret = any(original.data is not None and not original.mode & 0o004 for original in originals.values())
-    mode = 0o600 if secret else store.MODE
-    store.write_all({record_path(paths): (json.dumps(document, indent=1) + "\n").encode()}, mode)
+    mode = 0o600 if secret else atomic.MODE
+    atomic.write_all({record_path(paths): (json.dumps(document, indent=1) + "\n").encode()}, mode)
 
 
 def _to_json(original: Original) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.config.model import Address, Config, Paths
+from gfwtools.storage import atomic
 
 __all__ = ["forget", "load", "path", "save"]
 
@@ -24,7 +24,7 @@ def save(config: Config, learned: Mapping[str, tuple[Address, ...]]) -> None:
 
     :raises StoreError: one of the files cannot be written.
     """
-    store.write_all(
+    atomic.write_all(
         {
             path(config.paths, policy): "".join(f"{address}\n" for address in addresses).encode()
             for policy, addresses in learned.items()
@@ -43,7 +43,7 @@ def load(config: Config) -> dict[str, tuple[Address, ...]]:
 
 def _addresses(file: Path) -> tuple[Address, ...]:
     found = []
-    for line in (store.read(file) or b"").decode("ascii", "replace").split():
+    for line in (atomic.read(file) or b"").decode("ascii", "replace").split():
         with suppress(ValueError):
             found.append(ip_address(line))
     return tuple(found)
@@ -54,4 +54,4 @@ def forget(config: Config) -> None:
 
     :raises StoreError: one of them cannot be removed.
     """
-    store.remove(path(config.paths, policy.name) for policy in config.policies)
+    atomic.remove(path(config.paths, policy.name) for policy in config.policies)

@@ -10,8 +10,8 @@ from gfwtools.host.plan import Step
 from gfwtools.host.record import Record
 from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey, look, look_for_down
-from gfwtools.interrupts import Held
-from gfwtools.lock import lock
+from gfwtools.storage.interrupts import Held
+from gfwtools.storage.lock import lock
 
 __all__ = ["clear_caches", "down", "go_back", "look", "look_for_down", "up"]
 

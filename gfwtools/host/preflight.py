@@ -10,7 +10,6 @@ from ipaddress import IPv4Address, ip_interface
 from itertools import pairwise
 from typing import Any
 
-from gfwtools import store
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.host import daemon, resolver_setup
@@ -21,6 +20,7 @@ from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.routing import PROTOCOL
 from gfwtools.host.run import Runner
 from gfwtools.host.wanted import MAIN, TAG, wanted
+from gfwtools.storage import atomic
 
 __all__ = ["Problem", "preflight"]
 
@@ -355,7 +355,7 @@ def _file_takes_all(config: Config, name: str) -> str:
     """Why wg-quick would send all traffic into the interface, by its file; empty where it would not (wg-quick(8))."""
     path = f"/etc/wireguard/{name}.conf"
     try:
-        text = (store.read(config.paths.at(path)) or b"").decode("utf-8", "replace")
+        text = (atomic.read(config.paths.at(path)) or b"").decode("utf-8", "replace")
     except GfwtoolsError:
         return ""
     pairs = re.findall(r"^[ \t]*(table|allowedips)[ \t]*=[ \t]*([^#\n]*)", text, re.IGNORECASE | re.MULTILINE)
@@ -414,7 +414,7 @@ def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
     """Programs where the second dnsmasqs of the split layout have to listen."""
     for policy in config.policies if config.dns.layout == "split" else ():
         port = config.second_port(policy)
-        ours = (store.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
+        ours = (atomic.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
         for holder in resolver_setup.holders(runner, port):
             if holder.address in (*_WILDCARDS, "127.0.0.1") and str(holder.pid) != ours:
                 who = f"{holder.program} (process {holder.pid})" if holder.program else "another program"

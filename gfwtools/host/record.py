@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.config.model import Paths
 from gfwtools.host.run import Runner
+from gfwtools.storage import atomic
 
 __all__ = ["Record", "boot_id", "forget", "load", "save"]
 
@@ -49,7 +49,7 @@ def load(paths: Paths, boot: str) -> Record:
 
     :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
     """
-    data = store.read(_path(paths))
+    data = atomic.read(_path(paths))
     try:
         document = json.loads(data or b"{}")
         record = Record(
@@ -68,7 +68,7 @@ def load(paths: Paths, boot: str) -> Record:
 
 def save(paths: Paths, record: Record) -> None:
     """:raises StoreError: it could not be written."""
-    store.write_all({_path(paths): (json.dumps(asdict(record), indent=1) + "\n").encode()})
+    atomic.write_all({_path(paths): (json.dumps(asdict(record), indent=1) + "\n").encode()})
 
 
 def forget(paths: Paths) -> None:
@@ -76,4 +76,4 @@ def forget(paths: Paths) -> None:
 
     :raises StoreError: it cannot be removed.
     """
-    store.remove([_path(paths)])
+    atomic.remove([_path(paths)])

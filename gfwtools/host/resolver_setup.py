@@ -13,13 +13,14 @@ from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gfwtools import dnsmasq_conf, store
+from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.host import files
 from gfwtools.host.files import FileEdit
 from gfwtools.host.plan import Step
 from gfwtools.host.run import Command, Runner
+from gfwtools.storage import atomic
 
 __all__ = [
     "SNIPPET",
@@ -234,7 +235,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
 
 
 def _text(paths: Paths, path: str | Path) -> str | None:
-    data = store.read(paths.at(path))
+    data = atomic.read(paths.at(path))
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
@@ -388,7 +389,7 @@ def _leased(paths: Paths, pattern: str) -> list[str]:
     """The resolvers of the last lease in the newest of the files."""
     found = [path for path in paths.root.glob(pattern) if path.is_file()]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        text = (store.read(path) or b"").decode("utf-8", "replace")
+        text = (atomic.read(path) or b"").decode("utf-8", "replace")
         # `option domain-name-servers 192.0.2.1, 192.0.2.2;` (dhclient.leases(5)), `DNS=192.0.2.1 192.0.2.2`
         lines = re.findall(r"^\s*(?:option (?:domain-name-servers|dhcp6\.name-servers) |DNS=)([^;\n]*)", text, re.M)
         if lines:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.config.model import Paths
 from gfwtools.host.plan import Piece, State, Step
 from gfwtools.host.run import Command
 from gfwtools.host.wanted import TAG, TableName
+from gfwtools.storage import atomic
 
 __all__ = ["NamesState", "TableNames", "observe"]
 
@@ -98,7 +98,7 @@ def observe(paths: Paths, made: tuple[str, ...] = ()) -> NamesState:
 
 
 def _text(path: Path) -> str | None:
-    data = store.read(path)
+    data = atomic.read(path)
     return None if data is None else data.decode("utf-8", "replace")
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import Timer
 
-from gfwtools import store
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.host.facts import BackendName, Interface, choose_backend
@@ -26,6 +25,7 @@ from gfwtools.live import dns, kernel, plumbing
 from gfwtools.live.dns import Reply, Similarity
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.resolver import Daemon, daemon_of, restart_command
+from gfwtools.storage import atomic
 
 __all__ = ["Connection", "Lookup", "answer_link", "clear_command", "probe"]
 
@@ -279,7 +279,7 @@ def _host(problem: str) -> Link:
 
 def _client(config: Config, daemon: Daemon, runner: Runner) -> Link:
     path = config.paths.at("/etc/resolv.conf")
-    text = (store.read(path) or b"").decode("utf-8", "replace")
+    text = (atomic.read(path) or b"").decode("utf-8", "replace")
     servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
     expected = f"this host asks its dnsmasq, {daemon.address}"
     # Without any, the C library asks the host itself (resolv.conf(5)).

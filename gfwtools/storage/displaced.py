@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gfwtools import store
 from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 from gfwtools.render.header import WRITTEN
-from gfwtools.state import read_state
+from gfwtools.storage import atomic
+from gfwtools.storage.state import read_state
 
 __all__ = ["copy_of", "folder", "give_back", "keep", "keep_data", "says_so"]
 
@@ -80,7 +80,7 @@ def keep_data(paths: Paths, place: Path, data: bytes, mode: int) -> Path:
     :raises StoreError: it cannot be.
     """
     copy = copy_of(paths, place)
-    store.write_all({copy: data}, mode)
+    atomic.write_all({copy: data}, mode)
     return copy
 
 
@@ -101,14 +101,14 @@ def says_so(place: Path) -> bool:
     """Whether the file says that it is ours."""
     if place.is_symlink():
         return False
-    data = store.read(place)
+    data = atomic.read(place)
     return data is not None and WRITTEN.encode() in data[:400]
 
 
 def _same(one: Path, other: Path) -> bool:
     if one.is_symlink() or other.is_symlink():
         return one.is_symlink() and other.is_symlink() and os.readlink(one) == os.readlink(other)
-    return store.read(one) == store.read(other)
+    return atomic.read(one) == atomic.read(other)
 
 
 def _forget(paths: Paths, copy: Path) -> None:
@@ -125,10 +125,10 @@ def _copy(source: Path, target: Path) -> None:
     try:
         status = source.lstat()
         if stat.S_ISLNK(status.st_mode):
-            store.make_folder(target.parent)
-            store.put_link(target, os.readlink(source))
+            atomic.make_folder(target.parent)
+            atomic.put_link(target, os.readlink(source))
         else:
-            store.write_all({target: store.read(source) or b""}, stat.S_IMODE(status.st_mode))
+            atomic.write_all({target: atomic.read(source) or b""}, stat.S_IMODE(status.st_mode))
         if os.geteuid() == 0:
             os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     except OSError as error:

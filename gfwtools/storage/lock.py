@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gfwtools.config.userinfo import masked_word
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
-from gfwtools.store import MODE, make_folder, now, read
+from gfwtools.storage.atomic import MODE, make_folder, now, read
 
 __all__ = ["Run", "last_run", "lock"]
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gfwtools.store import read_ours, write_all
+from gfwtools.storage.atomic import read_ours, write_all
 
 __all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", "write_state"]
 
