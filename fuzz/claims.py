@@ -14,7 +14,6 @@ from pathlib import Path
 from gfwtools.config.load import load, loads
 from gfwtools.config.model import Config
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
-from gfwtools.host.boot import Init, boot_files
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.resolver_setup import edits as resolver_edits
 from gfwtools.lists.answer import name_in
@@ -26,7 +25,9 @@ from gfwtools.lists.hostname import to_ascii
 from gfwtools.lists.locator import Locator
 from gfwtools.lists.suffixes import bundled
 from gfwtools.render.files import files_of
+from gfwtools.setup.boot import boot_files
 from gfwtools.storage.state import read_state, write_state
+from gfwtools.system.init import Init
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
 

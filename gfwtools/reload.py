@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
-from gfwtools.host.run import Command, CommandError, Runner, System
 from gfwtools.render.files import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.storage import atomic
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.state import State, read_state, write_state
+from gfwtools.system.commands import Command, CommandError, Runner, System
 
 if TYPE_CHECKING:
     from gfwtools.update import PolicyUpdate, Update

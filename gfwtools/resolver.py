@@ -15,7 +15,7 @@ from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq_copy import DnsmasqCopy
 from gfwtools.errors import ResolverError
-from gfwtools.host.run import Command, CommandError, Runner
+from gfwtools.system.commands import Command, CommandError, Runner
 
 if TYPE_CHECKING:
     from dns.message import Message

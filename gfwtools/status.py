@@ -33,17 +33,18 @@ from typing import Any
 from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import HostError, ResolverError
-from gfwtools.host import boot
 from gfwtools.host.check import Finding, check
-from gfwtools.host.plan import State
-from gfwtools.host.run import Runner
 from gfwtools.host.wanted import CHAIN
-from gfwtools.live import kernel
 from gfwtools.live.plumbing import is_wired
+from gfwtools.plumbing.plan import State
 from gfwtools.render.nftables import TABLE
 from gfwtools.resolver import manager_of
+from gfwtools.setup import boot
 from gfwtools.storage.lock import Run, last_run
 from gfwtools.storage.state import Change, PolicyState, read_state
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import Init, detect_init
 
 __all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lines", "lines", "status"]
 
@@ -191,7 +192,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
             found = check(config, runner)
         except HostError as error:
             problem = problem or str(error)
-    init = boot.detect_init(config.root)
+    init = detect_init(config.root)
     return Status(
         bootstrapped=bootstrapped,
         readable=readable,
@@ -218,7 +219,7 @@ def _manager(config: Config, runner: Runner) -> str:
     return manager.name if manager else "none"
 
 
-def _services(config: Config, init: boot.Init, runner: Runner) -> tuple[Service, ...]:
+def _services(config: Config, init: Init, runner: Runner) -> tuple[Service, ...]:
     there = boot.observe(config, init, runner)
     return tuple(
         Service(
@@ -296,7 +297,7 @@ def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
     peers = re.findall(r"\t(\d+)\t(\d+)$", text, re.MULTILINE)
     return Tunnel(
         up="UP" in links[0].get("flags", ()),
-        handshake_age=kernel.handshake_age(runner, interface),
+        handshake_age=questions.handshake_age(runner, interface),
         received=sum(int(received) for received, _ in peers) if peers else None,
         sent=sum(int(sent) for _, sent in peers) if peers else None,
     )

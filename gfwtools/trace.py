@@ -20,7 +20,7 @@ from typing import Any
 
 from gfwtools.config.model import Address
 from gfwtools.errors import HostError
-from gfwtools.host.run import Command, Runner
+from gfwtools.system.commands import Command, Runner
 
 __all__ = ["TABLE", "Event", "Packet", "legacy_note", "packets", "parse", "rules", "trace"]
 

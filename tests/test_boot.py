@@ -13,10 +13,11 @@ from tools import needs
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
-from gfwtools.host import boot
-from gfwtools.host.boot import BootState, Init
 from gfwtools.host.files import FileEdit
-from gfwtools.host.run import Recorder, System
+from gfwtools.setup import boot
+from gfwtools.setup.boot import BootState
+from gfwtools.system.commands import Recorder, System
+from gfwtools.system.init import Init, detect_init
 
 PROGRAM = "/usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
@@ -241,11 +242,11 @@ def test_the_cron_job_waits_for_its_own_part_of_the_hour_and_runs_update(tmp_pat
 
 
 def test_the_init_system_is_the_one_that_runs(tmp_path: Path) -> None:
-    assert boot.detect_init(tmp_path) == "none"
+    assert detect_init(tmp_path) == "none"
     (tmp_path / "run/openrc").mkdir(parents=True)
-    assert boot.detect_init(tmp_path) == "openrc"
+    assert detect_init(tmp_path) == "openrc"
     (tmp_path / "run/systemd/system").mkdir(parents=True)
-    assert boot.detect_init(tmp_path) == "systemd"
+    assert detect_init(tmp_path) == "systemd"
 
 
 # ---------------------------------------------------------------- enabling

@@ -9,9 +9,9 @@ from tools import needs
 
 from gfwtools.config.model import Config, Dns
 from gfwtools.host import daemon
-from gfwtools.host.boot import Init
 from gfwtools.host.preflight import preflight
-from gfwtools.host.run import Recorder, System
+from gfwtools.system.commands import Recorder, System
+from gfwtools.system.init import Init
 
 LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
 INSTALLED = {("systemctl", "list-unit-files", "--no-legend", "dnsmasq.service"): "dnsmasq.service disabled enabled\n"}

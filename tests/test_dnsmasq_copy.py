@@ -8,8 +8,8 @@ from trees import Tree, host
 
 from gfwtools.config.model import Config
 from gfwtools.errors import ResolverError
-from gfwtools.host.run import System
 from gfwtools.resolver import check_configuration
+from gfwtools.system.commands import System
 
 pytestmark = pytest.mark.e2e
 

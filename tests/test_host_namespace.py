@@ -16,10 +16,11 @@ from gfwtools.config.model import Config, Host, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host import learned
 from gfwtools.host.check import check
-from gfwtools.host.plan import State, script
 from gfwtools.host.plumbing import down, look, look_for_down, up
-from gfwtools.host.run import Command, CommandError, System
+from gfwtools.plumbing.plan import State
 from gfwtools.render import ipset, nftables
+from gfwtools.system.commands import Command, CommandError, System
+from gfwtools.system.step import script
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +38,7 @@ _numbers = itertools.count()
 
 
 class Namespace:
-    """A :class:`~gfwtools.host.run.Runner` in a network namespace of its own, that can be told to fail."""
+    """A :class:`~gfwtools.system.commands.Runner` in a network namespace of its own, that can be told to fail."""
 
     def __init__(self) -> None:
         self.name = f"gfw-{os.getpid()}-{next(_numbers)}"

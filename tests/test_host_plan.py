@@ -6,8 +6,9 @@ import pytest
 
 from gfwtools.errors import HostError
 from gfwtools.host.apply import apply
-from gfwtools.host.plan import Piece, State, Step, compare, script
-from gfwtools.host.run import Command, CommandError, Recorder, System
+from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.system.commands import Command, CommandError, Recorder, System
+from gfwtools.system.step import Step, script
 
 STEPS = [
     Step("one", "first", (Command(("do", "1")),), (Command(("undo", "1")),)),

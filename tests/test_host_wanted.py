@@ -12,9 +12,9 @@ from gfwtools.errors import HostError
 from gfwtools.host.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
 from gfwtools.host.iptables import Chain, IptablesState, canonical
 from gfwtools.host.nftables import NftablesState
-from gfwtools.host.run import Recorder
 from gfwtools.host.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
 from gfwtools.render import ipset, nftables
+from gfwtools.system.commands import Recorder
 
 ENDPOINT = ip_address("203.0.113.9")
 WG0 = Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),), (ENDPOINT,))

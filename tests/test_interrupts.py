@@ -12,9 +12,9 @@ import pytest
 from gfwtools.errors import HostError
 from gfwtools.host.apply import apply
 from gfwtools.host.bootstrap import _way_back
-from gfwtools.host.plan import Step
-from gfwtools.host.run import Command, Recorder, System
 from gfwtools.storage.interrupts import NUMBERS, Held
+from gfwtools.system.commands import Command, Recorder, System
+from gfwtools.system.step import Step
 
 
 @pytest.fixture(autouse=True)

@@ -16,16 +16,17 @@ from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.host.run import Recorder
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
-from gfwtools.live import Chain, Link, LinkState, first_broken, kernel
+from gfwtools.live import Chain, Link, LinkState, first_broken
 from gfwtools.live.address import names_of, parse_address
 from gfwtools.live.dns import Kind, Reply, ask, compare, words
 from gfwtools.live.link import hang
 from gfwtools.live.plumbing import earlier, parse_netstat
 from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
 from gfwtools.resolver import Daemon
+from gfwtools.system import questions
+from gfwtools.system.commands import Recorder
 
 ONE, TWO, LIE = map(ip_address, ("198.51.100.1", "198.51.100.2", "192.0.2.66"))
 states = st.lists(st.sampled_from(LinkState))
@@ -238,14 +239,14 @@ def test_the_counter_is_read_by_its_name() -> None:
 def test_a_way_is_read_and_none_is_told() -> None:
     found = '[{"dst":"198.51.100.1","gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]'
     runner = Recorder({("ip", "-j", "route", "get", str(ONE)): found})
-    assert str(kernel.route(runner, ONE)) == "dev wan0 via 203.0.113.1 src 203.0.113.2"
-    assert kernel.route(runner, ONE, MARK).device is None
+    assert str(questions.route(runner, ONE)) == "dev wan0 via 203.0.113.1 src 203.0.113.2"
+    assert questions.route(runner, ONE, MARK).device is None
 
 
 def test_the_filter_in_force_is_the_larger_one() -> None:
     runner = Recorder({("sysctl", "-n", f"net/ipv4/conf/{name}/rp_filter"): value for name, value in
                        (("wg0", "0\n"), ("all", "1\n"))})  # fmt: skip
-    assert kernel.reverse_path_filter(runner, "wg0") == 1
+    assert questions.reverse_path_filter(runner, "wg0") == 1
 
 
 # ---------------------------------------------------------------- addresses
@@ -278,7 +279,7 @@ def test_the_object_of_an_address_and_what_is_said_on_a_host_that_was_never_boot
         ("ip", "-j", "route", "get", str(ONE)): '[{"gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]',
     }
     tools = frozenset({"ip", "ipset", "iptables-save", "iptables-restore"})
-    monkeypatch.setattr("gfwtools.host.run.System", lambda: Recorder(answers, tools))
+    monkeypatch.setattr("gfwtools.system.commands.System", lambda: Recorder(answers, tools))
     ip.main([str(ONE), "--json"], obj=Context(None, tmp_path, 0), standalone_mode=False)  # 0 where it just returns
     output, errors = capsys.readouterr()
     assert "was never bootstrapped; run: gfwtools bootstrap --interface wg0" in errors
@@ -307,7 +308,7 @@ def test_what_is_no_address_is_a_usage_error(text: str, tmp_path: Path) -> None:
 def test_an_address_of_a_family_that_the_host_lacks_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gfwtools.host.run.System", lambda: Recorder(tools=frozenset({"ip"})))
+    monkeypatch.setattr("gfwtools.system.commands.System", lambda: Recorder(tools=frozenset({"ip"})))
     result = CliRunner().invoke(ip, ["2001:db8::1"], obj=Context(None, tmp_path, 0))
     assert result.exit_code == 2
     assert "IPv6, which this host does not have" in result.output

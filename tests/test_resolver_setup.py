@@ -13,8 +13,8 @@ from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.host import files, resolver_setup
 from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
-from gfwtools.host.run import Command, Recorder, System
 from gfwtools.resolver import restart_command
+from gfwtools.system.commands import Command, Recorder, System
 
 ADDRESSES = """[
  {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},

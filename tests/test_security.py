@@ -16,7 +16,7 @@ from gfwtools.config.load import loads
 from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
 from gfwtools.host import files
-from gfwtools.host.boot import boot_files
+from gfwtools.setup.boot import boot_files
 from gfwtools.storage import atomic
 
 SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))

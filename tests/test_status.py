@@ -21,12 +21,12 @@ from cli import gfwtools
 from gfwtools.cli.status import fitting
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host.check import Finding
-from gfwtools.host.plan import State
 from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.host.run import Recorder
+from gfwtools.plumbing.plan import State
 from gfwtools.status import Marked, PolicyStatus, Service, Status, Tunnel, history_lines, lines, status
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
+from gfwtools.system.commands import Recorder
 
 LIST = "[AutoProxy 0.2.9]\n! Last Modified: {date}\n||google.com\n||youtube.com\n"
 KEYS = {

@@ -8,7 +8,7 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
 __all__ = ["bootstrap", "teardown"]
 
@@ -126,6 +126,6 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
 
 def _system(context: Context) -> "System":
     """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
     return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)

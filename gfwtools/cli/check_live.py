@@ -13,8 +13,8 @@ __all__ = ["live", "show"]
 
 def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
     """Walk the chain of a name, print it, and say whether it is whole."""
-    from gfwtools.host.run import System
     from gfwtools.live.probe import probe
+    from gfwtools.system.commands import System
 
     chain = probe(found, context.config, System(), connect=connect)
     if as_json:

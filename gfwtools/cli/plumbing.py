@@ -8,8 +8,8 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.host.plan import Step
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
+    from gfwtools.system.step import Step
 
 __all__ = ["down", "up"]
 
@@ -29,7 +29,7 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up --dry-run      what would be run?
     """
     from gfwtools.host import plumbing
-    from gfwtools.host.plan import script
+    from gfwtools.system.step import script
 
     config, runner = context.config, _system(context)
     seen = plumbing.look(config, runner)
@@ -60,7 +60,7 @@ def down(context: Context) -> None:
 
 def _system(context: Context) -> "System":
     """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
     return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
 

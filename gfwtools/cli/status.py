@@ -42,9 +42,9 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
       gfwtools status --json | jq '.policies[0].domains'
     """
     from gfwtools.cli.text import printable
-    from gfwtools.host.run import System
     from gfwtools.status import WIDTH, history_lines, lines
     from gfwtools.status import status as look
+    from gfwtools.system.commands import System
 
     runner = System()
 

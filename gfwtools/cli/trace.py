@@ -40,8 +40,8 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --seconds 60
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
-    from gfwtools.host.run import System
     from gfwtools.storage.lock import lock
+    from gfwtools.system.commands import System
     from gfwtools.trace import Packet, legacy_note
     from gfwtools.trace import trace as follow
 

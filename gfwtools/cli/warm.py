@@ -77,7 +77,7 @@ def _warm_all(
 ) -> "list[Warming]":
     """Every policy, one after the other, unless one is ended early."""
     from gfwtools.host import record
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
     from gfwtools.warm import QPS
     from gfwtools.warm import warm as warm_policy
 

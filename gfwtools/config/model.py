@@ -4,7 +4,19 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-__all__ = ["MIRRORS", "Address", "Config", "Dns", "Fetch", "Host", "Network", "Paths", "PolicyConfig", "Upstream"]
+__all__ = [
+    "MIRRORS",
+    "Address",
+    "BackendName",
+    "Config",
+    "Dns",
+    "Fetch",
+    "Host",
+    "Network",
+    "Paths",
+    "PolicyConfig",
+    "Upstream",
+]
 
 #: Mirrors of gfwlist, in the order they are tried (from the list's own page).
 MIRRORS = (
@@ -17,6 +29,8 @@ MIRRORS = (
 )
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+#: What marks packets: iptables with ipset, or nftables.
+BackendName = Literal["iptables", "nftables"]
 #: Where the second dnsmasq of the split layout listens; mDNS holds 5353 and LLMNR 5355 (RFC 6762, RFC 4795).
 SECOND_PORT = 5354
 LLMNR_PORT = 5355

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gfwtools.errors import HostError
-from gfwtools.host.plan import Step
-from gfwtools.host.run import CommandError, Runner
 from gfwtools.storage.interrupts import Held
+from gfwtools.system.commands import CommandError, Runner
+from gfwtools.system.step import Step
 
 __all__ = ["AS_BEFORE", "apply", "take_back"]
 

@@ -19,19 +19,20 @@ from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
-from gfwtools.host import boot, daemon, files, plumbing, preflight, resolver_setup
+from gfwtools.host import daemon, files, plumbing, preflight, resolver_setup
 from gfwtools.host.apply import AS_BEFORE, apply, take_back
-from gfwtools.host.boot import Init
 from gfwtools.host.check import Finding, check
 from gfwtools.host.facts import choose_backend
 from gfwtools.host.files import FileEdit
-from gfwtools.host.plan import Step, script
-from gfwtools.host.run import Command, Runner
 from gfwtools.inputs import current_list
 from gfwtools.resolver import daemon_of, end, manager_of, runs
+from gfwtools.setup import boot
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.state import read_state, write_state
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.init import Init, detect_init
+from gfwtools.system.step import Step, script
 from gfwtools.update import PolicyUpdate, update
 
 __all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
@@ -162,7 +163,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
                     f'that are here, and only {backend} can work; write backend = "{backend}" there'
                 ]
             )
-    chosen: Init = boot.detect_init(root) if init == "auto" else init  # type: ignore[assignment]
+    chosen: Init = detect_init(root) if init == "auto" else init  # type: ignore[assignment]
     facts = resolver_setup.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     edits = [*resolver_setup.edits(config, facts), *boot.boot_files(config, chosen, _program(), cron=has_cron)]
@@ -556,7 +557,7 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     paths = config.paths
     notes: list[str] = []
     changed = list(files.recorded(paths))
-    init = boot.init_of(changed) or boot.detect_init(config.root)
+    init = boot.init_of(changed) or detect_init(config.root)
     there = boot.observe(config, init, runner)
     service = daemon.observe(config, init, runner)
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}

@@ -13,14 +13,14 @@ from pathlib import Path
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host import daemon as service
 from gfwtools.host import record
-from gfwtools.host.boot import detect_init
 from gfwtools.host.facts import Facts
 from gfwtools.host.firewall import opening
-from gfwtools.host.plan import State
 from gfwtools.host.plumbing import look
-from gfwtools.host.run import Runner
+from gfwtools.plumbing.plan import State
 from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import detect_init
 
 __all__ = ["Finding", "check"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gfwtools.config.model import Config
-from gfwtools.host.boot import INIT_D, Init, is_live, runlevel, systemctl
-from gfwtools.host.plan import Step
-from gfwtools.host.run import Command, Runner
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.init import INIT_D, Init, is_live, runlevel, systemctl
+from gfwtools.system.step import Step
 
 __all__ = ["ENABLED", "STARTED", "DaemonState", "enabling", "leave_steps", "observe", "steps"]
 

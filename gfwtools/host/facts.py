@@ -9,16 +9,15 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip
 from pathlib import Path
 from typing import Any, Literal
 
-from gfwtools.config.model import Address, Config, Network, Paths, PolicyConfig
+from gfwtools.config.model import Address, BackendName, Config, Network, Paths, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.host.run import Runner
 from gfwtools.render.ipset import seed_networks
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Runner
 
-__all__ = ["BackendName", "Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
+__all__ = ["Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
 
 Family = Literal[4, 6]
-BackendName = Literal["iptables", "nftables"]
 
 #: Tools that every backend needs, and the package that has them.
 _TOOLS = {"ip": "iproute2", "sysctl": "procps"}

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gfwtools.host.run import Runner
+from gfwtools.system.commands import Runner
 
 __all__ = ["opening", "opening_in_iptables", "opening_in_nftables"]
 

@@ -16,11 +16,12 @@ from typing import NamedTuple
 from gfwtools.config.model import Address, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import Family
-from gfwtools.host.plan import Piece, State, Step, compare
 from gfwtools.host.record import Record
-from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.plumbing.plan import Piece, State, compare
 from gfwtools.render import ipset
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
 
 __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical", "observe", "set_names", "taken_chains"]
 

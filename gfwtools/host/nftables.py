@@ -12,10 +12,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_ra
 from typing import Any
 
 from gfwtools.config.model import Address, Network, PolicyConfig
-from gfwtools.host.plan import Piece, State, Step, compare
-from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.plan import Piece, State, compare
 from gfwtools.render import nftables as render
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
 
 __all__ = ["NftChain", "NftSet", "Nftables", "NftablesState", "observe"]
 

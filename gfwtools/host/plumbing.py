@@ -6,12 +6,12 @@ from dataclasses import replace
 from gfwtools.config.model import Config
 from gfwtools.host import learned, record
 from gfwtools.host.apply import apply, take_back
-from gfwtools.host.plan import Step
 from gfwtools.host.record import Record
-from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey, look, look_for_down
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.lock import lock
+from gfwtools.system.commands import Runner
+from gfwtools.system.step import Step
 
 __all__ = ["clear_caches", "down", "go_back", "look", "look_for_down", "up"]
 

@@ -13,14 +13,14 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.host import daemon, resolver_setup
-from gfwtools.host.boot import detect_init
 from gfwtools.host.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
 from gfwtools.host.iptables import taken_chains
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.host.routing import PROTOCOL
-from gfwtools.host.run import Runner
 from gfwtools.host.wanted import MAIN, TAG, wanted
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import detect_init
 
 __all__ = ["Problem", "preflight"]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gfwtools.config.model import Paths
-from gfwtools.host.run import Runner
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Runner
 
 __all__ = ["Record", "boot_id", "forget", "load", "save"]
 

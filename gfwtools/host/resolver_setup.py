@@ -18,9 +18,9 @@ from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.host import files
 from gfwtools.host.files import FileEdit
-from gfwtools.host.plan import Step
-from gfwtools.host.run import Command, Runner
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
 
 __all__ = [
     "SNIPPET",

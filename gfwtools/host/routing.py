@@ -11,9 +11,10 @@ from ipaddress import ip_network
 from typing import Any
 
 from gfwtools.host.facts import Family
-from gfwtools.host.plan import Piece, State, Step
-from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import MAIN, Route, Rule, Wanted
+from gfwtools.plumbing.plan import Piece, State
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
 
 __all__ = ["PROTOCOL", "Routing", "RoutingState", "observe"]
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfwtools.config.model import Paths
-from gfwtools.host.plan import Piece, State, Step
-from gfwtools.host.run import Command
 from gfwtools.host.wanted import TAG, TableName
+from gfwtools.plumbing.plan import Piece, State
 from gfwtools.storage import atomic
+from gfwtools.system.commands import Command
+from gfwtools.system.step import Step
 
 __all__ = ["NamesState", "TableNames", "observe"]
 

@@ -10,13 +10,14 @@ from gfwtools.host import iptables, learned, nftables, record, routing, rt_table
 from gfwtools.host.facts import Facts, Interface, families_of, read_facts, seeds_of
 from gfwtools.host.iptables import IpsetState, Iptables, IptablesState
 from gfwtools.host.nftables import Nftables, NftablesState, NftSet
-from gfwtools.host.plan import Comparison, Piece, Step
 from gfwtools.host.record import Record
 from gfwtools.host.routing import Routing, RoutingState
 from gfwtools.host.rt_tables import NamesState, TableNames
-from gfwtools.host.run import Runner
 from gfwtools.host.sysctl import Sysctls, SysctlState
 from gfwtools.host.wanted import Wanted, wanted
+from gfwtools.plumbing.plan import Comparison, Piece
+from gfwtools.system.commands import Runner
+from gfwtools.system.step import Step
 
 __all__ = ["Survey", "look", "look_for_down"]
 

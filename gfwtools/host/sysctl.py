@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gfwtools.host.plan import Piece, State, Step
 from gfwtools.host.record import Record
-from gfwtools.host.run import Command, Runner
 from gfwtools.host.wanted import Wanted
+from gfwtools.plumbing.plan import Piece, State
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
 
 __all__ = ["SysctlState", "Sysctls", "observe"]
 

@@ -12,9 +12,9 @@ from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.host.facts import choose_backend, families_of
-from gfwtools.host.run import Runner
-from gfwtools.live import kernel
-from gfwtools.live.kernel import Way
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
+from gfwtools.system.questions import Way
 
 __all__ = ["AddressReport", "names_of", "parse_address", "report"]
 
@@ -100,11 +100,11 @@ def report(addresses: Iterable[Address], config: Config, runner: Runner) -> Iter
     for address in listed:
         policy, sets = None, list[str]()
         for candidate in config.policies:
-            held = kernel.sets_with(runner, backend, candidate, address)
+            held = questions.sets_with(runner, backend, candidate, address)
             policy = policy or (candidate if held else None)  # the first one marks it
             sets += held
-        direct = [name for p in config.policies for name in kernel.direct_sets_with(runner, backend, p, address)]
-        way = kernel.route(runner, address, policy.mark if policy else 0)
+        direct = [name for p in config.policies for name in questions.direct_sets_with(runner, backend, p, address)]
+        way = questions.route(runner, address, policy.mark if policy else 0)
         yield AddressReport(
             address=address,
             policy=policy,

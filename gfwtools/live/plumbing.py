@@ -12,13 +12,13 @@ from typing import Any
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.host.facts import Interface
 from gfwtools.host.firewall import opening
-from gfwtools.host.plan import Piece, State
 from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey
 from gfwtools.host.wanted import CHAIN
-from gfwtools.live import kernel
 from gfwtools.live.link import Link, LinkState
+from gfwtools.plumbing.plan import Piece, State
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
 
 __all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "is_wired", "links", "see"]
 
@@ -70,13 +70,13 @@ def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) ->
     resolver = _resolver(policy, tunnel)
     return Seen(
         resolver=resolver,
-        resolver_in_set=bool(kernel.sets_with(runner, backend, policy, resolver)),
-        endpoints_in_set=frozenset(e for e in endpoints if kernel.sets_with(runner, backend, policy, e)),
-        endpoint_devices={e: kernel.route(runner, e).device for e in endpoints},
-        own_mark=kernel.own_mark(runner, policy.interface) if endpoints else 0,
-        resolver_device=kernel.route(runner, resolver, policy.mark).device,
-        rules=tuple(kernel.rules(runner, resolver.version)),
-        reverse_path_filter=kernel.reverse_path_filter(runner, policy.interface),
+        resolver_in_set=bool(questions.sets_with(runner, backend, policy, resolver)),
+        endpoints_in_set=frozenset(e for e in endpoints if questions.sets_with(runner, backend, policy, e)),
+        endpoint_devices={e: questions.route(runner, e).device for e in endpoints},
+        own_mark=questions.own_mark(runner, policy.interface) if endpoints else 0,
+        resolver_device=questions.route(runner, resolver, policy.mark).device,
+        rules=tuple(questions.rules(runner, resolver.version)),
+        reverse_path_filter=questions.reverse_path_filter(runner, policy.interface),
         opening=opening(runner, policy.interface) if config.host.gateway else "",
     )
 

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import Timer
 
-from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
+from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.host.facts import BackendName, Interface, choose_backend
+from gfwtools.host.facts import Interface, choose_backend
 from gfwtools.host.plumbing import look
-from gfwtools.host.run import Runner
 from gfwtools.host.survey import Survey
 from gfwtools.lists.answer import Answer
-from gfwtools.live import dns, kernel, plumbing
+from gfwtools.live import dns, plumbing
 from gfwtools.live.dns import Reply, Similarity
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
 
 __all__ = ["Connection", "Lookup", "answer_link", "clear_command", "probe"]
 
@@ -118,7 +119,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
             return _chain(found, [*first, host, *skipped(names, "never bootstrapped")])
         daemon = daemon_of(config)
         dropped = plumbing.dropped_by_filter()
-        received = kernel.received(runner, found.policy.interface)
+        received = questions.received(runner, found.policy.interface)
         lookup = _lookup(pool, found, config, daemon)
         survey, problem = looking.result()
         tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
@@ -132,14 +133,16 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     if tunnelled and survey is not None:
         seen = plumbing.see(config, survey, found.policy, runner)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
-        peer = _peer(found.policy, survey, lookup, kernel.received(runner, found.policy.interface) - received, runner)
+        peer = _peer(
+            found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
+        )
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
     backend = survey.facts.backend if survey and survey.facts else _backend(config, runner)
     if tunnelled:
         rest += [_clean(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
-    holding = {a: kernel.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    holding = {a: questions.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(
         _in_set(found, config, lookup, holding)
@@ -297,7 +300,7 @@ def _is_own(text: str, runner: Runner) -> bool:
         return False
     if address.is_loopback:
         return text in ("127.0.0.1", "::1")
-    return kernel.route(runner, address).device == "lo"
+    return questions.route(runner, address).device == "lo"
 
 
 # ---------------------------------------------------------------- resolvers
@@ -318,7 +321,7 @@ def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, r
     if not tunnel.endpoints:
         return Link("peer", _SKIPPED, found=f"{policy.interface} has no WireGuard peer with an address")
     expected = f"the peer of {policy.interface} answers"
-    age = kernel.handshake_age(runner, policy.interface)
+    age = questions.handshake_age(runner, policy.interface)
     shake = "there was no handshake yet" if age is None else f"last handshake {age:,} s ago"
     if any(reply.rcode for reply in lookup.clean) or received > KEEPALIVE:
         return Link("peer", _OK, expected, f"{shake}, {received:,} bytes came back meanwhile")
@@ -454,7 +457,7 @@ def _way(
     words, wrong = [], False
     for address in lookup.addresses:
         mark = policy.mark if (tunnelled if holding is None else holding[address]) else 0
-        way = kernel.route(runner, address, mark)
+        way = questions.route(runner, address, mark)
         text = f"{address}{f' mark {mark:#x}' if mark else ''} {way}"
         if tunnelled and way.device != policy.interface:
             if address.version == 6 and way.device is None and not (tunnel and tunnel.carries(6)):

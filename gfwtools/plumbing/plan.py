@@ -1,18 +1,18 @@
-"""Steps from the state that is to the state that we want, and the plan as a script that can be run by hand.
+"""The parts of the plumbing: what each finds on the host, and the steps from there to what is wanted.
 
-A :class:`Part` of the plumbing says what is there, and how to get from one state to another. ``up`` goes from what is
-there to what is wanted, ``down`` from what is there to nothing, and the inverse of a step is the same way back: one
-function a part serves all three.
+A :class:`Part` says what is there, and how to get from one state to another. ``up`` goes from what is there to what is
+wanted, ``down`` from what is there to nothing, and the inverse of a step is the same way back: one function a part
+serves all three.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from gfwtools.host.run import Command
+from gfwtools.system.step import Step
 
-__all__ = ["Comparison", "Part", "Piece", "State", "Step", "compare", "script"]
+__all__ = ["Comparison", "Part", "Piece", "State", "compare"]
 
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -33,18 +33,6 @@ class Piece:
     name: str
     state: State
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One change: what and why, the commands that make it, and those that take it back."""
-
-    what: str
-    why: str
-    do: tuple[Command, ...]
-    undo: tuple[Command, ...]
-    divisible: bool = False
-    """It may be half done when it fails. Its inverse then has to be one that can be run at any point of it."""
 
 
 class Part(Protocol[S_contra]):
@@ -95,22 +83,3 @@ def compare(
     if have != want and all(piece.state is State.OK for piece in pieces):
         pieces.append(Piece(name, State.MISMATCH, "rules twice or in another order"))
     return pieces
-
-
-def script(steps: Iterable[Step]) -> str:
-    """The plan as a shell script; it stops at the first command that fails."""
-    lines = ["#!/bin/sh", "set -e"]
-    for step in steps:
-        lines += ["", f"# {step.what}: {step.why}", *map(_shell, step.do)]
-    return "\n".join(lines) + "\n"
-
-
-def _shell(command: Command) -> str:
-    if not command.stdin:
-        return str(command)
-    end = "EOF"
-    while end in command.stdin.splitlines():
-        end += "_"
-    # tee is there for the file; what it repeats is of no use.
-    quiet = " >/dev/null" if command.argv[0] == "tee" else ""
-    return f"{command}{quiet} <<'{end}'\n{command.stdin}{end}"

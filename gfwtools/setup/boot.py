@@ -14,44 +14,33 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
 from gfwtools.host.files import FileEdit
-from gfwtools.host.plan import Step
-from gfwtools.host.run import Command, Runner
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.init import INIT_D, RUNLEVEL, UNITS, Init, is_live, runlevel, systemctl
+from gfwtools.system.step import Step
 
 __all__ = [
     "BootState",
-    "Init",
     "Service",
     "boot_files",
     "boot_steps",
-    "detect_init",
     "forget_steps",
     "init_of",
-    "is_live",
     "leave_steps",
     "observe",
     "places",
-    "runlevel",
     "services",
-    "systemctl",
 ]
 
-Init = Literal["systemd", "openrc", "none"]
-
-UNITS = "/etc/systemd/system"
-INIT_D = "/etc/init.d"
 LOCAL_D = "/etc/local.d"
-RUNLEVEL = "/etc/runlevels/default"
 CRON_D = "/etc/cron.d"
 #: OpenRC's own service that runs ``local.d``; whether it was in the runlevel before is what the marker remembers.
 LOCAL = "local"
 LOCAL_MARKER = "local-enabled"
-
 # These characters mean themselves in a unit, to cron and to sh alike.
 _PROGRAM = re.compile(r"/[A-Za-z0-9_./+-]+")
 # What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface as it is, unescaped.
@@ -83,13 +72,6 @@ class BootState:
     """OpenRC: the service ``local`` is enabled because we enabled it."""
 
 
-def detect_init(root: Path) -> Init:
-    """The init system that has booted the host. Its programs say nothing: Debian can have both installed."""
-    if (root / "run/systemd/system").is_dir():  # sd_booted(3)
-        return "systemd"
-    return "openrc" if (root / "run/openrc").is_dir() else "none"
-
-
 def init_of(paths: Iterable[str]) -> Init | None:
     """The init system that files of ours were written for, be it the one that runs or one that was named; None where
     none of the ``paths`` is for one."""
@@ -97,9 +79,6 @@ def init_of(paths: Iterable[str]) -> Init | None:
         if any(path.startswith(f"{folder}/") for path in paths for folder in folders):
             return "systemd" if init == "systemd" else "openrc"
     return None
-
-
-# ---------------------------------------------------------------- files
 
 
 def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
@@ -176,9 +155,6 @@ def _wg_quick(config: Config) -> str:
     return " ".join(f"wg-quick@{name}.service" for name in _interfaces(config) if _UNIT_NAME.fullmatch(name))
 
 
-# ---------------------------------------------------------------- what is enabled
-
-
 def services(config: Config, init: Init) -> tuple[Service, ...]:
     """What must be enabled, in the order in which it is done."""
     split = config.dns.layout == "split"
@@ -248,20 +224,6 @@ def _observe_openrc(config: Config, runner: Runner) -> BootState:
         linked=frozenset(linked),
         local_is_ours=(paths.state_dir / LOCAL_MARKER).exists(),
     )
-
-
-def is_live(config: Config, init: Init, runner: Runner) -> bool:
-    """Whether the init system runs this host, so that it can start things now and does not only read links at boot."""
-    if init == "systemd":
-        return _is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
-    return init == "openrc" and _is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
-
-
-def _is_host(config: Config) -> bool:
-    return config.root == Path("/")
-
-
-# ---------------------------------------------------------------- steps
 
 
 def boot_steps(config: Config, init: Init, there: BootState) -> list[Step]:
@@ -340,16 +302,3 @@ def _both(config: Config, init: Init, name: str, *, now: bool) -> tuple[tuple[Co
         (Command(("ln", "-sf", "gfwtools-dns", script)), on, *start),
         (*stop, off, Command(("rm", "-f", script))),
     )
-
-
-def systemctl(config: Config, *words: str) -> tuple[str, ...]:
-    """The command, for the host or below its root."""
-    return ("systemctl", *words) if _is_host(config) else ("systemctl", f"--root={config.root}", *words)
-
-
-def runlevel(config: Config, name: str) -> tuple[Command, Command]:
-    """OpenRC: into the runlevel and out of it; rc-update knows no other root than its own, and does just this."""
-    if _is_host(config):
-        return Command(("rc-update", "add", name, "default")), Command(("rc-update", "del", name, "default"))
-    link = str(config.paths.at(RUNLEVEL) / name)
-    return Command(("ln", "-sf", f"{INIT_D}/{name}", link)), Command(("rm", "-f", link))

@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gfwtools.config.model import Address, PolicyConfig
-from gfwtools.host.facts import BackendName
-from gfwtools.host.run import Runner
+from gfwtools.config.model import Address, BackendName, PolicyConfig
 from gfwtools.render.nftables import TABLE
+from gfwtools.system.commands import Runner
 
 __all__ = ["Way", "direct_sets_with", "handshake_age", "own_mark", "received", "reverse_path_filter", "route",
            "rules", "sets_with"]  # fmt: skip
