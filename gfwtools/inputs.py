@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools._version import __version__
-from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ListError
 from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
 from gfwtools.lists.formats import Listing
 from gfwtools.lists.suffixes import bundled_path
+from gfwtools.plumbing.backend import backend_of
 from gfwtools.storage import atomic
 from gfwtools.storage.state import PolicyState, read_state
 

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing.backend import backend_of
 from gfwtools.render.files import Role, role_of
 from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.storage import atomic
@@ -243,7 +243,7 @@ def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dic
 
 def _taken(text: str, message: str, runner: Runner) -> HostError | None:
     """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
-    from gfwtools.host.iptables import another_kind
+    from gfwtools.plumbing.iptables import another_kind
 
     number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
     if number is None:

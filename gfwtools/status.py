@@ -30,13 +30,13 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import HostError, ResolverError
 from gfwtools.host.check import Finding, check
-from gfwtools.host.wanted import CHAIN
 from gfwtools.live.plumbing import is_wired
+from gfwtools.plumbing.backend import backend_of
 from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.wanted import CHAIN
 from gfwtools.render.nftables import TABLE
 from gfwtools.resolver import manager_of
 from gfwtools.setup import boot

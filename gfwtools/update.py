@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gfwtools.backend import backend_of
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.config.userinfo import masked
 from gfwtools.errors import ConfigError, FetchError, ListError
 from gfwtools.inputs import STARTER_NAME, UserLists, compile_with, current_list, digest_of, is_starter, starter_list
 from gfwtools.lists.decode import Decoded, decode
 from gfwtools.lists.formats import Listing
+from gfwtools.plumbing.backend import backend_of
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.lock import lock

@@ -14,10 +14,10 @@ import pytest
 
 from gfwtools.config.model import Config, Host, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.host import learned
 from gfwtools.host.check import check
-from gfwtools.host.plumbing import down, look, look_for_down, up
+from gfwtools.plumbing import learned
 from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.updown import down, look, look_for_down, up
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Command, CommandError, System
 from gfwtools.system.step import script

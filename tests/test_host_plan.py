@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from gfwtools.errors import HostError
-from gfwtools.host.apply import apply
+from gfwtools.plumbing.apply import apply
 from gfwtools.plumbing.plan import Piece, State, compare
 from gfwtools.system.commands import Command, CommandError, Recorder, System
 from gfwtools.system.step import Step, script

@@ -9,10 +9,10 @@ import pytest
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Host, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.host.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
-from gfwtools.host.iptables import Chain, IptablesState, canonical
-from gfwtools.host.nftables import NftablesState
-from gfwtools.host.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
+from gfwtools.plumbing.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
+from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
+from gfwtools.plumbing.nftables import NftablesState
+from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Recorder
 

@@ -28,17 +28,17 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
-    from gfwtools.host import plumbing
+    from gfwtools.plumbing import updown
     from gfwtools.system.step import script
 
     config, runner = context.config, _system(context)
-    seen = plumbing.look(config, runner)
+    seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
         context.warn(note)
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    _tell(context, plumbing.up(config, runner), "up")
+    _tell(context, updown.up(config, runner), "up")
 
 
 @click.command(short_help="Take the plumbing down; what is not ours is left alone.")
@@ -53,9 +53,9 @@ def down(context: Context) -> None:
     Examples:
       gfwtools down
     """
-    from gfwtools.host import plumbing
+    from gfwtools.plumbing import updown
 
-    _tell(context, plumbing.down(context.config, _system(context)), "down")
+    _tell(context, updown.down(context.config, _system(context)), "down")
 
 
 def _system(context: Context) -> "System":

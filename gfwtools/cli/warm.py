@@ -76,7 +76,7 @@ def _warm_all(
     tell: bool,
 ) -> "list[Warming]":
     """Every policy, one after the other, unless one is ended early."""
-    from gfwtools.host import record
+    from gfwtools.plumbing import record
     from gfwtools.system.commands import System
     from gfwtools.warm import QPS
     from gfwtools.warm import warm as warm_policy

@@ -14,17 +14,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gfwtools.backend import backend_of
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq_conf import MAIN_CONF
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
-from gfwtools.host import daemon, files, plumbing, preflight, resolver_setup
-from gfwtools.host.apply import AS_BEFORE, apply, take_back
+from gfwtools.host import daemon, files, preflight, resolver_setup
 from gfwtools.host.check import Finding, check
-from gfwtools.host.facts import choose_backend
 from gfwtools.host.files import FileEdit
 from gfwtools.inputs import current_list
+from gfwtools.plumbing import updown
+from gfwtools.plumbing.apply import AS_BEFORE, apply, take_back
+from gfwtools.plumbing.backend import backend_of
+from gfwtools.plumbing.facts import choose_backend
 from gfwtools.resolver import daemon_of, end, manager_of, runs
 from gfwtools.setup import boot
 from gfwtools.storage import atomic, displaced
@@ -170,7 +171,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     stuck = _stuck(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
     if stuck:
         raise Refused(stuck)
-    seen = plumbing.look(config, runner)
+    seen = updown.look(config, runner)
     is_first = not files.recorded(config.paths)
     return Planned(
         config=config,
@@ -284,11 +285,11 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         _write_configuration(planned, say, back)
         had_list = all(current_list(config, policy) is not None for policy in config.policies)
         _first_list(config, had_list, say, warn, back)
-        seen = plumbing.look(config, runner)
+        seen = updown.look(config, runner)
         steps = seen.steps
         if steps:
-            back.append(("plumbing", lambda: plumbing.go_back(config, seen, runner)))
-            plumbing.up(config, runner)
+            back.append(("plumbing", lambda: updown.go_back(config, seen, runner)))
+            updown.up(config, runner)
             say(f"plumbing: {len(steps)} steps")
         # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
         due = [edit.path for edit in files.differing(planned.edits, paths)]
@@ -571,7 +572,7 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     if changed or removed:
         atomic.mark(marker)
     apply(boot.leave_steps(config, init, there), runner)
-    for step in plumbing.down(config, runner):
+    for step in updown.down(config, runner):
         say(f"removed {step.what}")
     left = files.put_back(paths, whole=(RESOLV_CONF,))
     notes += left.values()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.host import daemon as service
-from gfwtools.host import record
-from gfwtools.host.facts import Facts
 from gfwtools.host.firewall import opening
-from gfwtools.host.plumbing import look
+from gfwtools.plumbing import record
+from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.updown import look
 from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner

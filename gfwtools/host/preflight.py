@@ -13,11 +13,11 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.host import daemon, resolver_setup
-from gfwtools.host.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
-from gfwtools.host.iptables import taken_chains
 from gfwtools.host.resolver_setup import ResolverFacts
-from gfwtools.host.routing import PROTOCOL
-from gfwtools.host.wanted import MAIN, TAG, wanted
+from gfwtools.plumbing.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
+from gfwtools.plumbing.iptables import taken_chains
+from gfwtools.plumbing.routing import PROTOCOL
+from gfwtools.plumbing.wanted import MAIN, TAG, wanted
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
@@ -166,7 +166,7 @@ def _ip(runner: Runner, *words: str) -> list[dict[str, Any]]:
 
 
 def _numbers(runner: Runner, family: int, *words: str) -> list[dict[str, Any]]:
-    """As :mod:`~gfwtools.host.routing` asks: numbers, whatever rt_tables and rt_protos call them."""
+    """As :mod:`~gfwtools.plumbing.routing` asks: numbers, whatever rt_tables and rt_protos call them."""
     found: list[dict[str, Any]] = json.loads(runner.ask("ip", f"-{family}", "-N", "-d", "-j", *words) or "[]")
     return [entry for entry in found if entry and entry.get("protocol") != str(PROTOCOL)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.host.facts import choose_backend, families_of
+from gfwtools.plumbing.facts import choose_backend, families_of
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import Way

@@ -1,4 +1,4 @@
-"""The links that netfilter and iproute2 are made of, from what :func:`gfwtools.host.plumbing.look` has seen.
+"""The links that netfilter and iproute2 are made of, from what :func:`gfwtools.plumbing.updown.look` has seen.
 
 Pure, but for :func:`see`, which looks.
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.host.facts import Interface
 from gfwtools.host.firewall import opening
 from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.host.survey import Survey
-from gfwtools.host.wanted import CHAIN
 from gfwtools.live.link import Link, LinkState
+from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.survey import Survey
+from gfwtools.plumbing.wanted import CHAIN
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 

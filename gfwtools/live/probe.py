@@ -16,13 +16,13 @@ from threading import Timer
 
 from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.host.facts import Interface, choose_backend
-from gfwtools.host.plumbing import look
-from gfwtools.host.survey import Survey
 from gfwtools.lists.answer import Answer
 from gfwtools.live import dns, plumbing
 from gfwtools.live.dns import Reply, Similarity
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
+from gfwtools.plumbing.facts import Interface, choose_backend
+from gfwtools.plumbing.survey import Survey
+from gfwtools.plumbing.updown import look
 from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
 from gfwtools.system import questions

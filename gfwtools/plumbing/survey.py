@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gfwtools.config.model import Address, Config
-from gfwtools.host import iptables, learned, nftables, record, routing, rt_tables, sysctl
-from gfwtools.host.facts import Facts, Interface, families_of, read_facts, seeds_of
-from gfwtools.host.iptables import IpsetState, Iptables, IptablesState
-from gfwtools.host.nftables import Nftables, NftablesState, NftSet
-from gfwtools.host.record import Record
-from gfwtools.host.routing import Routing, RoutingState
-from gfwtools.host.rt_tables import NamesState, TableNames
-from gfwtools.host.sysctl import Sysctls, SysctlState
-from gfwtools.host.wanted import Wanted, wanted
+from gfwtools.plumbing import iptables, learned, nftables, record, routing, rt_tables, sysctl
+from gfwtools.plumbing.facts import Facts, Interface, families_of, read_facts, seeds_of
+from gfwtools.plumbing.iptables import IpsetState, Iptables, IptablesState
+from gfwtools.plumbing.nftables import Nftables, NftablesState, NftSet
 from gfwtools.plumbing.plan import Comparison, Piece
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.routing import Routing, RoutingState
+from gfwtools.plumbing.rt_tables import NamesState, TableNames
+from gfwtools.plumbing.sysctl import Sysctls, SysctlState
+from gfwtools.plumbing.wanted import Wanted, wanted
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 

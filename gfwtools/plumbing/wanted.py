@@ -18,7 +18,7 @@ from typing import Literal
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.host.facts import Facts, Family, Interface
+from gfwtools.plumbing.facts import Facts, Family, Interface
 
 __all__ = [
     "CHAIN",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from gfwtools.host.facts import Family
-from gfwtools.host.wanted import MAIN, Route, Rule, Wanted
+from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.wanted import MAIN, Route, Rule, Wanted
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 

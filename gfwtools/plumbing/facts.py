@@ -45,7 +45,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What :func:`~gfwtools.host.wanted.wanted` needs to know of the host."""
+    """What :func:`~gfwtools.plumbing.wanted.wanted` needs to know of the host."""
 
     backend: BackendName
     families: tuple[Family, ...] = (4, 6)

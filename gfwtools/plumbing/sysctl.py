@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gfwtools.host.record import Record
-from gfwtools.host.wanted import Wanted
 from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.wanted import Wanted
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from gfwtools.config.model import Address, Network, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.host.facts import Family
-from gfwtools.host.record import Record
-from gfwtools.host.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step

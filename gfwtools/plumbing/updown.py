@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gfwtools.config.model import Config
-from gfwtools.host import learned, record
-from gfwtools.host.apply import apply, take_back
-from gfwtools.host.record import Record
-from gfwtools.host.survey import Survey, look, look_for_down
+from gfwtools.plumbing import learned, record
+from gfwtools.plumbing.apply import apply, take_back
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.survey import Survey, look, look_for_down
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.lock import lock
 from gfwtools.system.commands import Runner

@@ -13,7 +13,7 @@ _IPTABLES_TOOLS = ("ipset", "iptables-save", "iptables-restore")
 def backend_of(config: Config) -> str:
     """``iptables`` (ipset) or ``nftables``. With ``auto``: nftables with nft, and not all that iptables needs.
 
-    It has to be what :func:`gfwtools.host.facts.choose_backend` sets up, without running a command.
+    It has to be what :func:`gfwtools.plumbing.facts.choose_backend` sets up, without running a command.
     """
     if config.host.backend != "auto":
         return config.host.backend

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_ra
 from typing import Any
 
 from gfwtools.config.model import Address, Network, PolicyConfig
-from gfwtools.host.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
 from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.plumbing.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfwtools.config.model import Paths
-from gfwtools.host.wanted import TAG, TableName
 from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.wanted import TAG, TableName
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command
 from gfwtools.system.step import Step
