@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq.check import check_configuration
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
+from gfwtools.dnsmasq.manager import Manager, manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.render.files import Role, role_of
-from gfwtools.resolver import Daemon, Manager, check_configuration, daemon_of, hang_up, manager_of
 from gfwtools.storage import atomic
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.state import State, read_state, write_state

@@ -31,6 +31,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import HostError, ResolverError
 from gfwtools.host.check import Finding, check
 from gfwtools.live.plumbing import is_wired
@@ -38,7 +39,6 @@ from gfwtools.plumbing.backend import backend_of
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.wanted import CHAIN
 from gfwtools.render.nftables import TABLE
-from gfwtools.resolver import manager_of
 from gfwtools.setup import boot
 from gfwtools.storage.lock import Run, last_run
 from gfwtools.storage.state import Change, PolicyState, read_state

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq import wire
+from gfwtools.dnsmasq.client import Kind
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.errors import ResolverError, StoreError
-from gfwtools.live import wire
-from gfwtools.live.dns import Kind
-from gfwtools.resolver import Daemon, daemon_of
 from gfwtools.storage import atomic
 from gfwtools.storage.lock import lock
 

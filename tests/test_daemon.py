@@ -8,7 +8,7 @@ import pytest
 from tools import needs
 
 from gfwtools.config.model import Config, Dns
-from gfwtools.host import daemon
+from gfwtools.dnsmasq import service
 from gfwtools.host.preflight import preflight
 from gfwtools.system.commands import Recorder, System
 from gfwtools.system.init import Init
@@ -27,7 +27,7 @@ def commands(steps: list[Any]) -> list[str]:
 def systemd(tmp_path: Path, answers: dict[tuple[str, ...], str], **dns: Any) -> list[str]:
     """What bootstrap runs on a systemd host; nothing is run here."""
     config = Config(dns=Dns(**dns))
-    return commands(daemon.steps(config, "systemd", daemon.observe(config, "systemd", Recorder(LIVE | answers))))
+    return commands(service.steps(config, "systemd", service.observe(config, "systemd", Recorder(LIVE | answers))))
 
 
 def test_a_dnsmasq_that_is_installed_only_is_enabled_and_started_and_that_is_remembered(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_a_dnsmasq_that_is_enabled_and_runs_is_left_as_it_is(tmp_path: Path) -> 
 
 def test_a_dnsmasq_that_died_after_the_first_bootstrap_is_started_and_is_still_the_hosts_own(tmp_path: Path) -> None:
     config = Config()
-    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
-    assert commands(daemon.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]
+    there = service.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
+    assert commands(service.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]
 
 
 @pytest.mark.parametrize("manager", ["openrc", "command", "none"])
@@ -56,8 +56,8 @@ def test_a_dnsmasq_that_systemd_does_not_manage_is_not_enabled(tmp_path: Path, m
 
 def test_the_undo_of_a_step_forgets_it_last(tmp_path: Path) -> None:
     config = Config()
-    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED))
-    assert [[str(command) for command in step.undo] for step in daemon.steps(config, "systemd", there)] == [
+    there = service.observe(config, "systemd", Recorder(LIVE | INSTALLED))
+    assert [[str(command) for command in step.undo] for step in service.steps(config, "systemd", there)] == [
         ["systemctl disable dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-enabled"],
         ["systemctl stop dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-started"],
     ]
@@ -65,10 +65,10 @@ def test_the_undo_of_a_step_forgets_it_last(tmp_path: Path) -> None:
 
 def test_only_what_was_our_doing_is_undone(tmp_path: Path) -> None:
     config = Config()
-    theirs = daemon.DaemonState("dnsmasq.service", is_there=True, live=True, enabled=True, running=True)
-    assert daemon.leave_steps(config, "systemd", theirs) == []
-    ours = replace(theirs, by_us=frozenset({daemon.STARTED, daemon.ENABLED}))
-    assert commands(daemon.leave_steps(config, "systemd", ours)) == [
+    theirs = service.DaemonState("dnsmasq.service", is_there=True, live=True, enabled=True, running=True)
+    assert service.leave_steps(config, "systemd", theirs) == []
+    ours = replace(theirs, by_us=frozenset({service.STARTED, service.ENABLED}))
+    assert commands(service.leave_steps(config, "systemd", ours)) == [
         "systemctl stop dnsmasq.service",
         "rm -f /var/lib/gfwtools/dnsmasq-started",
         "systemctl disable dnsmasq.service",
@@ -93,11 +93,11 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
             for command in step.do:
                 system.change(command)
 
-    run(daemon.steps(config, init, daemon.observe(config, init, system)))
-    there = daemon.observe(config, init, system)
-    assert (there.enabled, there.by_us) == (True, {daemon.ENABLED})
-    assert daemon.steps(config, init, there) == [], "a second run finds nothing to do"
-    run(daemon.leave_steps(config, init, there))
+    run(service.steps(config, init, service.observe(config, init, system)))
+    there = service.observe(config, init, system)
+    assert (there.enabled, there.by_us) == (True, {service.ENABLED})
+    assert service.steps(config, init, there) == [], "a second run finds nothing to do"
+    run(service.leave_steps(config, init, there))
     assert [path for path in sorted(tmp_path.rglob("*")) if not path.name.endswith(".wants")] == before
 
 

@@ -7,8 +7,8 @@ import pytest
 from trees import Tree, host
 
 from gfwtools.config.model import Config
+from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.errors import ResolverError
-from gfwtools.resolver import check_configuration
 from gfwtools.system.commands import System
 
 pytestmark = pytest.mark.e2e

@@ -13,14 +13,15 @@ from typing import Literal
 import pytest
 
 from gfwtools.config.model import Config, Host, PolicyConfig
+from gfwtools.dnsmasq.daemon import clear_caches
 from gfwtools.errors import HostError
 from gfwtools.host.check import check
-from gfwtools.plumbing import learned
+from gfwtools.plumbing import learned, updown
 from gfwtools.plumbing.plan import State
-from gfwtools.plumbing.updown import down, look, look_for_down, up
+from gfwtools.plumbing.updown import down, look, look_for_down
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Command, CommandError, System
-from gfwtools.system.step import script
+from gfwtools.system.step import Step, script
 
 pytestmark = pytest.mark.e2e
 
@@ -35,6 +36,11 @@ THEIRS = """table inet theirs {
 }
 """
 _numbers = itertools.count()
+
+
+def up(config: Config, runner: "Namespace") -> list[Step]:
+    """Up as the command does it."""
+    return updown.up(config, runner, clear_caches=clear_caches)
 
 
 class Namespace:

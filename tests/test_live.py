@@ -16,15 +16,15 @@ from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq.client import Kind, Reply, ask, compare, words
+from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
 from gfwtools.live import Chain, Link, LinkState, first_broken
 from gfwtools.live.address import names_of, parse_address
-from gfwtools.live.dns import Kind, Reply, ask, compare, words
 from gfwtools.live.link import hang
 from gfwtools.live.plumbing import earlier, parse_netstat
 from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
-from gfwtools.resolver import Daemon
 from gfwtools.system import questions
 from gfwtools.system.commands import Recorder
 
@@ -188,7 +188,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *counts: int | None) -> int | None:
         return {} if count is None else {"8.8.8.8#53": count}
 
     monkeypatch.setattr(Daemon, "queries", queries)
-    monkeypatch.setattr("gfwtools.live.dns.poke", lambda *args: None)
+    monkeypatch.setattr("gfwtools.dnsmasq.client.poke", lambda *args: None)
     return _asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
 
 

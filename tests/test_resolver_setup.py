@@ -11,9 +11,9 @@ from trees import Tree, host
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
+from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.host import files, resolver_setup
 from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
-from gfwtools.resolver import restart_command
 from gfwtools.system.commands import Command, Recorder, System
 
 ADDRESSES = """[

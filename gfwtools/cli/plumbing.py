@@ -28,6 +28,7 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
+    from gfwtools.dnsmasq.daemon import clear_caches
     from gfwtools.plumbing import updown
     from gfwtools.system.step import script
 
@@ -38,7 +39,7 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    _tell(context, updown.up(config, runner), "up")
+    _tell(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 
 
 @click.command(short_help="Take the plumbing down; what is not ours is left alone.")

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths
-from gfwtools.dnsmasq_conf import MAIN_CONF
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.dnsmasq.daemon import clear_caches, daemon_of, end, runs
+from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
-from gfwtools.host import daemon, files, preflight, resolver_setup
+from gfwtools.host import files, preflight, resolver_setup
 from gfwtools.host.check import Finding, check
 from gfwtools.host.files import FileEdit
 from gfwtools.inputs import current_list
@@ -26,7 +29,6 @@ from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import AS_BEFORE, apply, take_back
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.plumbing.facts import choose_backend
-from gfwtools.resolver import daemon_of, end, manager_of, runs
 from gfwtools.setup import boot
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.interrupts import Held
@@ -189,7 +191,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
 
 def _boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) -> list[Step]:
     ours = boot.boot_steps(config, init, boot.observe(config, init, runner))
-    return [*ours, *daemon.steps(config, init, daemon.observe(config, init, runner), is_first=is_first)]
+    return [*ours, *service.steps(config, init, service.observe(config, init, runner), is_first=is_first)]
 
 
 def _stuck(paths: Paths, changed: Iterable[str]) -> list[str]:
@@ -289,7 +291,7 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
         steps = seen.steps
         if steps:
             back.append(("plumbing", lambda: updown.go_back(config, seen, runner)))
-            updown.up(config, runner)
+            updown.up(config, runner, clear_caches=clear_caches)
             say(f"plumbing: {len(steps)} steps")
         # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
         due = [edit.path for edit in files.differing(planned.edits, paths)]
@@ -349,7 +351,7 @@ class _Running:
     def remember(self, config: Config) -> None:
         """Where none ran and one does now, :func:`undo` ends it."""
         if runs(config.paths.at(config.dns.pid_file)):
-            atomic.mark(config.paths.state_dir / daemon.STARTED)
+            atomic.mark(config.paths.state_dir / service.STARTED)
 
 
 def _missing_lists(config: Config) -> dict[Path, bytes]:
@@ -560,7 +562,7 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     changed = list(files.recorded(paths))
     init = boot.init_of(changed) or detect_init(config.root)
     there = boot.observe(config, init, runner)
-    service = daemon.observe(config, init, runner)
+    dnsmasq = service.observe(config, init, runner)
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in _generated(config)]
     # Whatever the state knows: these say that they are ours.
@@ -587,7 +589,7 @@ def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]
     apply(resolver_setup.leave_steps(changed, runner, paths), runner)
     _forget_loaded(paths, removed)
     if marker.exists():
-        notes += _leave_dnsmasq(config, init, service, runner)
+        notes += _leave_dnsmasq(config, init, dnsmasq, runner)
         atomic.remove([marker])
     if purge:
         for folder in (paths.etc, paths.state_dir):
@@ -615,11 +617,11 @@ def _unknown(config: Config, found: list[str]) -> str:
     return f"{files.record_path(config.paths)} was lost, and with it what was before gfwtools at {', '.join(found)}"
 
 
-def _leave_dnsmasq(config: Config, init: Init, service: daemon.DaemonState, runner: Runner) -> list[str]:
+def _leave_dnsmasq(config: Config, init: Init, dnsmasq: service.DaemonState, runner: Runner) -> list[str]:
     """dnsmasq forgets what it has read of ours where it runs, and ends where it did not run before."""
-    started = config.paths.state_dir / daemon.STARTED
+    started = config.paths.state_dir / service.STARTED
     ends = started.exists()
-    apply(daemon.leave_steps(config, init, service), runner)
+    apply(service.leave_steps(config, init, dnsmasq), runner)
     has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
     if not ends:
         return _restart_dnsmasq(config, runner) if has_second or _main_runs(config) else []

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.host import daemon as service
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.host.firewall import opening
 from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.updown import look
-from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init

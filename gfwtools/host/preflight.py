@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq import service
 from gfwtools.errors import GfwtoolsError, HostError
-from gfwtools.host import daemon, resolver_setup
+from gfwtools.host import resolver_setup
 from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.plumbing.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
 from gfwtools.plumbing.iptables import taken_chains
@@ -94,7 +95,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
             f"dnsmasq was built without {option}, which host.backend = {config.host.backend} needs",
             f"give --backend {other}, or install a dnsmasq with {option}",
         )
-    there = daemon.observe(config, detect_init(config.root), runner)
+    there = service.observe(config, detect_init(config.root), runner)
     if there.live and there.masked:
         yield Problem(f"{there.service} is masked: it cannot be started", f"run: systemctl unmask {there.service}")
     elif there.live and not there.is_there:

@@ -13,9 +13,9 @@ from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Address, Config, Paths, Upstream
-from gfwtools.dnsmasq_conf import MAIN_CONF
+from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.host import files
 from gfwtools.host.files import FileEdit
 from gfwtools.storage import atomic
@@ -207,7 +207,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     resolvers, found_in = _resolvers(config, before, link, addresses)
     # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
     own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
-    conf = dnsmasq_conf.read(config, skip=own, edit=_without_ours)
+    found = conf.read(config, skip=own, edit=_without_ours)
     edited = [MAIN_CONF, *(manager.path for manager in _MANAGERS)]
     texts = {path: text for path in edited if (text := _text(paths, path)) is not None}
     # A link of a fake root would lead out of it: it has been followed already.
@@ -222,8 +222,8 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         managers=managers,
         resolvers=resolvers,
         found_in=found_in,
-        reads_conf_dir=conf.reads_conf_dir,
-        directives=conf.directives,
+        reads_conf_dir=found.reads_conf_dir,
+        directives=found.directives,
         addresses=addresses,
         lan=_lan(config, links, runner),
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),

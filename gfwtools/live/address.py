@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from gfwtools import dnsmasq_conf
 from gfwtools.config.model import Address, Config, PolicyConfig
+from gfwtools.dnsmasq import conf
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import choose_backend, families_of
 from gfwtools.system import questions
@@ -133,7 +133,7 @@ def _sources(config: Config) -> list[Path]:
     found = [path for policy in config.policies if (path := config.paths.warm(policy.name)).is_file()]
     # The policies' files have no such line, and may have a million others.
     ours = {f"{policy.name}.conf" for policy in config.policies}
-    for _, log in dnsmasq_conf.read(config, skip=ours, only=("log-facility",)).directives:
+    for _, log in conf.read(config, skip=ours, only=("log-facility",)).directives:
         if log.startswith("/") and config.paths.at(log).is_file():
             found.append(config.paths.at(log))
     return found

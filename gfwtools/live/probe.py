@@ -15,15 +15,17 @@ from ipaddress import ip_address
 from threading import Timer
 
 from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
+from gfwtools.dnsmasq import client
+from gfwtools.dnsmasq.client import Reply, Similarity
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
-from gfwtools.live import dns, plumbing
-from gfwtools.live.dns import Reply, Similarity
+from gfwtools.live import plumbing
 from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.plumbing.facts import Interface, choose_backend
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
-from gfwtools.resolver import Daemon, daemon_of, restart_command
 from gfwtools.storage import atomic
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
@@ -177,10 +179,10 @@ def _backend(config: Config, runner: Runner) -> BackendName | None:
 
 def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Daemon) -> Lookup:
     """Ask everybody at once."""
-    kinds: tuple[dns.Kind, ...] = ("A", "AAAA")
+    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
 
     def both(address: Address | str, port: int) -> list[Future[Reply]]:
-        return [pool.submit(dns.ask, address, port, found.name, kind) for kind in kinds]
+        return [pool.submit(client.ask, address, port, found.name, kind) for kind in kinds]
 
     alive = pool.submit(daemon.is_up)
     local = both(daemon.address, daemon.port)
@@ -245,7 +247,7 @@ def _asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
         before = daemon.queries()
         if not before:
             return None
-        dns.poke(daemon.address, daemon.port, found.name)
+        client.poke(daemon.address, daemon.port, found.name)
         after = daemon.queries()
         if not after:
             return None
@@ -336,13 +338,13 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     if lookup.second_alive:
         return Link("second dnsmasq", _OK, expected, "answers")
     remedy = restart_command(config, found.policy.name)
-    return Link("second dnsmasq", _BROKEN, expected, f"no answer within {dns.TIMEOUT:g} s", remedy)
+    return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
 def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
-        return Link("dnsmasq", _BROKEN, expected, f"no answer within {dns.TIMEOUT:g} s", restart_command(config))
+        return Link("dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", restart_command(config))
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -356,12 +358,14 @@ def _clean(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
     if not any(reply.usable for reply in lookup.clean):
         # It got through, and will not say: another resolver is wanted, and no other tunnel. SERVFAIL is also what is
         # said of a name whose own servers fail.
-        said = f"{upstream}: {dns.words(lookup.clean)}"
+        said = f"{upstream}: {client.words(lookup.clean)}"
         if all(reply.rcode == "SERVFAIL" for reply in lookup.clean if reply.rcode):
             said += "; if it says so of this name alone, the name's own servers fail"
         remedy = f"give another policy.{policy.name}.upstream in {config.paths.config}, then: gfwtools update --reload"
         return Link("clean resolver", _BROKEN, expected, said, remedy)
-    return Link("clean resolver", _OK, expected, f"{upstream}: {dns.words(lookup.clean)}, in {slowest * 1000:.0f} ms")
+    return Link(
+        "clean resolver", _OK, expected, f"{upstream}: {client.words(lookup.clean)}, in {slowest * 1000:.0f} ms"
+    )
 
 
 def _upstream(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
@@ -389,7 +393,7 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
 
     :param in_set: those of the local addresses that are in the set.
     """
-    words = dns.words(lookup.local)
+    words = client.words(lookup.local)
     if not lookup.alive:
         return Link("answer", _SKIPPED, found="dnsmasq does not answer")
     if found.match.verdict != "tunnel":
@@ -401,14 +405,14 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     if len(silent) == len(lookup.local):
         return Link("answer", _BROKEN, expected, words, restart_command(config))
     pairs = list(zip(lookup.local, lookup.clean, strict=False))
-    similar: list[Similarity] = [dns.compare(local, clean) for local, clean in pairs]
+    similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
     for (local, clean), how in zip(pairs, similar, strict=True):
         foreign = how == "different" and not (set(local.addresses) & in_set)
         lost = how == "missing" and not any(reply.addresses for reply in lookup.local)
         if foreign or lost or (lookup.elsewhere and how == "different"):
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
-            said = dns.listed(local.addresses) if local.addresses else local.rcode
-            text = f"{local.kind} {said} is {kind}; the clean resolver says {dns.listed(clean.addresses)}"
+            said = client.listed(local.addresses) if local.addresses else local.rcode
+            text = f"{local.kind} {said} is {kind}; the clean resolver says {client.listed(clean.addresses)}"
             return Link(
                 "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
             )
@@ -429,14 +433,14 @@ def _in_set(found: Answer, config: Config, lookup: Lookup, holding: dict[Address
     if found.match.verdict != "tunnel":
         shared = [address for address in holding if address not in absent]
         if shared:
-            text = f"{dns.listed(shared)} in {names}: another name has brought it there, so it takes the tunnel"
+            text = f"{client.listed(shared)} in {names}: another name has brought it there, so it takes the tunnel"
             return Link(name, _OK, "in none", text)
         return Link(name, _OK, "in none", "in none")
     expected = "every address is in the set"
     if absent:
-        text = f"{dns.listed(absent)} is in none: dnsmasq answers from its cache, which fills no set"
+        text = f"{client.listed(absent)} is in none: dnsmasq answers from its cache, which fills no set"
         return Link(name, _BROKEN, expected, text, clear_command(config))
-    return Link(name, _OK, expected, f"{dns.listed(list(holding))} in {names}")
+    return Link(name, _OK, expected, f"{client.listed(list(holding))} in {names}")
 
 
 def _way(

@@ -13,16 +13,17 @@ from gfwtools.storage.lock import lock
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["clear_caches", "down", "go_back", "look", "look_for_down", "up"]
+__all__ = ["down", "go_back", "look", "look_for_down", "up"]
 
 
-def up(config: Config, runner: Runner, *, clear_cache: Callable[[], bool] | None = None) -> list[Step]:
+def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]) -> list[Step]:
     """Bring the plumbing from whatever it is to what the configuration wants; where it is so already, change nothing.
 
     The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
     an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` tells).
 
-    :param clear_cache: has dnsmasq clear its cache, and says whether one did; by default :func:`clear_caches`.
+    :param clear_caches: has the resolvers clear their caches (:func:`gfwtools.dnsmasq.daemon.clear_caches`), and says
+        whether the main one has.
     :returns: the steps that were run.
     :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
     :raises StoreError: one of our files cannot be read or written.
@@ -32,8 +33,7 @@ def up(config: Config, runner: Runner, *, clear_cache: Callable[[], bool] | None
         after = survey.next_record()
         _run(config, survey, runner, after)
         if survey.makes_sets:
-            cleared = clear_cache() if clear_cache else clear_caches(config)
-            record.save(config.paths, replace(after, cache_cleared=cleared))
+            record.save(config.paths, replace(after, cache_cleared=clear_caches(config)))
         learned.forget(config)
         return survey.steps
 
@@ -94,15 +94,3 @@ def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:
             record.save(config.paths, before)
             raise
     record.save(config.paths, after)
-
-
-def clear_caches(config: Config) -> bool:
-    """Have every running dnsmasq clear its cache: an answer from it adds nothing to a set that was just made.
-
-    :returns: whether the host's main dnsmasq has.
-    """
-    from gfwtools.resolver import hang_up
-
-    for policy in config.policies:
-        hang_up(config.paths.second_pid(policy.name))
-    return hang_up(config.paths.at(config.dns.pid_file))

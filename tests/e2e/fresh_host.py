@@ -162,9 +162,7 @@ class FreshHost:
 
     def wait_for_dns(self, port: int = 53) -> None:
         deadline = time.monotonic() + 10
-        question = (
-            "import sys; from gfwtools.resolver import Daemon; sys.exit(not Daemon(port=int(sys.argv[1])).is_up(0.3))"
-        )
+        question = "import sys; from gfwtools.dnsmasq.daemon import Daemon; sys.exit(not Daemon(port=int(sys.argv[1])).is_up(0.3))"
         while self.run(sys.executable, "-c", question, str(port), code=None).returncode:
             assert time.monotonic() < deadline, "dnsmasq does not answer"
 

@@ -407,7 +407,7 @@ def test_the_files_that_its_unit_allows_are_enough_for_a_crowd_at_the_second_dns
 def test_sighup_goes_to_nobody_but_dnsmasq(tmp_path: Path) -> None:
     import subprocess
 
-    from gfwtools.resolver import hang_up
+    from gfwtools.dnsmasq.daemon import hang_up
 
     process = subprocess.Popen(["sleep", "60"])
     try:

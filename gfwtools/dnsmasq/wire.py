@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from gfwtools.live.dns import Kind
+from gfwtools.dnsmasq.client import Kind
 
 __all__ = ["Reply", "question", "reply"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq_conf import (
+from gfwtools.dnsmasq.conf import (
     MAIN_CONF,
     directive,
     folder_and_filters,
