@@ -19,7 +19,7 @@ from gfwtools.config.userinfo import masked
 from gfwtools.lists import compiler
 from gfwtools.lists.formats import Listing
 from gfwtools.storage.state import read_state
-from gfwtools.update import update
+from gfwtools.update.update import update
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"

@@ -28,7 +28,7 @@ from tools import needs
 from gfwtools.config.load import load
 from gfwtools.errors import GfwtoolsError
 from gfwtools.storage.state import read_state
-from gfwtools.update import update
+from gfwtools.update.update import update
 
 VAR = "var/lib/gfwtools"
 CONF = "etc/dnsmasq.d/gfwlist.conf"

@@ -28,7 +28,7 @@ from gfwtools.cli.warm import warm as command
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.warm import QPS, names_of, warm
+from gfwtools.update.warm import QPS, names_of, warm
 
 POLICY = PolicyConfig()
 
@@ -188,8 +188,8 @@ def test_on_a_full_disk_it_asks_all_the_same_and_says_that_nothing_is_kept(
     def full(files: object) -> None:
         raise StoreError("No space left on device")
 
-    monkeypatch.setattr("gfwtools.warm.store.write_all", full)
-    monkeypatch.setattr("gfwtools.warm.SAVE_EVERY", 0)
+    monkeypatch.setattr("gfwtools.update.warm.store.write_all", full)
+    monkeypatch.setattr("gfwtools.update.warm.SAVE_EVERY", 0)
     domains(root, "one.example", "two.example")
     result = CliRunner().invoke(command, [], obj=Context(None, root, 0))
     assert result.exit_code == 0

@@ -129,7 +129,7 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
 
 def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":
     """Every policy, compiled from what is on disk now; only as far as it is ``about`` a name, where there is one."""
-    from gfwtools.inputs import compile_policy, is_stale, list_or_starter
+    from gfwtools.update.inputs import compile_policy, is_stale, list_or_starter
 
     config = context.config
     lists = []

@@ -36,11 +36,11 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export domains | wc -l
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
-    from gfwtools.inputs import compile_policy, current_list, list_or_starter
     from gfwtools.plumbing.backend import backend_of
     from gfwtools.render import dnsmasq, ipset, nftables, plain
     from gfwtools.render.files import cover_of, unset_of, without_claimed
     from gfwtools.storage import atomic
+    from gfwtools.update.inputs import compile_policy, current_list, list_or_starter
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}

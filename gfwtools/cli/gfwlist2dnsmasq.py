@@ -111,13 +111,13 @@ def _convert(
     from gfwtools.config.load import load
     from gfwtools.config.model import Paths
     from gfwtools.fetch.race import fetch
-    from gfwtools.inputs import read_listings
     from gfwtools.lists.compiler import compile_lists
     from gfwtools.lists.decode import decode
     from gfwtools.lists.formats import Listing
     from gfwtools.render import dnsmasq, plain
     from gfwtools.render.header import header
-    from gfwtools.update import require_list
+    from gfwtools.update.inputs import read_listings
+    from gfwtools.update.obtain import require_list
 
     named = os.environ.get("GFWTOOLS_CONFIG")
     root = Path(os.environ.get("GFWTOOLS_ROOT") or "/")

@@ -14,7 +14,7 @@ from gfwtools.config.userinfo import masked
 
 if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
-    from gfwtools.update import PolicyUpdate, Update
+    from gfwtools.update.values import PolicyUpdate, Update
 
 __all__ = ["update"]
 
@@ -59,7 +59,7 @@ def update(
       gfwtools update --source ./gfwlist.txt     a list that you have
       gfwtools update --offline                  after a change of allow.txt
     """
-    from gfwtools import update as pipeline
+    from gfwtools.update import prepare, update
 
     if offline and sources:
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
@@ -70,9 +70,9 @@ def update(
     notes: list[str] = []
     with _progress(context) as progress:
         if dry_run:
-            done = pipeline.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
+            done = prepare.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
-            done, notes = pipeline.update(
+            done, notes = update.update(
                 config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
             )
     for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:

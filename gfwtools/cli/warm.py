@@ -11,7 +11,7 @@ from gfwtools.cli import Context
 
 if TYPE_CHECKING:
     from gfwtools.config.model import Config
-    from gfwtools.warm import Progress, Warming
+    from gfwtools.update.warm import Progress, Warming
 
 __all__ = ["warm", "warm_after"]
 
@@ -78,8 +78,8 @@ def _warm_all(
     """Every policy, one after the other, unless one is ended early."""
     from gfwtools.plumbing import record
     from gfwtools.system.commands import System
-    from gfwtools.warm import QPS
-    from gfwtools.warm import warm as warm_policy
+    from gfwtools.update.warm import QPS
+    from gfwtools.update.warm import warm as warm_policy
 
     sets_made = record.load(config.paths, record.boot_id(System())).sets_made
     done: list[Warming] = []

@@ -24,7 +24,6 @@ from gfwtools.errors import ConfigError, GfwtoolsError, HostError, ResolverError
 from gfwtools.host import files, preflight, resolver_setup
 from gfwtools.host.check import Finding, check
 from gfwtools.host.files import FileEdit
-from gfwtools.inputs import current_list
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import AS_BEFORE, apply, take_back
 from gfwtools.plumbing.backend import backend_of
@@ -36,7 +35,9 @@ from gfwtools.storage.state import read_state, write_state
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
 from gfwtools.system.step import Step, script
-from gfwtools.update import PolicyUpdate, update
+from gfwtools.update.inputs import current_list
+from gfwtools.update.update import update
+from gfwtools.update.values import PolicyUpdate
 
 __all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
 

@@ -148,7 +148,7 @@ def warm(
 
 def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
     """Whether a name goes directly: the www. of a tunnelled domain does where an exception or the user says so."""
-    from gfwtools.inputs import compile_policy, current_list
+    from gfwtools.update.inputs import compile_policy, current_list
 
     decoded = current_list(config, policy)
     if decoded is None:

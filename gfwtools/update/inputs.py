@@ -33,7 +33,7 @@ __all__ = [
     "starter_list",
 ]
 
-STARTER = Path(__file__).parent / "data" / "starter.txt"
+STARTER = Path(__file__).parent.parent / "data" / "starter.txt"
 STARTER_NAME = "starter list"
 #: The user's own lists are read whole; a million domains have some 20 MB.
 USER_LIST_LIMIT = 64 * 1024 * 1024
