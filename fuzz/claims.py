@@ -14,8 +14,6 @@ from pathlib import Path
 from gfwtools.config.load import load, loads
 from gfwtools.config.model import Config
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
-from gfwtools.host.resolver_setup import ResolverFacts
-from gfwtools.host.resolver_setup import edits as resolver_edits
 from gfwtools.lists.answer import name_in
 from gfwtools.lists.autoproxy import parse_line
 from gfwtools.lists.compiler import Compiled, compile_lists
@@ -26,6 +24,8 @@ from gfwtools.lists.locator import Locator
 from gfwtools.lists.suffixes import bundled
 from gfwtools.render.files import files_of
 from gfwtools.setup.boot import boot_files
+from gfwtools.setup.resolver_edits import edits as resolver_edits
+from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage.state import read_state, write_state
 from gfwtools.system.init import Init
 

@@ -13,9 +13,9 @@ from tools import needs
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
-from gfwtools.host.files import FileEdit
 from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
+from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Recorder, System
 from gfwtools.system.init import Init, detect_init
 

@@ -9,7 +9,7 @@ from tools import needs
 
 from gfwtools.config.model import Config, Dns
 from gfwtools.dnsmasq import service
-from gfwtools.host.preflight import preflight
+from gfwtools.setup.preflight import preflight
 from gfwtools.system.commands import Recorder, System
 from gfwtools.system.init import Init
 
@@ -118,7 +118,7 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
 def test_a_dnsmasq_that_no_boot_can_start_is_told_before_anything_changes(
     monkeypatch: pytest.MonkeyPatch, listed: str, expected: str
 ) -> None:
-    monkeypatch.setattr("gfwtools.host.preflight.detect_init", lambda root: "systemd")
+    monkeypatch.setattr("gfwtools.setup.preflight.detect_init", lambda root: "systemd")
     version = {("dnsmasq", "--version"): "Dnsmasq version 2.90\nCompile time options: ipset nftset\n"}
     answers = LIVE | version | dict.fromkeys(INSTALLED, listed)
     problems = preflight(Config(), Recorder(answers, tools=frozenset({"dnsmasq"})), is_root=True)

@@ -10,8 +10,8 @@ from types import FrameType
 import pytest
 
 from gfwtools.errors import HostError
-from gfwtools.host.bootstrap import _way_back
 from gfwtools.plumbing.apply import apply
+from gfwtools.setup.bootstrap import _way_back
 from gfwtools.storage.interrupts import NUMBERS, Held
 from gfwtools.system.commands import Command, Recorder, System
 from gfwtools.system.step import Step

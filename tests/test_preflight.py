@@ -7,7 +7,7 @@ import pytest
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
-from gfwtools.host.preflight import Problem, preflight
+from gfwtools.setup.preflight import Problem, preflight
 from gfwtools.system.commands import Recorder
 
 VERSION = "Dnsmasq version {} Copyright (c) 2000-2024 Simon Kelley\nCompile time options: IPv6 {}\n"

@@ -15,13 +15,13 @@ from paths import REPO
 from gfwtools.config.load import loads
 from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
-from gfwtools.host import files
+from gfwtools.setup import files
 from gfwtools.setup.boot import boot_files
 from gfwtools.storage import atomic
 
 SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
-STARTERS = {"gfwtools/host/run.py", "gfwtools/trace.py", "gfwtools/trace_guard.py"}
+STARTERS = {"gfwtools/system/commands.py", "gfwtools/trace.py", "gfwtools/trace_guard.py"}
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
 EVALUATE = {"eval", "exec", "compile", "__import__"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
@@ -138,9 +138,9 @@ def test_a_configuration_that_only_some_may_read_stays_so(tmp_path: Path) -> Non
 
 
 def test_bootstrap_writes_the_configuration_that_way() -> None:
-    source = (REPO / "gfwtools/host/bootstrap.py").read_text("utf-8")
+    source = (REPO / "gfwtools/setup/bootstrap.py").read_text("utf-8")
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and called(node) == "write_all"]
-    assert [ast.unparse(call) for call in calls] == ["store.write_all(wanted, None)"]
+    assert [ast.unparse(call) for call in calls] == ["atomic.write_all(wanted, None)"]
 
 
 def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_certificates_go_unchecked_for_one_flag_only_and_that_is_told(tmp_path: 
         and node.arg == "verify"
         and not (isinstance(node.value, ast.Constant) and node.value.value is True)
     }
-    assert unchecked <= {"gfwtools/cli/gfwlist2dnsmasq.py", "gfwtools/fetch.py"}
+    assert unchecked <= {"gfwtools/cli/gfwlist2dnsmasq.py", "gfwtools/fetch/mirror.py", "gfwtools/fetch/tls.py"}
     (tmp_path / "list.txt").write_text("||google.com\n")
     (tmp_path / "config.toml").write_text(f'[policy.gfwlist]\nsources = ["{tmp_path}/list.txt"]\n')
     result = gfwlist2dnsmasq("-i", "-l", "-o", str(tmp_path / "out"), GFWTOOLS_CONFIG=str(tmp_path / "config.toml"))

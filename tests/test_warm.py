@@ -27,7 +27,7 @@ from gfwtools.cli import Context
 from gfwtools.cli.warm import warm as command
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ResolverError, StoreError
-from gfwtools.host.resolver_setup import SNIPPET
+from gfwtools.setup.resolv_conf_writers import SNIPPET
 from gfwtools.update.warm import QPS, names_of, warm
 
 POLICY = PolicyConfig()

@@ -61,7 +61,8 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
-    from gfwtools.host.bootstrap import Choices, Refused, plan, run
+    from gfwtools.setup.bootstrap import run
+    from gfwtools.setup.plan import Choices, Refused, plan
 
     choices = Choices(interface, gateway, backend, layout, warm)
     runner = _system(context)
@@ -114,7 +115,7 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
       gfwtools teardown
       gfwtools teardown --purge --yes
     """
-    from gfwtools.host.bootstrap import undo
+    from gfwtools.setup.teardown import undo
 
     if not yes:
         if not sys.stdin.isatty():

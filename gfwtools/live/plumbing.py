@@ -11,12 +11,12 @@ from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.host.firewall import opening
-from gfwtools.host.resolver_setup import SNIPPET
 from gfwtools.live.link import Link, LinkState
 from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Piece, State
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.wanted import CHAIN
+from gfwtools.setup.resolv_conf_writers import SNIPPET
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
-from gfwtools.host.files import FileEdit
+from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import INIT_D, RUNLEVEL, UNITS, Init, is_live, runlevel, systemctl
 from gfwtools.system.step import Step

@@ -13,12 +13,12 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import service
 from gfwtools.errors import GfwtoolsError, HostError
-from gfwtools.host import resolver_setup
-from gfwtools.host.resolver_setup import ResolverFacts
 from gfwtools.plumbing.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
 from gfwtools.plumbing.iptables import taken_chains
 from gfwtools.plumbing.routing import PROTOCOL
 from gfwtools.plumbing.wanted import MAIN, TAG, wanted
+from gfwtools.setup import resolver_facts
+from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
@@ -375,7 +375,7 @@ def _file_takes_all(config: Config, name: str) -> str:
 
 
 def _resolver(config: Config, runner: Runner) -> Iterator[Problem]:
-    facts = resolver_setup.observe(config, runner)
+    facts = resolver_facts.observe(config, runner)
     yield from _port_53(config, runner, facts)
     yield from _second_ports(config, runner)
     if not facts.resolvers and not facts.has_upstream:
@@ -397,7 +397,7 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
     lan = config.dns.listen or facts.lan if config.host.gateway else config.dns.listen
     needed = {*_WILDCARDS, "127.0.0.1", "::1", *map(str, lan)}
     programs: dict[tuple[str, int], list[str]] = {}
-    for holder in resolver_setup.holders(runner):
+    for holder in resolver_facts.holders(runner):
         # systemd-resolved is told to give it up.
         if holder.program == "dnsmasq" or holder.program.startswith("systemd-resolve"):
             continue
@@ -416,7 +416,7 @@ def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
     for policy in config.policies if config.dns.layout == "split" else ():
         port = config.second_port(policy)
         ours = (atomic.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
-        for holder in resolver_setup.holders(runner, port):
+        for holder in resolver_facts.holders(runner, port):
             if holder.address in (*_WILDCARDS, "127.0.0.1") and str(holder.pid) != ours:
                 who = f"{holder.program} (process {holder.pid})" if holder.program else "another program"
                 yield Problem(

@@ -1,0 +1,130 @@
+"""``teardown``: undo bootstrap; where that was begun before, finish it."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.daemon import end
+from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing import updown
+from gfwtools.plumbing.apply import apply
+from gfwtools.setup import boot, files, resolver_edits
+from gfwtools.setup.bootstrap import Say
+from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files, reason_of
+from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.storage import atomic, displaced
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import Init, detect_init
+
+__all__ = ["undo"]
+
+#: Below the state's folder, from the first change of :func:`undo` until dnsmasq has forgotten our files.
+RESTART_DUE = "restart-due"
+
+
+def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
+    """Undo :func:`run`; where that was begun before, finish it.
+
+    :returns: what was left as it is, in words.
+    :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
+        it stays undone.
+    """
+    found = adopt(config, runner)
+    stuck = mounts_in_the_way(config.paths, files.recorded(config.paths))
+    if stuck:
+        raise HostError("; ".join(stuck))
+    try:
+        notes = _undo(config, runner, purge=purge, say=say)
+        return [f"{lost_words(config, found)}; they went, or our lines in them", *notes] if found else notes
+    except KeyboardInterrupt:
+        say("what was undone stays undone; run again: gfwtools teardown")
+        raise
+    except GfwtoolsError as error:
+        raise HostError(
+            f"{reason_of(error)}; what was undone before that stays undone; mend it and run again: gfwtools teardown"
+        ) from None
+
+
+def _undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
+    paths = config.paths
+    notes: list[str] = []
+    changed = list(files.recorded(paths))
+    init = boot.init_of(changed) or detect_init(config.root)
+    there = boot.observe(config, init, runner)
+    dnsmasq = service.observe(config, init, runner)
+    lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
+    generated = [paths.at(path) for path in generated_files(config)]
+    # Whatever the state knows: these say that they are ours.
+    generated += [path for path in possible_files(config) if path not in generated and displaced.says_so(path)]
+    removed = [
+        path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
+    ]
+    marker = paths.state_dir / RESTART_DUE
+    if changed or removed:
+        atomic.mark(marker)
+    apply(boot.leave_steps(config, init, there), runner)
+    for step in updown.down(config, runner):
+        say(f"removed {step.what}")
+    left = files.put_back(paths, whole=(RESOLV_CONF,))
+    notes += left.values()
+    for path in changed:
+        if path not in left:
+            say(f"put back {path}")
+    atomic.remove(removed)
+    for place in generated:
+        if displaced.give_back(paths, place):
+            say(f"put back {place}")
+    apply(boot.forget_steps(init, there), runner)
+    apply(resolver_edits.leave_steps(changed, runner, paths), runner)
+    forget_loaded(paths, removed)
+    if marker.exists():
+        notes += _leave_dnsmasq(config, init, dnsmasq, runner)
+        atomic.remove([marker])
+    if purge:
+        for folder in (paths.etc, paths.state_dir):
+            _remove(folder, but=displaced.folder(paths))
+            say(f"removed {folder}")
+    return notes
+
+
+def _leave_dnsmasq(config: Config, init: Init, dnsmasq: service.DaemonState, runner: Runner) -> list[str]:
+    """dnsmasq forgets what it has read of ours where it runs, and ends where it did not run before."""
+    started = config.paths.state_dir / service.STARTED
+    ends = started.exists()
+    apply(service.leave_steps(config, init, dnsmasq), runner)
+    has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
+    if not ends:
+        return _restart_dnsmasq(config, runner) if has_second or main_runs(config) else []
+    end(config.paths.at(config.dns.pid_file))
+    atomic.remove([started])
+    return []
+
+
+def _remove(folder: Path, *, but: Path) -> None:
+    """Remove a folder whole, ``but`` what is somebody else's."""
+    with suppress(OSError):  # there is none, or something is left
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path != but:
+                    shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        folder.rmdir()
+
+
+def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
+    """dnsmasq reads its files again.
+
+    :raises CommandError: the restart failed.
+    """
+    try:
+        manager = manager_of(config, runner)
+    except ResolverError as error:
+        return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
+    if manager is None:
+        return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
+    manager.restart_main()
+    return []
