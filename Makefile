@@ -37,10 +37,11 @@ golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, 
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
 	@git --no-pager diff --stat -- tests/golden
 
-check: $(DEV) ## ruff and mypy --strict.
+check: $(DEV) ## ruff, mypy --strict, and the flow between the packages.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 fix: $(DEV) ## Let ruff mend and format what it can.
 	$(BIN)/ruff check --fix .

@@ -13,9 +13,9 @@ from typing import Literal
 import pytest
 
 from gfwtools.config.model import Config, Host, PolicyConfig
+from gfwtools.diagnose.host import check
 from gfwtools.dnsmasq.daemon import clear_caches
 from gfwtools.errors import HostError
-from gfwtools.host.check import check
 from gfwtools.plumbing import learned, updown
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.updown import down, look, look_for_down

@@ -16,15 +16,15 @@ from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose.address import names_of, parse_address
+from gfwtools.diagnose.chain import Lookup, _asked, _clean, _way, answer_link
+from gfwtools.diagnose.link import hang
+from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Kind, Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
 from gfwtools.live import Chain, Link, LinkState, first_broken
-from gfwtools.live.address import names_of, parse_address
-from gfwtools.live.link import hang
-from gfwtools.live.plumbing import earlier, parse_netstat
-from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
 from gfwtools.system import questions
 from gfwtools.system.commands import Recorder
 

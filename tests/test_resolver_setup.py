@@ -12,7 +12,7 @@ from trees import Tree, host
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.manager import restart_command
-from gfwtools.setup import files, resolv_conf_writers
+from gfwtools.setup import files
 from gfwtools.setup.resolver_edits import edits, leave_steps, steps
 from gfwtools.setup.resolver_facts import ResolverFacts, observe
 from gfwtools.system.commands import Command, Recorder, System
@@ -512,7 +512,7 @@ def test_dnsmasq_refuses_what_the_snippet_avoids(tmp_path: Path) -> None:
 
 
 def test_the_snippet_is_read_before_the_list() -> None:
-    assert resolv_conf_writers.SNIPPET < "gfwlist.conf"
+    assert SNIPPET < "gfwlist.conf"
 
 
 @pytest.mark.parametrize(

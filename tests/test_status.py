@@ -19,11 +19,12 @@ import pytest
 from cli import gfwtools
 
 from gfwtools.cli.status import fitting
+from gfwtools.cli.status_screen import history_lines, lines
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.host.check import Finding
+from gfwtools.diagnose.host import Finding
+from gfwtools.diagnose.status import Marked, PolicyStatus, Service, Status, Tunnel, status
+from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.plumbing.plan import State
-from gfwtools.setup.resolv_conf_writers import SNIPPET
-from gfwtools.status import Marked, PolicyStatus, Service, Status, Tunnel, history_lines, lines, status
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
 from gfwtools.system.commands import Recorder

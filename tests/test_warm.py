@@ -26,8 +26,8 @@ from tools import needs
 from gfwtools.cli import Context
 from gfwtools.cli.warm import warm as command
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.errors import ResolverError, StoreError
-from gfwtools.setup.resolv_conf_writers import SNIPPET
 from gfwtools.update.warm import QPS, names_of, warm
 
 POLICY = PolicyConfig()

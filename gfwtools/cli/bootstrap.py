@@ -61,6 +61,7 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
+    from gfwtools.diagnose.host import check
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
@@ -85,7 +86,12 @@ def bootstrap(
         if not sys.stdin.isatty():
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
         click.confirm("Change the host's resolver set-up?", abort=True)
-    findings = run(planned, runner, say=context.say, warn=context.warn)
+    run(planned, runner, say=context.say, warn=context.warn)
+    try:
+        findings = check(planned.config, runner)
+    except KeyboardInterrupt:
+        context.warn("the host is set up; run: gfwtools check host")
+        raise
     bad = [finding for finding in findings if finding.state.value != "OK"]
     for finding in bad:
         context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; mend it: {finding.remedy}")

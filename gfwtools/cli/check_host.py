@@ -23,7 +23,7 @@ def host(context: Context, as_json: bool) -> None:
       gfwtools -q check host || gfwtools up
       gfwtools check host --json | jq '.[] | select(.state != "OK")'
     """
-    from gfwtools.host.check import check
+    from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
 

@@ -5,15 +5,15 @@ import json
 import click
 
 from gfwtools.cli import Context
+from gfwtools.diagnose.link import Chain, LinkState
 from gfwtools.lists.answer import Answer
-from gfwtools.live.link import Chain, LinkState
 
 __all__ = ["live", "show"]
 
 
 def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
     """Walk the chain of a name, print it, and say whether it is whole."""
-    from gfwtools.live.probe import probe
+    from gfwtools.diagnose.chain import probe
     from gfwtools.system.commands import System
 
     chain = probe(found, context.config, System(), connect=connect)

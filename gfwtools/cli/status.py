@@ -12,7 +12,7 @@ from gfwtools.cli import Context
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gfwtools.status import Status
+    from gfwtools.diagnose.status import Status
 
 __all__ = ["status"]
 
@@ -41,9 +41,9 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
       gfwtools status --history
       gfwtools status --json | jq '.policies[0].domains'
     """
+    from gfwtools.cli.status_screen import WIDTH, history_lines, lines
     from gfwtools.cli.text import printable
-    from gfwtools.status import WIDTH, history_lines, lines
-    from gfwtools.status import status as look
+    from gfwtools.diagnose.status import status as look
     from gfwtools.system.commands import System
 
     runner = System()

@@ -40,10 +40,10 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --seconds 60
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
+    from gfwtools.diagnose.trace import Packet, legacy_note
+    from gfwtools.diagnose.trace import trace as follow
     from gfwtools.storage.lock import lock
     from gfwtools.system.commands import System
-    from gfwtools.trace import Packet, legacy_note
-    from gfwtools.trace import trace as follow
 
     addresses = _addresses(context, target)
     runner = System()
@@ -94,12 +94,12 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
 
 def _addresses(context: Context, target: str) -> "list[Address]":
     """The addresses of a name, as the local dnsmasq gives them, or the one that was given."""
+    from gfwtools.diagnose.address import parse_address
     from gfwtools.dnsmasq import client
+    from gfwtools.dnsmasq.conf import is_wired
     from gfwtools.dnsmasq.daemon import daemon_of
     from gfwtools.errors import HostError, InvalidNameError
     from gfwtools.lists.hostname import to_ascii
-    from gfwtools.live.address import parse_address
-    from gfwtools.live.plumbing import is_wired
 
     try:
         return [parse_address(target)]

@@ -12,10 +12,12 @@ from gfwtools.storage import atomic
 
 __all__ = [
     "MAIN_CONF",
+    "SNIPPET",
     "DnsmasqConf",
     "directive",
     "folder_and_filters",
     "is_conf_dir",
+    "is_wired",
     "own_value",
     "passes",
     "plain",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 MAIN_CONF = "/etc/dnsmasq.conf"
+#: Our own set-up in ``dns.conf_dir``: read before the files of the policies, and before whatever else is there.
+SNIPPET = "00-gfwtools.conf"
 _DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
 #: In quotation marks a comma separates nothing: it is kept as this until the value has been taken apart.
 _COMMA = "\ue000"
@@ -40,6 +44,11 @@ class DnsmasqConf:
     """Name and value of each line, in dnsmasq's order."""
     reads_conf_dir: bool
     """``dns.conf_dir`` is read, and the policies' files in it."""
+
+
+def is_wired(config: Config) -> bool:
+    """Whether dnsmasq has the file that bootstrap writes."""
+    return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
 
 
 def read(

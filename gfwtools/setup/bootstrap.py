@@ -14,14 +14,13 @@ from pathlib import Path
 
 from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq import service
-from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.dnsmasq.daemon import clear_caches, end, runs
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
-from gfwtools.host.check import Finding, check
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import AS_BEFORE, apply, take_back
-from gfwtools.setup import files, resolv_conf_writers, resolver_edits
+from gfwtools.setup import files, resolver_edits
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files, reason_of
 from gfwtools.setup.plan import Planned, boot_steps, missing_lists
@@ -39,10 +38,9 @@ __all__ = ["Say", "run"]
 Say = Callable[[str], None]
 
 
-def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Finding]:
-    """Do it, stage by stage, and look whether it works.
+def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
+    """Do it, stage by stage. Whether the host then works is for ``check host`` to say.
 
-    :returns: the findings of ``check host``.
     :raises GfwtoolsError: a stage failed, and those before it have been taken back.
     """
     config, paths = planned.config, planned.config.paths
@@ -74,7 +72,6 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
     try:
         if any(_is_starter(config, policy.name) for policy in config.policies):
             _real_list(config, say, warn)
-        return check(config, runner)
     except KeyboardInterrupt:
         warn("the host is set up; run: gfwtools check host")
         raise
@@ -165,7 +162,7 @@ def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
     back.append(("files", lambda: files.put_back(paths, [path for path in due if path not in known], force=True)))
     for path in files.put(edits, paths):
         say(f"wrote {path}")
-    if any(path == MAIN_CONF or path.endswith(f"/{resolv_conf_writers.SNIPPET}") for path in due):
+    if any(path == MAIN_CONF or path.endswith(f"/{SNIPPET}") for path in due):
         # What dnsmasq has loaded, it has loaded with another set-up: a restart is due.
         forget_loaded(paths)
 

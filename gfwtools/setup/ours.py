@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from gfwtools.config.model import Config, Paths
+from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.dnsmasq.daemon import daemon_of, runs
 from gfwtools.errors import GfwtoolsError
 from gfwtools.plumbing.apply import AS_BEFORE
-from gfwtools.setup import boot, files, resolv_conf_writers, resolver_edits, resolver_facts
+from gfwtools.setup import boot, files, resolver_edits, resolver_facts
 from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state, write_state
 from gfwtools.system.commands import Runner
@@ -60,7 +61,7 @@ def adopt(config: Config, runner: Runner) -> list[str]:
     :returns: the files.
     """
     paths = config.paths
-    snippet = paths.at(config.dns.conf_dir) / resolv_conf_writers.SNIPPET
+    snippet = paths.at(config.dns.conf_dir) / SNIPPET
     if files.record_path(paths).exists() or not snippet.exists():
         return []  # the record is whole, or there was no bootstrap
     places = (*resolver_edits.places(config), *boot.places())

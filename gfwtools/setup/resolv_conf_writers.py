@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
+from gfwtools.dnsmasq.conf import SNIPPET
 
-__all__ = ["HEADER", "SNIPPET", "WRITERS", "Writer", "append", "encode", "is_ours", "snippet", "without_ours"]
+__all__ = ["HEADER", "WRITERS", "Writer", "append", "encode", "is_ours", "snippet", "without_ours"]
 
-#: Before the files of the policies, and before whatever else lies in the folder.
-SNIPPET = "00-gfwtools.conf"
 HEADER = "# Written by gfwtools bootstrap; gfwtools teardown puts back what was here before.\n"
 BEGIN, END = "# gfwtools begin", "# gfwtools end"
 BLOCK = re.compile(rf"^{BEGIN}.*?^{END}\n", re.MULTILINE | re.DOTALL)

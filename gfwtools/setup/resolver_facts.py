@@ -11,9 +11,9 @@ from typing import Any
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq import conf
-from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files
-from gfwtools.setup.resolv_conf_writers import HEADER, SNIPPET, WRITERS, is_ours, snippet, without_ours
+from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, is_ours, snippet, without_ours
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 

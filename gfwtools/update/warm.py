@@ -124,7 +124,7 @@ def warm(
     """
     data = atomic.read(config.paths.domains(policy.name))
     if data is None:
-        from gfwtools.live.plumbing import is_wired
+        from gfwtools.dnsmasq.conf import is_wired
 
         remedy = "update --reload" if is_wired(config) else f"bootstrap --interface {policy.interface}"
         raise ResolverError(f"{config.paths.domains(policy.name)}: no such file; run: gfwtools {remedy}")

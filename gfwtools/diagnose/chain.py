@@ -15,14 +15,15 @@ from ipaddress import ip_address
 from threading import Timer
 
 from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
+from gfwtools.diagnose import plumbing
+from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
+from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
-from gfwtools.live import plumbing
-from gfwtools.live.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.plumbing.facts import Interface, choose_backend
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
@@ -114,7 +115,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     tunnelled = found.match.verdict == "tunnel"
     with ThreadPoolExecutor(max_workers=16) as pool:
         looking = pool.submit(_look, config, runner)
-        if not plumbing.is_wired(config) and not plumbing.is_bootstrapped(config, looking.result()[0]):
+        if not is_wired(config) and not plumbing.is_bootstrapped(config, looking.result()[0]):
             remedy = f"gfwtools bootstrap --interface {found.policy.interface}"
             host = Link("host", _BROKEN, "gfwtools bootstrap has run", "it was never bootstrapped", remedy)
             names = ("client", *plumbing.LINKS, *_AFTER)

@@ -1,4 +1,4 @@
-"""``status``: what is there to know of this host, on one screen, and as one JSON object.
+"""``status``: what is there to know of this host, as data and as one JSON object.
 
 The shape of the object (every key is always there; null for what is not known)::
 
@@ -21,9 +21,8 @@ policy's ``updated`` is when its files last changed. ``findings`` is null where 
 import json
 import os
 import re
-import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -31,10 +30,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose.host import Finding, check
+from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import HostError, ResolverError
-from gfwtools.host.check import Finding, check
-from gfwtools.live.plumbing import is_wired
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.wanted import CHAIN
@@ -46,14 +45,9 @@ from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import Init, detect_init
 
-__all__ = ["Marked", "PolicyStatus", "Service", "Status", "Tunnel", "history_lines", "lines", "status"]
+__all__ = ["NOT_READABLE", "Marked", "PolicyStatus", "Service", "Status", "Tunnel", "age_of", "iso_date", "status"]
 
-WIDTH = 80
 NOT_READABLE = "not readable, run as root"
-UNKNOWN = "not known, see the checks below"
-#: More findings than these are counted, not shown.
-SHOWN = 8
-_LABEL = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +151,7 @@ class Status:
             "readable": self.readable,
             "problem": self.problem or None,
             "checked": self.last_run.date if self.last_run else None,
-            "checked_age": _age(_iso_date(self.last_run.date)) if self.last_run else None,
+            "checked_age": age_of(iso_date(self.last_run.date)) if self.last_run else None,
             "error": (self.last_run.error or None) if self.last_run else None,
             "layout": self.layout,
             "backend": self.backend,
@@ -168,9 +162,6 @@ class Status:
             "findings": findings,
             "pieces": self.pieces,
         }
-
-
-# ---------------------------------------------------------------- look
 
 
 def status(config: Config, runner: Runner, *, root: bool | None = None) -> Status:
@@ -233,7 +224,7 @@ def _services(config: Config, init: Init, runner: Runner) -> tuple[Service, ...]
 
 
 def _policy(policy: PolicyConfig, state: PolicyState, backend: str, runner: Runner, *, readable: bool) -> PolicyStatus:
-    list_age, updated_age = _age(_list_date(state.list_date)), _age(_iso_date(state.updated))
+    list_age, updated_age = age_of(_list_date(state.list_date)), age_of(iso_date(state.updated))
     if not readable:
         return PolicyStatus(policy, state, list_age, updated_age)
     by_iptables = backend == "iptables"
@@ -307,164 +298,18 @@ def _list_date(text: str) -> datetime | None:
     """The date in a list's header (RFC 5322, or as somebody's own list has it)."""
     with suppress(ValueError, TypeError, OverflowError):  # a year of eleven digits
         return parsedate_to_datetime(text)
-    return _iso_date(text)
+    return iso_date(text)
 
 
-def _iso_date(text: str) -> datetime | None:
+def iso_date(text: str) -> datetime | None:
     with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(text)
     return None
 
 
-def _age(date: datetime | None) -> int | None:
+def age_of(date: datetime | None) -> int | None:
     if date is None:
         return None
     with suppress(OverflowError, OSError, ValueError):
         return max(0, int(time.time() - date.timestamp()))
     return None
-
-
-# ---------------------------------------------------------------- say
-
-
-def lines(seen: Status, width: int = WIDTH) -> list[str]:
-    """The screen, no line wider than ``width``."""
-    rows: list[tuple[str, str]] = []
-    if not seen.bootstrapped:
-        interface = seen.policies[0].policy.interface
-        rows.append(("host", f"never bootstrapped; run: gfwtools bootstrap --interface {interface}"))
-    for policy in seen.policies:
-        if len(seen.policies) > 1:
-            rows.append(("policy", policy.policy.name))
-        rows += _policy_rows(policy, seen)
-    rows += _last_run_rows(seen.last_run)
-    if seen.bootstrapped:
-        rows += _host_rows(seen)
-    elif seen.problem and seen.problem != NOT_READABLE:
-        rows.append(("problem", seen.problem))
-    text: list[str] = []
-    for label, words in rows:
-        wrapped = textwrap.wrap(words, width - _LABEL, break_on_hyphens=False) or [""]
-        text.append(f"{label:<{_LABEL}}{wrapped[0]}".rstrip())
-        text += [f"{'':<{_LABEL}}{more}" for more in wrapped[1:]]
-    return text
-
-
-def _last_run_rows(run: Run | None) -> list[tuple[str, str]]:
-    if run is None:
-        return []
-    age = _ago(_age(_iso_date(run.date)))
-    if run.running:
-        return [("checked", f"being updated since {run.date}{age}")]
-    return [("checked", f"{run.date}{age}"), *([("", f"and failed: {run.error}")] if run.error else [])]
-
-
-def _policy_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
-    state = found.state
-    if not state.source:
-        return [("list", "none yet; run: gfwtools update --reload"), *_kernel_rows(found, seen)]
-    source = f"{state.source}{' (it ships with gfwtools; no mirror has answered yet)' if state.starter else ''}"
-    rows = [("list", source)]
-    if state.list_date:
-        rows.append(("", f"of {state.list_date}{_ago(found.list_age)}"))
-    rows.append(("updated", f"{state.updated}{_ago(found.updated_age)}"))
-    rows.append(("domains", f"{state.domains:,} through {found.policy.interface}{_change(found.last)}"))
-    counts = state.counts
-    if isinstance(counts.get("read"), int):
-        dropped = counts.get("dropped")
-        gone = sum(n for n in dropped.values() if isinstance(n, int)) if isinstance(dropped, dict) else 0
-        kinds = [key for key in ("applied", "widened", "redundant") if isinstance(counts.get(key), int)]
-        parts = [f"{counts['read']:,} read", *(f"{counts[key]:,} {key}" for key in kinds), f"{gone:,} dropped"]
-        rows.append(("rules", ", ".join(parts)))
-    return [*rows, *_kernel_rows(found, seen)]
-
-
-def _kernel_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
-    if not seen.bootstrapped:
-        return []
-    if not seen.readable:
-        return [("sets", NOT_READABLE), ("marked", NOT_READABLE), ("tunnel", NOT_READABLE)]
-    sets = marked = UNKNOWN
-    if found.sets is not None:
-        sets = ", ".join(f"{name} {'missing' if size is None else f'{size:,}'}" for name, size in found.sets)
-        marked = "no rule marks; run: gfwtools up"
-    if found.marked:
-        marked = f"{found.marked.packets:,} packets, {_size(found.marked.bytes)}"
-    tunnel = _tunnel_words(found.policy.interface, found.tunnel)
-    if found.tunnel is None and seen.findings is None:
-        tunnel = UNKNOWN
-    return [("sets", sets), ("marked", marked), ("tunnel", tunnel)]
-
-
-def _tunnel_words(name: str, tunnel: Tunnel | None) -> str:
-    if tunnel is None:
-        return f"{name}: no such interface"
-    words = [f"{name} {'up' if tunnel.up else 'down'}"]
-    if tunnel.received is not None and tunnel.sent is not None:
-        age = tunnel.handshake_age
-        words.append("no handshake yet" if age is None else f"handshake {_span(age)} ago")
-        words.append(f"{_size(tunnel.received)} received, {_size(tunnel.sent)} sent")
-    return ", ".join(words)
-
-
-def _host_rows(seen: Status) -> list[tuple[str, str]]:
-    rows = [("layout", f"{seen.layout}, {seen.backend}; dnsmasq by {seen.manager}; boot by {seen.init}")]
-    for service in seen.services:
-        running = "" if service.running is None else ", running" if service.running else ", not running"
-        rows.append(("service", f"{service.name}: {'enabled' if service.enabled else 'not enabled'}{running}"))
-    if seen.findings is None:
-        rows.append(("checks", seen.problem or "not made"))
-    elif not seen.findings:
-        rows.append(("checks", f"all {seen.pieces} pieces are OK"))
-    else:
-        rows.append(("checks", f"{len(seen.findings)} of {seen.pieces} pieces are not OK"))
-        for finding in seen.findings[:SHOWN]:
-            remedy = f"; mend it: {finding.remedy}" if finding.remedy else ""
-            rows.append(("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}"))
-        if len(seen.findings) > SHOWN:
-            rows.append(("", f"and {len(seen.findings) - SHOWN} more; see: gfwtools check host"))
-    return rows
-
-
-def history_lines(policies: Sequence[PolicyStatus]) -> list[str]:
-    """The updates as a table, the newest first."""
-    text: list[str] = []
-    for policy in policies:
-        if len(policies) > 1:
-            text += ([""] if text else []) + [policy.policy.name]
-        if not policy.state.history:
-            text.append("no update yet; run: gfwtools update")
-            continue
-        text.append(f"{'date':<26}{'domains':>9}{'added':>8}{'removed':>9}  {'list':<10}source")
-        for change in reversed(policy.state.history):
-            source = change.source.split("://")[-1]
-            room = WIDTH - 64
-            source = source if len(source) <= room else f"{source[: room - 3]}..."
-            text.append(
-                f"{change.date:<26}{change.domains:>9,}{change.added:>+8,}{-change.removed:>9,}  "
-                f"{change.digest[:8]:<10}{source}"
-            )
-    return text
-
-
-def _change(last: Change | None) -> str:
-    return f" (last time +{last.added:,}, -{last.removed:,})" if last else ""
-
-
-def _ago(age: int | None) -> str:
-    return "" if age is None else f" ({_span(age)} ago)"
-
-
-def _span(seconds: int) -> str:
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.dnsmasq.manager import restart_command
-from gfwtools.host.firewall import opening
 from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import State

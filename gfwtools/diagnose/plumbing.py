@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.host.firewall import opening
-from gfwtools.live.link import Link, LinkState
+from gfwtools.diagnose.firewall import opening
+from gfwtools.diagnose.link import Link, LinkState
+from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Piece, State
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.wanted import CHAIN
-from gfwtools.setup.resolv_conf_writers import SNIPPET
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
-__all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "is_wired", "links", "see"]
+__all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "links", "see"]
 
 #: The links of :func:`links`, in their order.
 LINKS = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "forwarding", "reverse path")
@@ -54,11 +54,6 @@ class Seen:
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
     """Whether bootstrap (or at least ``up``) has ever been here: dnsmasq is wired, or some of the plumbing is there."""
     return is_wired(config) or (survey is not None and survey.is_up)
-
-
-def is_wired(config: Config) -> bool:
-    """Whether dnsmasq has the file that bootstrap writes."""
-    return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
 
 
 def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
