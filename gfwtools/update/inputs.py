@@ -11,7 +11,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import ListError
 from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
 from gfwtools.lists.formats import Listing
-from gfwtools.lists.suffixes import bundled_path
+from gfwtools.lists.suffixes import bundled_stamp
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.storage import atomic
 from gfwtools.storage.state import PolicyState, read_state
@@ -152,11 +152,10 @@ def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserL
 
     :param before: the digest of the policy before this one: what that one claims is an input as well.
     """
-    suffix_list = bundled_path().stat()
     parts = [
         before,
         __version__,
-        f"{suffix_list.st_size} {suffix_list.st_mtime_ns}",
+        bundled_stamp(),
         repr(policy),
         repr((backend_of(config), config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
         atomic.digest(decoded.data),
