@@ -25,7 +25,7 @@ def imported(*args: str) -> set[str]:
     return set(output.splitlines()[-1].split()[1:])
 
 
-HEAVY = {"httpx", "tldextract", "rich", "requests", "asyncio", "anyio", "dns"}
+HEAVY = {"httpx", "tldextract", "requests", "asyncio", "anyio", "dns"}
 
 
 def test_help_imports_nothing_heavy() -> None:

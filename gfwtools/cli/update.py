@@ -1,6 +1,5 @@
 """``gfwtools update``."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,22 +119,26 @@ def _source(source: str) -> str:
 @contextmanager
 def _progress(context: Context) -> Iterator["Progress | None"]:
     """A progress bar on standard error where that is a terminal; cron sees none."""
-    if context.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from gfwtools.cli.terminal import progress
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    with progress(_octets, quiet=context.quiet) as advance:
+        if advance is None:
+            yield None
+            return
+        ahead, most = "", 0
 
         def told(source: str, received: int, total: int | None) -> None:
-            if source not in tasks:
-                tasks[source] = bar.add_task(_short(source), total=total)
-            bar.update(tasks[source], completed=received, total=total)
+            """Show the mirror that is ahead. Once one is complete, another one only goes on where that was no list."""
+            nonlocal ahead, most
+            if source == ahead or received > most:
+                ahead, most = source, 0 if received == total else received
+                advance(_short(source), received, total)
 
         yield told
+
+
+def _octets(received: int, total: int | None) -> str:
+    return f"{received / 1000:,.0f}{'' if total is None else f' of {total / 1000:,.0f}'} kB"
 
 
 def _short(source: str) -> str:

@@ -128,13 +128,7 @@ def _summary(found: "Warming") -> list[str]:
 @contextmanager
 def _progress(context: Context, name: str) -> Iterator["Progress"]:
     """A bar on standard error where that is a terminal; cron sees none."""
-    if context.quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from gfwtools.cli.terminal import progress
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress(lambda done, total: f"{done:,} of {total:,}", quiet=context.quiet) as advance:
+        yield (lambda done, total: advance(name, done, total)) if advance else (lambda done, total: None)
