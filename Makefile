@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
+.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,12 +74,17 @@ test-oldest: ## Run the unit tests with the lower bounds of pyproject.toml insta
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-oldest/constraints.txt -e '.[dev]'
 	$(VENV)-oldest/bin/python -m pytest tests --ignore=tests/e2e -n auto
 
+lock: ## Pin what install takes, with hashes, in requirements.lock and requirements-build.lock.
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-lock
+	@$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+	scripts/lock $(VENV)-lock/bin/uv
+
 packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
 	@scripts/test-packages
 
 install: ## Install for the system: its own environment in /opt/gfwtools, the commands in /usr/local/bin.
 	@PYTHON="$(PYTHON)" scripts/venv /opt/gfwtools
-	/opt/gfwtools/bin/pip install --quiet --disable-pip-version-check .
+	scripts/install /opt/gfwtools
 	install -d /usr/local/bin
 	ln -sf /opt/gfwtools/bin/gfwtools /opt/gfwtools/bin/gfwlist2dnsmasq /usr/local/bin/
 	@echo "installed; next: gfwtools --help"
@@ -89,7 +94,7 @@ uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
 	rm -f /usr/local/bin/gfwtools /usr/local/bin/gfwlist2dnsmasq
 
 clean: ## Remove what the targets above made here.
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(VENV)-lock $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find gfwtools tests bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
