@@ -63,7 +63,7 @@ fuzz: $(DEV) ## Search for inputs that break the claims of fuzz/claims.py, FUZZ_
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python fuzz/run.py
 
-audit: ## Look up known vulnerabilities of what the package installs (pip-audit; needs pypi.org itself).
+audit: ## Look up known vulnerabilities of what install takes (pip-audit; needs pypi.org itself).
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-audit
 	@$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
 	@scripts/audit $(VENV)-audit/bin/pip-audit
