@@ -16,6 +16,7 @@ from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose import Chain, Link, LinkState, first_broken
 from gfwtools.diagnose.address import names_of, parse_address
 from gfwtools.diagnose.chain import Lookup, _asked, _clean, _way, answer_link
 from gfwtools.diagnose.link import hang
@@ -24,7 +25,6 @@ from gfwtools.dnsmasq.client import Kind, Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
-from gfwtools.live import Chain, Link, LinkState, first_broken
 from gfwtools.system import questions
 from gfwtools.system.commands import Recorder
 
