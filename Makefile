@@ -14,8 +14,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # again, as the long ones stand side by side.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 
+MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
+.PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-debian-lab test-oldest install uninstall packages clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +34,9 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 
 test: packages check ## Run all tests (as root they include the network namespaces).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-debian-lab: packages $(DEV) ## Run the main e2e tests once more, on hosts with the files of Debian's package dnsmasq (as root).
+	GFWTOOLS_LAB=debian-dnsmasq $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(MAIN_E2E)
 
 check: $(DEV) ## ruff and mypy --strict.
 	$(BIN)/ruff check .
