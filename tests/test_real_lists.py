@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from dnsmasq_files import dnsmasq_accepts
 from matching import longest, read_conf, verdict
-from test_render import dnsmasq_accepts
 
 from gfwtools.compiler import Status, compile_lists
 from gfwtools.config import PolicyConfig

@@ -33,7 +33,7 @@ from gfwtools.resolver import daemon_of, end, manager_of, runs
 from gfwtools.state import read_state, write_state
 from gfwtools.update import PolicyUpdate, update
 
-__all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo"]
+__all__ = ["Choices", "Planned", "Refused", "plan", "run", "undo", "way_back"]
 
 TEMPLATE = Path(__file__).parent.parent / "data" / "config.toml"
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
@@ -277,7 +277,7 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> list[Findin
     """
     config, paths = planned.config, planned.config.paths
     before = _Running.of(config)
-    with _way_back(warn) as back:
+    with way_back(warn) as back:
         back.append(("dnsmasq", lambda: before.come_back(config, runner)))
         _write_configuration(planned, say, back)
         had_list = all(current_list(config, policy) is not None for policy in config.policies)
@@ -491,7 +491,7 @@ _Back = list[tuple[str, Callable[[], object]]]
 
 
 @contextmanager
-def _way_back(warn: Say) -> Iterator[_Back]:
+def way_back(warn: Say) -> Iterator[_Back]:
     """A list of what has to be taken back when something fails within, the last first."""
     back: _Back = []
     with Held() as held:
