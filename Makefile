@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab
+.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 
 test: packages check ## Run all tests (as root they include the network namespaces).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-quick: packages $(DEV) ## Run the unit tests alone, in a minute and a half (as root they include network namespaces).
+	$(BIN)/python -m pytest tests --ignore=tests/e2e -n $(WORKERS) --dist worksteal
 
 golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, and was meant to (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py

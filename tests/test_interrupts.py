@@ -11,7 +11,7 @@ import pytest
 
 from gfwtools.errors import HostError
 from gfwtools.plumbing.apply import apply
-from gfwtools.setup.bootstrap import _way_back
+from gfwtools.setup.bootstrap import way_back
 from gfwtools.storage.interrupts import NUMBERS, Held
 from gfwtools.system.commands import Command, Recorder, System
 from gfwtools.system.step import Step
@@ -99,7 +99,7 @@ def test_a_signal_that_is_ignored_or_that_nobody_handles_is_left_alone() -> None
         signal.signal(number, signal.default_int_handler)
 
 
-def test_signals_at_every_step_of_the_way_back_leave_none_of_them_out() -> None:
+def test_signals_at_every_step_of_theway_back_leave_none_of_them_out() -> None:
     runner = Signals()
     with pytest.raises(KeyboardInterrupt):
         apply([step(1), step(2), step(3, "signal"), step(4)], runner)
@@ -123,7 +123,7 @@ def test_bootstrap_takes_back_every_stage_whatever_signals_come_meanwhile() -> N
 
         return way
 
-    with pytest.raises(KeyboardInterrupt), _way_back(done.append) as back:
+    with pytest.raises(KeyboardInterrupt), way_back(done.append) as back:
         back += [("first", stage("first")), ("second", stage("second"))]
         signal.raise_signal(signal.SIGHUP)
     assert done == ["second", "first"]

@@ -18,7 +18,7 @@ from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import Chain, Link, LinkState, first_broken
 from gfwtools.diagnose.address import names_of, parse_address
-from gfwtools.diagnose.chain import Lookup, _asked, _clean, _way, answer_link
+from gfwtools.diagnose.chain import Lookup, answer_link, clean_link, count_asked, way_link
 from gfwtools.diagnose.link import hang
 from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Kind, Reply, ask, compare, words
@@ -162,7 +162,7 @@ def test_a_name_that_the_cache_knows_to_be_none_says_nothing_of_whom_dnsmasq_ask
 def test_a_clean_resolver_that_will_not_say_is_broken(rcodes: tuple[str, str], state: str, found: str) -> None:
     first, second = rcodes
     clean = (reply(rcode=first), reply(rcode=second, kind="AAAA", error="" if second else "no answer within 2 s"))
-    link = _clean(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
+    link = clean_link(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
     assert (link.state.value, link.found) == (state, found)
     assert ("give another policy.gfwlist.upstream" in link.remedy) == (state == "BROKEN")
 
@@ -189,7 +189,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *counts: int | None) -> int | None:
 
     monkeypatch.setattr(Daemon, "queries", queries)
     monkeypatch.setattr("gfwtools.dnsmasq.client.poke", lambda *args: None)
-    return _asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
+    return count_asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
 
 
 def test_one_question_that_is_lost_is_no_proof_that_dnsmasq_asks_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_a_dnsmasq_that_does_not_tell_whom_it_asks_is_not_accused(monkeypatch: p
 
 def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
     found = Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY)
-    link = _way(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
+    link = way_link(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
     assert (link.state, link.found) == (LinkState.UNKNOWN, "ip: no such program; install iproute2")
 
 

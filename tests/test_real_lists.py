@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from dnsmasq_files import dnsmasq_accepts
 from matching import longest, read_conf, verdict
-from test_render import dnsmasq_accepts
 
 from gfwtools.config.model import PolicyConfig
 from gfwtools.lists.compiler import Status, compile_lists

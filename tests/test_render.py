@@ -1,11 +1,9 @@
 """Generated files: the same policy gives the same bytes, dnsmasq and ipset accept them, and no text of others gets in."""
 
 import re
-import shutil
-import subprocess
 from ipaddress import ip_network
-from pathlib import Path
 
+from dnsmasq_files import body, dnsmasq_accepts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching import read_conf
@@ -22,17 +20,6 @@ from gfwtools.render import dnsmasq, ipset, nftables, plain
 POLICY = PolicyConfig()
 COVER = Cover(["a.com", "b.app"], ["*.b.app", "x.a.com"])
 ONE = Cover(["a.com"], [])
-
-
-def body(text: str) -> list[str]:
-    return [line for line in text.splitlines() if not line.startswith("#")]
-
-
-def dnsmasq_accepts(path: Path) -> None:
-    program = shutil.which("dnsmasq", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    assert program, "dnsmasq is missing; apt-get install dnsmasq-base"
-    result = subprocess.run([program, "--test", f"--conf-file={path}"], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_domain_is_a_server_line_and_a_set_line_and_an_exception_both_the_other_way() -> None:

@@ -231,11 +231,13 @@ def test_the_rate_is_kept(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_it_can_be_interrupted_and_keeps_what_it_has(root: Path, number: int, code: int) -> None:
+def test_it_can_be_interrupted_and_keeps_what_it_has(root: Path, resolver: Resolver, number: int, code: int) -> None:
     config = domains(root, *(f"{number}.example" for number in range(500)))
-    argv = [sys.executable, "-m", "gfwtools", "--root", str(root), "warm", "--qps", "200", "--json"]
+    argv = [sys.executable, "-m", "gfwtools", "--root", str(root), "warm", "--qps", "400", "--json"]
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(3)
+    while resolver.asked.total() < 150:  # each of the first hundred names, and half of them for IPv6 as well
+        assert child.poll() is None
+        time.sleep(0.01)
     child.send_signal(number)
     output, errors = child.communicate(timeout=10)
     assert child.returncode == code, errors

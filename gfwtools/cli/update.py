@@ -58,7 +58,8 @@ def update(
       gfwtools update --source ./gfwlist.txt     a list that you have
       gfwtools update --offline                  after a change of allow.txt
     """
-    from gfwtools.update import prepare, update
+    from gfwtools.update.prepare import prepare
+    from gfwtools.update.update import update as run_update
 
     if offline and sources:
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
@@ -69,9 +70,9 @@ def update(
     notes: list[str] = []
     with _progress(context) as progress:
         if dry_run:
-            done = prepare.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
+            done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
-            done, notes = update.update(
+            done, notes = run_update(
                 config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
             )
     for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:

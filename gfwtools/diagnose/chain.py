@@ -31,7 +31,7 @@ from gfwtools.storage import atomic
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
-__all__ = ["Connection", "Lookup", "answer_link", "clear_command", "probe"]
+__all__ = ["Connection", "Lookup", "answer_link", "clean_link", "clear_command", "count_asked", "probe", "way_link"]
 
 PORT = 443
 #: Seconds for a TCP connection.
@@ -142,7 +142,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
     backend = survey.facts.backend if survey and survey.facts else _backend(config, runner)
     if tunnelled:
-        rest += [_clean(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
+        rest += [clean_link(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: questions.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
@@ -152,7 +152,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         if backend
         else Link("in the set", _UNKNOWN, "that the sets can be seen", problem)
     )
-    rest.append(_way(found, lookup, holding if backend else None, tunnel, runner))
+    rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
     rest.append(_connect_link(connections, dropped))
     return _chain(found, [*first, *pipes, *rest])
 
@@ -200,7 +200,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
     second = None
     if config.dns.layout == "split":
         second = pool.submit(Daemon("127.0.0.1", config.second_port(found.policy)).is_up)
-    asked = _asked(config, found, daemon) if alive.result() else None
+    asked = count_asked(config, found, daemon) if alive.result() else None
     replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
     again.cancel()
     # dnsmasq takes whichever answers: so do we.
@@ -238,7 +238,7 @@ def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
     return tuple(future.result() for future in futures)
 
 
-def _asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
+def count_asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
     """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
 
     :returns: None where dnsmasq does not tell.
@@ -349,7 +349,8 @@ def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     return Link("dnsmasq", _OK, expected, "answers")
 
 
-def _clean(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
+def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
+    """Does the resolver that is reached through the tunnel answer?"""
     upstream = lookup.upstream or policy.upstream[0]
     expected = f"{' or '.join(map(str, policy.upstream))} answers"
     slowest = max((reply.seconds for reply in lookup.clean), default=0.0)
@@ -444,7 +445,7 @@ def _in_set(found: Answer, config: Config, lookup: Lookup, holding: dict[Address
     return Link(name, _OK, expected, f"{client.listed(list(holding))} in {names}")
 
 
-def _way(
+def way_link(
     found: Answer,
     lookup: Lookup,
     holding: dict[Address, list[str]] | None,

@@ -33,7 +33,7 @@ from gfwtools.update.inputs import current_list
 from gfwtools.update.update import update
 from gfwtools.update.values import PolicyUpdate
 
-__all__ = ["Say", "run"]
+__all__ = ["Say", "run", "way_back"]
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
     """
     config, paths = planned.config, planned.config.paths
     before = _Running.of(config)
-    with _way_back(warn) as back:
+    with way_back(warn) as back:
         back.append(("dnsmasq", lambda: before.come_back(config, runner)))
         _write_configuration(planned, say, back)
         had_list = all(current_list(config, policy) is not None for policy in config.policies)
@@ -216,7 +216,7 @@ _Back = list[tuple[str, Callable[[], object]]]
 
 
 @contextmanager
-def _way_back(warn: Say) -> Iterator[_Back]:
+def way_back(warn: Say) -> Iterator[_Back]:
     """A list of what has to be taken back when something fails within, the last first."""
     back: _Back = []
     with Held() as held:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from given_back import everything
 from lab import (
     BLOCKED,
     BLOCKED6,
@@ -34,21 +35,6 @@ def backend(request: pytest.FixtureRequest) -> str:
 def lab() -> Iterator[Lab]:
     with Lab() as lab:
         yield lab
-
-
-def everything(lab: Lab) -> str:
-    """The kernel's state and the files that teardown must give back, byte for byte."""
-    script = """
-    # Counters, and what a look itself makes: the tables of iptables exist once somebody has listed them.
-    for t in iptables-save ip6tables-save; do $t | grep -v '^#' | sed 's/ *\\[[0-9]*:[0-9]*\\]//'; done
-    nft list ruleset | sed 's/ counter packets [0-9]* bytes [0-9]*//'
-    ip rule; ip -6 rule; ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80 | sort
-    ipset list -n
-    sysctl -a 2>/dev/null | grep -E 'rp_filter|forwarding|ip_forward|accept_ra |src_valid_mark' | sort
-    cd / && find etc -type f ! -path 'etc/gfwtools/*' ! -path etc/list.txt ! -name '*.cache' | sort | xargs sha256sum
-    cat /etc/resolv.conf
-    """
-    return lab.gateway.run("sh", "-c", script).stdout
 
 
 def test_the_lab_blocks_and_lies_before_bootstrap(lab: Lab) -> None:

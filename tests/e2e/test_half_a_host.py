@@ -1,8 +1,8 @@
 """A host that lacks a part: files and plumbing agree, and what is wrong is said with the way out."""
 
 import pytest
+from given_back import everything
 from lab import TUNNEL, Lab
-from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
 

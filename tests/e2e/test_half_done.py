@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from given_back import everything
 from lab import BLOCKED, GATEWAY_WAN, TUNNEL, Lab
-from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
 
