@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli import gfwlist2dnsmasq
+from journals import put
 from paths import REPO
 
 from gfwtools.config.load import loads
@@ -18,10 +19,11 @@ from gfwtools.errors import StoreError
 from gfwtools.setup import files
 from gfwtools.setup.boot import boot_files
 from gfwtools.storage import atomic
+from gfwtools.storage.journal import Journal
 
 SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
-STARTERS = {"gfwtools/system/commands.py", "gfwtools/trace.py", "gfwtools/trace_guard.py"}
+STARTERS = {"gfwtools/system/commands.py", "gfwtools/diagnose/trace.py", "gfwtools/diagnose/trace_guard.py"}
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
 EVALUATE = {"eval", "exec", "compile", "__import__"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
@@ -91,15 +93,17 @@ def test_no_value_of_the_configuration_reaches_a_script(init: str) -> None:
             assert "id)" not in line.replace("grep -id)", "") or line.startswith("ReadWritePaths="), line
 
 
-def test_what_may_not_be_read_by_others_may_not_be_read_in_the_record(tmp_path: Path) -> None:
+def test_what_may_not_be_read_by_others_may_not_be_read_in_the_journal(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     secret = paths.at("/etc/dnsmasq.conf")
     secret.parent.mkdir()
     secret.write_text("secret\n")
     secret.chmod(0o600)
-    files.put([files.FileEdit("/etc/dnsmasq.conf", b"secret, and more\n", "")], paths)
+    put([files.FileEdit("/etc/dnsmasq.conf", b"secret, and more\n", "")], paths)
     assert secret.stat().st_mode & 0o777 == 0o600
-    assert files.record_path(paths).stat().st_mode & 0o777 == 0o600
+    copies = [path for path in (paths.state_dir / "journal").iterdir() if path.name != "log"]
+    assert [(copy.read_text(), copy.stat().st_mode & 0o777) for copy in copies] == [("secret\n", 0o600)]
+    assert "secret" not in (paths.state_dir / "journal/log").read_text()
     assert files.put_back(paths) == {}
     assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("secret\n", 0o600)
 
@@ -127,20 +131,22 @@ def test_a_configuration_that_only_some_may_read_stays_so(tmp_path: Path) -> Non
     if os.geteuid() == 0:
         os.chown(config, 1000, 1000)
     before = config.stat()
-    snapshot = atomic.snapshot([config])
     assert atomic.write_all({config: b"[fetch]\n"}, None) == []
-    assert atomic.write_all({config: b"[dns]\n", other: b""}, None) == [config, other]
-    atomic.restore(snapshot)
+    with pytest.raises(KeyboardInterrupt), Journal(Paths(tmp_path)).transaction("test", {}) as transaction:
+        assert transaction.write({config: b"[dns]\n", other: b""}, mode=None) == [config, other]
+        during = config.stat()
+        raise KeyboardInterrupt
+    assert (during.st_mode, during.st_uid, during.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     after = config.stat()
     assert config.read_text() == "[fetch]\n"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
-    assert other.stat().st_mode & 0o777 == 0o644
+    assert not other.exists()
 
 
 def test_bootstrap_writes_the_configuration_that_way() -> None:
     source = (REPO / "gfwtools/setup/bootstrap.py").read_text("utf-8")
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and called(node) == "write_all"]
-    assert [ast.unparse(call) for call in calls] == ["atomic.write_all(wanted, None)"]
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and called(node) == "write"]
+    assert [ast.unparse(call) for call in calls] == ["transaction.write(wanted, mode=None)"]
 
 
 def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """Files: whole or not at all, whatever goes wrong."""
 
-import errno
-import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from failing_calls import EIO, failing
 
 from gfwtools.errors import StoreError
 from gfwtools.storage import atomic
@@ -65,22 +63,6 @@ def test_when_one_file_cannot_be_renamed_those_before_it_go_back(tmp_path: Path)
     assert not list(tmp_path.rglob(".gfwtools*"))
 
 
-def failing(call: str, when: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """``os.CALL`` raises ``error`` whenever ``when`` says so of its how many-th call this is."""
-    real = getattr(os, call)
-    count = itertools.count(1)
-
-    def fake(*args: object, **options: object) -> object:
-        if when(next(count)):
-            raise error
-        return real(*args, **options)
-
-    monkeypatch.setattr(os, call, fake)
-
-
-EIO = OSError(errno.EIO, "Input/output error")
-
-
 def test_when_a_folder_cannot_be_flushed_the_renames_are_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,51 +82,6 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
         atomic.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new"}
-
-
-def test_when_the_last_file_fails_those_before_it_and_the_removed_ones_are_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, gone, last = (tmp_path / name for name in ("one", "gone", "last"))
-    for path in (one, gone, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number == 4, monkeypatch, EIO)  # one, its folder, last, its folder
-    with pytest.raises(StoreError, match="nothing was changed"):
-        atomic.replace_all({one: b"new", last: b"new"}, [gone], last)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old", "gone": "old", "last": "old"}
-
-
-def test_when_putting_back_fails_as_well_that_is_told_and_not_that_nothing_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    for path in (one, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number >= 3, monkeypatch, EIO)
-    with pytest.raises(StoreError) as caught:
-        atomic.replace_all({one: b"new", last: b"new"}, [], last)
-    assert "nothing was changed" not in str(caught.value)
-    assert "not every file is back as it was" in str(caught.value)
-    assert (one.read_text(), last.read_text()) == ("new", "old")
-
-
-def test_when_there_is_no_memory_to_put_back_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    for path in (one, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number >= 3, monkeypatch, MemoryError())
-    with pytest.raises(StoreError, match="not enough memory; then not enough memory; not every file is back as it was"):
-        atomic.replace_all({one: b"new", last: b"new"}, [], last)
-
-
-@pytest.mark.parametrize("number", range(1, 5))
-def test_interrupted_all_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    one.write_text("old")
-    failing("fsync", lambda now: now == number, monkeypatch, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        atomic.replace_all({one: b"new", last: b"new"}, [], last)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
 
 
 @pytest.mark.e2e

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.errors import ResolverError
+from gfwtools.errors import NoManagerError
 from gfwtools.system.commands import Command, Runner
 
 __all__ = ["Manager", "manager_of", "restart_command"]
@@ -101,7 +101,7 @@ def manager_of(config: Config, runner: Runner) -> Manager | None:
         elif config.dns.restart:
             kind = "command"
         else:
-            raise ResolverError(
+            raise NoManagerError(
                 "neither systemd nor OpenRC runs here, so dnsmasq cannot be reloaded; in config.toml set "
                 'dns.manager = "command" with dns.restart, or "none"'
             )

@@ -1,10 +1,9 @@
 """The host's dnsmasq as a service: it must be there at boot, as /etc/resolv.conf names nobody else.
 
-Debian enables it with its package; Alpine and Arch do not. What we enabled or started is remembered in a file each, so
-that ``teardown`` disables and stops that, and nothing that was the host's own.
+Debian enables it with its package; Alpine and Arch do not. The journal keeps what we enabled or started, so that
+``teardown`` disables and stops that, and nothing that was the host's own.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gfwtools.config.model import Config
@@ -12,16 +11,16 @@ from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import INIT_D, Init, is_live, runlevel, systemctl
 from gfwtools.system.step import Step
 
-__all__ = ["ENABLED", "STARTED", "DaemonState", "enabling", "leave_steps", "observe", "steps"]
+__all__ = ["ENABLED", "STARTED", "DaemonState", "enabling", "observe", "steps"]
 
-#: Below the state's folder.
+#: The names under which the journal keeps the inverses.
 ENABLED, STARTED = "dnsmasq-enabled", "dnsmasq-started"
 _SERVICES = {"systemd": "dnsmasq.service", "openrc": "dnsmasq"}
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonState:
-    """How the service is, and whose doing that is."""
+    """How the service is."""
 
     service: str = ""
     """Empty where none of this init system's is the one that restarts dnsmasq (``dns.manager``)."""
@@ -33,8 +32,6 @@ class DaemonState:
     """It can be started and stopped now, and not only at boot."""
     enabled: bool = False
     running: bool = False
-    by_us: frozenset[str] = frozenset()
-    """Those of :data:`ENABLED` and :data:`STARTED` that are our doing."""
 
 
 def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
@@ -43,7 +40,6 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
         return DaemonState()
     service = _SERVICES[init]
     live = is_live(config, init, runner)
-    by_us = frozenset(name for name in (ENABLED, STARTED) if (config.paths.state_dir / name).exists())
     if init == "systemd":
         listed = runner.ask(*systemctl(config, "list-unit-files", "--no-legend", service))
         return DaemonState(
@@ -53,7 +49,6 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
             live=live,
             enabled=runner.ask(*systemctl(config, "is-enabled", service)) is not None,
             running=live and runner.ask("systemctl", "is-active", service) is not None,
-            by_us=by_us,
         )
     return DaemonState(
         service,
@@ -61,7 +56,6 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
         live=live,
         enabled=any(link.name == service for link in config.paths.at("/etc/runlevels").glob("*/*")),
         running=live and runner.ask("rc-service", service, "status") is not None,
-        by_us=by_us,
     )
 
 
@@ -76,35 +70,13 @@ def steps(config: Config, init: Init, there: DaemonState, *, is_first: bool = Tr
     found = []
     if not there.enabled:
         on, off = enabling(config, init, there.service)
-        found.append(_step(config, f"enable {there.service}", why, on, off, ENABLED if is_first else ""))
+        keep = ENABLED if is_first else ""
+        found.append(Step(f"enable {there.service}", why, (on,), (off,), divisible=True, keep=keep))
     if there.live and not there.running:
         start, stop = _start(init, there.service)
-        found.append(_step(config, f"start {there.service}", why, start, stop, STARTED if is_first else ""))
+        keep = STARTED if is_first else ""
+        found.append(Step(f"start {there.service}", why, (start,), (stop,), divisible=True, keep=keep))
     return found
-
-
-def leave_steps(config: Config, init: Init, there: DaemonState) -> list[Step]:
-    """The steps for ``teardown``, once the host has its own resolver again: what was our doing is undone."""
-    return list(_leave(config, init, there))
-
-
-def _leave(config: Config, init: Init, there: DaemonState) -> Iterator[Step]:
-    why = "as it was before gfwtools"
-    if STARTED in there.by_us:
-        start, stop = _start(init, there.service)
-        yield _step(config, f"stop {there.service}", why, start, stop, STARTED, leave=True)
-    if ENABLED in there.by_us:
-        on, off = enabling(config, init, there.service)
-        yield _step(config, f"disable {there.service}", why, on, off, ENABLED, leave=True)
-
-
-def _step(config: Config, what: str, why: str, do: Command, undo: Command, marker: str, *, leave: bool = False) -> Step:
-    """A command and the file that remembers it: it is there before the one, and goes after the other."""
-    if not marker:
-        return Step(what, why, (do,), (undo,), divisible=True)
-    place = str(config.paths.state_dir / marker)
-    forward, back = (Command(("touch", place)), do), (undo, Command(("rm", "-f", place)))
-    return Step(what, why, *((back, forward) if leave else (forward, back)), divisible=True)
 
 
 def enabling(config: Config, init: Init, service: str) -> tuple[Command, Command]:

@@ -1,60 +1,83 @@
-"""Run the steps; when one fails, take back those that were done."""
+"""Run the steps of a plan in a transaction: each is written down with its inverse before it runs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from gfwtools.errors import HostError
-from gfwtools.storage.interrupts import Held
-from gfwtools.system.commands import CommandError, Runner
+from gfwtools.config.model import Paths
+from gfwtools.errors import GfwtoolsError, HostError
+from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
+from gfwtools.system.commands import Command, CommandError, Runner
 from gfwtools.system.step import Step
 
-__all__ = ["AS_BEFORE", "apply", "take_back"]
+__all__ = ["COMMANDS", "apply", "as_words", "kept_commands", "leave", "undo_commands"]
 
-AS_BEFORE = "the host is as it was before"
+#: The kind of an entry whose inverse is commands.
+COMMANDS = "commands"
 
 
-def apply(steps: Sequence[Step], runner: Runner) -> None:
-    """Run ``steps`` in order.
+def apply(steps: Sequence[Step], runner: Runner, within: Transaction | None = None, *, boot: str = "") -> None:
+    """Run ``steps`` in order, all of them or none.
 
-    :raises HostError: a step failed: which one, the command and its message. All before it has been taken back, or the
-        message says what could not be.
+    :param within: the transaction that they are a part of; without one they are one of their own, in memory alone.
+    :param boot: what the kernel calls this boot, where the steps change nothing that outlives it.
+    :raises HostError: a step failed; the message names it, the command and its reason.
     """
-    begun: list[Step] = []
-    with Held() as held:
-        try:
-            with held.let():
-                for step in steps:
-                    begun.append(step)
-                    for command in step.do:
-                        runner.change(command)
-        except CommandError as error:
-            *before, step = begun
-            if step.divisible:
-                _take_back(step, runner)
-            left = [problem for done in reversed(before) for problem in _take_back(done, runner)]
-            after = f"; could not be taken back: {'; '.join(left)}" if left else f"; {AS_BEFORE}"
-            raise HostError(f"{step.what}: {error}{after}") from None
-        except BaseException:
-            # Ctrl-C and the like must not leave half of a plumbing either.
-            for done in reversed(begun):
-                _take_back(done, runner)
-            raise
+    undo = {COMMANDS: undo_commands(runner)}
+    with Journal(None).transaction("steps", undo, within=within) as transaction:
+        for step in steps:
+            inverse = {"boot": boot, "undo": as_words(step.undo)}
+            entry = transaction.record(COMMANDS, inverse, step.keep or step.what, keep=bool(step.keep))
+            try:
+                for command in step.do:
+                    runner.change(command)
+            except CommandError as error:
+                if step.divisible:
+                    transaction.doubt(entry)
+                else:
+                    transaction.discard(entry)
+                raise HostError(f"{step.what}: {error}") from None
 
 
-def take_back(steps: Sequence[Step], runner: Runner) -> None:
-    """Run the inverse of ``steps`` that were all done, the last one first.
+def undo_commands(runner: Runner, boot: str = "") -> Undo:
+    """The inverse of a step: its commands. What belongs to an earlier boot than ``boot`` has gone with it."""
 
-    :raises HostError: as for :func:`apply`.
+    def undo(entry: Entry, doubtful: bool) -> None:
+        if entry.data["boot"] and entry.data["boot"] != (boot or entry.data["boot"]):
+            return
+        problems = []
+        for argv, stdin, busy in entry.data["undo"]:
+            try:
+                runner.change(Command(tuple(argv), stdin, busy))
+            except CommandError as error:  # the others are run all the same
+                problems.append(str(error))
+        if problems and not doubtful:
+            raise GfwtoolsError("; ".join(problems))
+
+    return undo
+
+
+def kept_commands(paths: Paths) -> frozenset[str]:
+    """The names of the steps whose inverses are kept for ``teardown``.
+
+    :raises StoreError: the journal is there and cannot be read.
     """
-    apply([replace(step, do=step.undo, undo=step.do) for step in reversed(steps) if step.undo], runner)
+    return frozenset(Journal(paths).kept(COMMANDS))
 
 
-def _take_back(step: Step, runner: Runner) -> list[str]:
-    """Run a step's inverse as far as it goes; what failed, in words."""
-    problems = []
-    for command in step.undo:
-        try:
-            runner.change(command)
-        except CommandError as error:
-            problems.append(str(error))
-    return problems
+def leave(paths: Paths, runner: Runner, *names: str) -> None:
+    """Run inverses that were kept, the last change first, and forget them; of a name that is not kept nothing is run.
+
+    :raises HostError: a command failed.
+    """
+    journal = Journal(paths)
+    for name, entry in reversed(journal.kept(COMMANDS).items()):
+        if name in names:
+            try:
+                undo_commands(runner)(entry, False)
+            except GfwtoolsError as error:
+                raise HostError(f"{name}: {error.message}") from None
+            journal.forget(COMMANDS, name)
+
+
+def as_words(commands: Sequence[Command]) -> list[tuple[list[str], str, str]]:
+    """Commands as JSON can say them."""
+    return [(list(each.argv), each.stdin, each.busy) for each in commands]

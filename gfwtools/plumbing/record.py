@@ -1,19 +1,21 @@
-"""What the host was like before, so that ``down`` can put it back (``host.json``).
+"""What the host was like before ``up``, so that ``down`` can put it back: one entry of the journal.
 
 Most of the plumbing needs no record: what is ours is known by its name, its comment or its protocol. A kernel parameter
 and a base chain that iptables has made on the way look the same whoever made them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from gfwtools.config.model import Paths
-from gfwtools.storage import atomic
+from gfwtools.storage.journal import Entry, Journal, Transaction
 from gfwtools.system.commands import Runner
 
-__all__ = ["Record", "boot_id", "forget", "load", "save"]
+__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "leave", "load", "note", "save"]
+
+#: The kind of the entry.
+KIND = "plumbing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,14 @@ def boot_id(runner: Runner) -> str:
     return (runner.ask("sysctl", "-n", "kernel/random/boot_id") or "").strip()
 
 
-def _path(paths: Paths) -> Path:
-    return paths.state_dir / "host.json"
-
-
 def load(paths: Paths, boot: str) -> Record:
     """The record of this boot; an empty one where there is none, where it is damaged, or from before a reboot.
 
     :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
     """
-    data = atomic.read(_path(paths))
+    entry = Journal(paths).kept(KIND).get("")
+    document: Mapping[str, Any] = entry.data if entry else {}
     try:
-        document = json.loads(data or b"{}")
         record = Record(
             boot=str(document.get("boot", "")),
             sysctls={str(key): (str(old), str(new)) for key, (old, new) in document.get("sysctls", {}).items()},
@@ -66,9 +64,26 @@ def load(paths: Paths, boot: str) -> Record:
     return record if record.boot == boot else Record(boot=boot, folders=record.folders)
 
 
+def as_data(record: Record) -> dict[str, Any]:
+    """As JSON can say it."""
+    return asdict(record)
+
+
 def save(paths: Paths, record: Record) -> None:
     """:raises StoreError: it could not be written."""
-    atomic.write_all({_path(paths): (json.dumps(asdict(record), indent=1) + "\n").encode()})
+    Journal(paths).keep(KIND, "", as_data(record))
+
+
+def note(transaction: Transaction, record: Record) -> None:
+    """Write down what a transaction leaves, before it begins.
+
+    :raises StoreError: it could not be written.
+    """
+    transaction.record(KIND, as_data(record), keep=True)
+
+
+def leave(entry: Entry, doubtful: bool) -> None:
+    """The inverse of :func:`note`: the record before it counts again by itself."""
 
 
 def forget(paths: Paths) -> None:
@@ -76,4 +91,4 @@ def forget(paths: Paths) -> None:
 
     :raises StoreError: it cannot be removed.
     """
-    atomic.remove([_path(paths)])
+    Journal(paths).forget(KIND)

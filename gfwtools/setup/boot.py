@@ -38,9 +38,9 @@ __all__ = [
 
 LOCAL_D = "/etc/local.d"
 CRON_D = "/etc/cron.d"
-#: OpenRC's own service that runs ``local.d``; whether it was in the runlevel before is what the marker remembers.
+#: OpenRC's own service that runs ``local.d``; whether it was in the runlevel before is what the journal remembers.
 LOCAL = "local"
-LOCAL_MARKER = "local-enabled"
+LOCAL_ENABLED = "local-enabled"
 # These characters mean themselves in a unit, to cron and to sh alike.
 _PROGRAM = re.compile(r"/[A-Za-z0-9_./+-]+")
 # What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface as it is, unescaped.
@@ -68,8 +68,6 @@ class BootState:
     """systemd has read other units than those that are on the disk now."""
     linked: frozenset[str] = frozenset()
     """OpenRC: the instances of ``gfwtools-dns`` in ``init.d``."""
-    local_is_ours: bool = False
-    """OpenRC: the service ``local`` is enabled because we enabled it."""
 
 
 def init_of(paths: Iterable[str]) -> Init | None:
@@ -222,7 +220,6 @@ def _observe_openrc(config: Config, runner: Runner) -> BootState:
         running=frozenset(name for name in names if live and runner.ask("rc-service", name, "status") is not None),
         live=live,
         linked=frozenset(linked),
-        local_is_ours=(paths.state_dir / LOCAL_MARKER).exists(),
     )
 
 
@@ -249,7 +246,7 @@ def leave_steps(config: Config, init: Init, there: BootState) -> list[Step]:
     Stopping gfwtools.service takes the plumbing down. The files are removed after this, then :func:`forget_steps`.
     """
     names = [service.name for service in services(config, init)]
-    ours = _ours(there) - (set() if there.local_is_ours else {LOCAL})
+    ours = _ours(there) - {LOCAL}  # that one is undone from the journal
     order = [*reversed(names), *sorted(ours - set(names))]
     return [_disable(config, init, there, name) for name in order if name in ours]
 
@@ -275,7 +272,8 @@ def _daemon_reload() -> Step:
 def _enable(config: Config, init: Init, there: BootState, service: Service) -> Step:
     now = service.starts and there.live
     on, off = _both(config, init, service.name, now=now)
-    return Step(f"enable {service.name}", service.why, on, off, divisible=True)
+    keep = LOCAL_ENABLED if init == "openrc" and service.name == LOCAL else ""
+    return Step(f"enable {service.name}", service.why, on, off, divisible=True, keep=keep)
 
 
 def _disable(config: Config, init: Init, there: BootState, name: str) -> Step:
@@ -293,8 +291,7 @@ def _both(config: Config, init: Init, name: str, *, now: bool) -> tuple[tuple[Co
         )
     on, off = runlevel(config, name)
     if name == LOCAL:
-        marker = str(config.paths.state_dir / LOCAL_MARKER)
-        return (Command(("touch", marker)), on), (off, Command(("rm", "-f", marker)))
+        return (on,), (off,)
     script = str(config.paths.at(INIT_D) / name)
     start = [Command(("rc-service", "--ifnotstarted", name, "start"))] if now else []
     stop = [Command(("rc-service", "--ifstarted", name, "stop"))] if now else []

@@ -6,36 +6,41 @@ Each stage is a module of its own that says what differs; nothing here knows a c
 stages before it taken back, the last one first.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from gfwtools.config.model import Config, Paths
+from gfwtools.config.model import Config
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.dnsmasq.daemon import clear_caches, end, runs
 from gfwtools.dnsmasq.manager import manager_of
-from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.errors import GfwtoolsError, HostError, NoManagerError, ResolverError
 from gfwtools.plumbing import updown
-from gfwtools.plumbing.apply import AS_BEFORE, apply, take_back
+from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.setup import files, resolver_edits
-from gfwtools.setup.files import FileEdit
-from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files, reason_of
+from gfwtools.setup.ours import adopt, forget_loaded, lost_words, main_runs
 from gfwtools.setup.plan import Planned, boot_steps, missing_lists
-from gfwtools.storage import atomic, displaced
-from gfwtools.storage.interrupts import Held
+from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
+from gfwtools.storage.lock import lock, lock_folder
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 from gfwtools.update.inputs import current_list
-from gfwtools.update.update import update
+from gfwtools.update.update import lock_wait, update
+from gfwtools.update.update import recover as recover_update
 from gfwtools.update.values import PolicyUpdate
 
-__all__ = ["Say", "run", "way_back"]
+__all__ = ["Say", "recover", "run"]
 
 Say = Callable[[str], None]
+
+
+#: The transaction; made with the lock on the state's folder held.
+NAME = "bootstrap"
+#: The kinds of its entries, besides files and commands.
+RUNNING, PLUMBING, SERVICES = "running", "up", "services"
 
 
 def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
@@ -43,108 +48,118 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
 
     :raises GfwtoolsError: a stage failed, and those before it have been taken back.
     """
-    config, paths = planned.config, planned.config.paths
-    before = _Running.of(config)
-    with way_back(warn) as back:
-        back.append(("dnsmasq", lambda: before.come_back(config, runner)))
-        _write_configuration(planned, say, back)
-        had_list = all(current_list(config, policy) is not None for policy in config.policies)
-        _first_list(config, had_list, say, warn, back)
-        seen = updown.look(config, runner)
-        steps = seen.steps
-        if steps:
-            back.append(("plumbing", lambda: updown.go_back(config, seen, runner)))
-            updown.up(config, runner, clear_caches=clear_caches)
-            say(f"plumbing: {len(steps)} steps")
-        # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
-        due = [edit.path for edit in files.differing(planned.edits, paths)]
-        back.append(("services", lambda: apply(resolver_edits.leave_steps(due, runner, paths), runner)))
-        found = adopt(config, runner)
-        if found:
-            warn(lost_words(config, found))
-        _put(planned.edits, paths, say, back)
-        _apply([replace(step, undo=()) for step in planned.resolver_steps], runner, say, back)
-        before.is_touched = True
-        _apply(boot_steps(config, planned.init, runner, is_first=planned.is_first), runner, say, back)
-        _reload(config, say, warn)
-        if planned.is_first and not before.main:
-            before.remember(config)
+    config = planned.config
+    alone = lock_folder(config.paths.state_dir, "bootstrap or teardown")
+    with alone, _transaction(config, runner, warn) as transaction:
+        running = _note_what_runs(config, transaction)
+        _write_configuration(planned, transaction, say)
+        _first_list(config, transaction, say, warn)
+        _set_up_plumbing(config, runner, transaction, say)
+        _adopt_what_is_lost(config, runner, warn)
+        _put_files(planned, transaction, say)
+        _apply(planned.resolver_steps, runner, transaction, say)
+        transaction.amend(running, {**running.data, "touched": True})
+        _apply(boot_steps(config, planned.init, runner, is_first=planned.is_first), runner, transaction, say)
+        _reload(config, transaction, say, warn)
+        _note_what_was_started(planned, running, transaction)
+    _fetch_real_list(config, say, warn)
+
+
+def recover(config: Config, runner: Runner) -> None:
+    """Take back a bootstrap that was killed, and an update within it; the lock on the state's folder is held.
+
+    :raises HostError: not all of it could be taken back.
+    """
+    with lock(config.paths.lock, wait=lock_wait()):
+        recover_update(config)
+    left = Journal(config.paths).recover(NAME, _inverses(config, runner))
+    if left:
+        raise HostError(f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}")
+
+
+@contextmanager
+def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transaction]:
+    recover(config, runner)
+    begun: Transaction | None = None
     try:
-        if any(_is_starter(config, policy.name) for policy in config.policies):
-            _real_list(config, say, warn)
+        with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as begun:
+            yield begun
     except KeyboardInterrupt:
-        warn("the host is set up; run: gfwtools check host")
+        for problem in begun.left if begun else ():
+            warn(f"could not be taken back: {problem}")
         raise
 
 
-@dataclass
-class _Running:
-    """Which dnsmasqs ran before bootstrap."""
-
-    main: bool
-    second: frozenset[str]
-    """Policies."""
-    is_touched: bool = False
-    """They may have read something of ours since."""
-
-    @classmethod
-    def of(cls, config: Config) -> "_Running":
-        second = (policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name)))
-        return cls(main_runs(config), frozenset(second))
-
-    def come_back(self, config: Config, runner: Runner) -> None:
-        """Have those that ran read the files of before, which are back; the others end.
-
-        :raises GfwtoolsError: the restart failed.
-        """
-        if not self.is_touched or config.dns.manager == "none":
-            return
-        for policy in config.policies:
-            if policy.name not in self.second:
-                end(config.paths.second_pid(policy.name))
-        if not self.main:
-            end(config.paths.at(config.dns.pid_file))
-            return
-        with suppress(ResolverError):  # nobody is known who could, and nobody has
-            manager = manager_of(config, runner)
-            if manager:
-                manager.restart_main()
-
-    def remember(self, config: Config) -> None:
-        """Where none ran and one does now, :func:`undo` ends it."""
-        if runs(config.paths.at(config.dns.pid_file)):
-            atomic.mark(config.paths.state_dir / service.STARTED)
+def _inverses(config: Config, runner: Runner) -> dict[str, Undo]:
+    return {
+        RUNNING: lambda entry, doubtful: _run_as_before(config, runner, entry.data),
+        PLUMBING: lambda entry, doubtful: updown.go_back(config, runner, entry.data),
+        SERVICES: lambda entry, doubtful: apply(
+            resolver_edits.leave_steps(entry.data["files"], runner, config.paths), runner
+        ),
+        COMMANDS: undo_commands(runner),
+    }
 
 
-def _write_configuration(planned: Planned, say: Say, back: "_Back") -> None:
+# ---------------------------------------------------------------- what runs
+
+
+def _note_what_runs(config: Config, transaction: Transaction) -> Entry:
+    """Which dnsmasqs run. It is the first entry, so that its inverse is the last: by then the old files are back."""
+    second = [policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name))]
+    return transaction.record(RUNNING, {"main": main_runs(config), "second": second, "touched": False})
+
+
+def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
+    """Have those that ran read the files of before, which are back; the others end.
+
+    :raises GfwtoolsError: the restart failed.
+    """
+    if not before["touched"] or config.dns.manager == "none":
+        return
+    for policy in config.policies:
+        if policy.name not in before["second"]:
+            end(config.paths.second_pid(policy.name))
+    if not before["main"]:
+        end(config.paths.at(config.dns.pid_file))
+        return
+    with suppress(ResolverError):  # nobody is known who could, and nobody has
+        manager = manager_of(config, runner)
+        if manager:
+            manager.restart_main()
+
+
+def _note_what_was_started(planned: Planned, running: Entry, transaction: Transaction) -> None:
+    """Where no dnsmasq ran and one does now, teardown ends it."""
     config = planned.config
+    is_new = planned.is_first and not running.data["main"] and service.STARTED not in transaction.recorded(COMMANDS)
+    if is_new and runs(config.paths.at(config.dns.pid_file)):
+        transaction.record(COMMANDS, {"boot": "", "undo": []}, service.STARTED, keep=True)
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def _write_configuration(planned: Planned, transaction: Transaction, say: Say) -> None:
     wanted: dict[Path, bytes] = {}
     if planned.config_text is not None:
         wanted[planned.config_path] = planned.config_text.encode()
-    wanted |= missing_lists(config)
-    before = atomic.snapshot(wanted)
-    back.append(("configuration", lambda: atomic.restore(before)))
-    for path in atomic.write_all(wanted, None):  # a proxy's password may be in it
+    wanted |= missing_lists(planned.config)
+    for path in transaction.write(wanted, mode=None):  # a proxy's password may be in it
         say(f"wrote {path}")
 
 
-def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Back") -> None:
+def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
     """The list that dnsmasq starts from.
 
     Mirrors are often blocked themselves: where there is no list yet and it would have to come over the network, the
     starter list does until the tunnel is up.
     """
+    had_list = all(current_list(config, policy) is not None for policy in config.policies)
     from_network = any(
         source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
     )
-    paths = config.paths
-    places = dict.fromkeys([*(paths.at(path) for path in generated_files(config)), *possible_files(config)])
-    before = atomic.snapshot([paths.state, *places])
-    # A copy that an earlier run has made stays where it is: teardown gives it back.
-    placed = [place for place in places if not os.path.lexists(displaced.copy_of(paths, place))]
-    back.append(("list", lambda: [displaced.give_back(paths, place) for place in placed]))
-    back.append(("list", lambda: atomic.restore(before)))
-    done, _ = update(config, offline=had_list or from_network)
+    done, _ = update(config, offline=had_list or from_network, within=transaction)
     for warning in done.warnings:
         warn(warning)
     for policy in done.policies:
@@ -152,41 +167,58 @@ def _first_list(config: Config, had_list: bool, say: Say, warn: Say, back: "_Bac
             say(_came(policy))
 
 
-def _put(edits: list[FileEdit], paths: Paths, say: Say, back: "_Back") -> None:
-    due = [edit.path for edit in files.differing(edits, paths)]
-    # Where somebody has put a link since, that is recorded anew.
-    known = {path for path in files.recorded(paths) if not paths.at(path).is_symlink()}
-    # What an earlier run has put there comes back as that run had it; the record speaks of the host's own.
-    earlier = atomic.snapshot([files.record_path(paths), *(paths.at(path) for path in due if path in known)])
-    back.append(("files", lambda: atomic.restore({p: d for p, d in earlier.items() if known or d is not None})))
-    back.append(("files", lambda: files.put_back(paths, [path for path in due if path not in known], force=True)))
-    for path in files.put(edits, paths):
+def _set_up_plumbing(config: Config, runner: Runner, transaction: Transaction, say: Say) -> None:
+    seen = updown.look(config, runner)
+    if seen.steps:
+        transaction.record(PLUMBING, updown.as_data(seen, runner))
+        updown.up(config, runner, clear_caches=clear_caches)
+        say(f"plumbing: {len(seen.steps)} steps")
+
+
+def _adopt_what_is_lost(config: Config, runner: Runner, warn: Say) -> None:
+    found = adopt(config, runner)
+    if found:
+        warn(lost_words(config, found))
+
+
+def _put_files(planned: Planned, transaction: Transaction, say: Say) -> None:
+    """dnsmasq's set-up, the host's resolver set-up, units and scripts."""
+    paths = planned.config.paths
+    due = [edit.path for edit in files.differing(planned.edits, paths)]
+    # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
+    transaction.record(SERVICES, {"files": due})
+    for path in files.put(planned.edits, paths, transaction):
         say(f"wrote {path}")
     if any(path == MAIN_CONF or path.endswith(f"/{SNIPPET}") for path in due):
         # What dnsmasq has loaded, it has loaded with another set-up: a restart is due.
-        forget_loaded(paths)
+        forget_loaded(paths, transaction)
 
 
-def _apply(steps: list[Step], runner: Runner, say: Say, back: "_Back") -> None:
-    if not steps:
-        return
-    apply(steps, runner)
-    back.append((steps[0].what, lambda: take_back(steps, runner)))
+def _apply(steps: list[Step], runner: Runner, transaction: Transaction, say: Say) -> None:
+    apply(steps, runner, transaction)
     for step in steps:
         say(f"{step.what}: {step.why}")
 
 
-def _reload(config: Config, say: Say, warn: Say) -> None:
+def _reload(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
     """Have dnsmasq read everything. Where nobody is known who could restart it, that is the owner's to do."""
     try:
-        _, notes = update(config, offline=True, reload=True)
-    except ResolverError as error:
-        if "dns.manager" not in str(error):
-            raise
+        _, notes = update(config, offline=True, reload=True, within=transaction)
+    except NoManagerError:
         warn("dnsmasq was not restarted, as no service manager runs here; restart it (see dns.manager)")
         return
     for note in notes:
         say(note)
+
+
+def _fetch_real_list(config: Config, say: Say, warn: Say) -> None:
+    """The list itself in place of the starter list, now that the tunnel is up."""
+    try:
+        if any(_is_starter(config, policy.name) for policy in config.policies):
+            _real_list(config, say, warn)
+    except KeyboardInterrupt:
+        warn("the host is set up; run: gfwtools check host")
+        raise
 
 
 def _real_list(config: Config, say: Say, warn: Say) -> None:
@@ -210,29 +242,3 @@ def _came(policy: PolicyUpdate) -> str:
 
 def _is_starter(config: Config, policy: str) -> bool:
     return read_state(config.paths.state).of(policy).starter
-
-
-_Back = list[tuple[str, Callable[[], object]]]
-
-
-@contextmanager
-def way_back(warn: Say) -> Iterator[_Back]:
-    """A list of what has to be taken back when something fails within, the last first."""
-    back: _Back = []
-    with Held() as held:
-        try:
-            with held.let():
-                yield back
-        except BaseException as error:
-            left = []
-            for what, way in reversed(back):
-                try:
-                    way()
-                except GfwtoolsError as problem:
-                    left.append(f"{what}: {problem}")
-            if isinstance(error, GfwtoolsError):
-                after = f"could not be taken back: {'; '.join(left)}" if left else AS_BEFORE
-                raise HostError(f"{reason_of(error)}; {after}") from None
-            for problem_text in left:
-                warn(f"could not be taken back: {problem_text}")
-            raise

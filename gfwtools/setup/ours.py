@@ -4,16 +4,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from gfwtools.config.model import Config, Paths
-from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.dnsmasq.daemon import daemon_of, runs
-from gfwtools.errors import GfwtoolsError
-from gfwtools.plumbing.apply import AS_BEFORE
 from gfwtools.setup import boot, files, resolver_edits, resolver_facts
-from gfwtools.storage import atomic
-from gfwtools.storage.state import read_state, write_state
+from gfwtools.setup.resolv_conf_writers import snippet
+from gfwtools.storage.journal import Journal, Transaction
+from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 
-__all__ = ["adopt", "forget_loaded", "generated_files", "lost_words", "main_runs", "possible_files", "reason_of"]
+__all__ = ["adopt", "forget_loaded", "generated_files", "lost_words", "main_runs", "possible_files"]
 
 
 def main_runs(config: Config) -> bool:
@@ -36,7 +34,7 @@ def generated_files(config: Config) -> list[str]:
     return [path for policy in state.policies.values() for path in policy.in_place]
 
 
-def forget_loaded(paths: Paths, removed: Collection[Path] = ()) -> None:
+def forget_loaded(paths: Paths, transaction: Transaction | None = None, removed: Collection[Path] = ()) -> None:
     """Note that no running program has read our files any more, and that some are ``removed``."""
     state = read_state(paths.state)
     policies = {}
@@ -44,26 +42,18 @@ def forget_loaded(paths: Paths, removed: Collection[Path] = ()) -> None:
         files = {path: "" if paths.at(path) in removed else written for path, written in policy.files.items()}
         policies[name] = policy._replace(loaded={}, files=files)
     if state.policies != policies:
-        write_state(paths.state, state._replace(policies=policies))
-
-
-def reason_of(error: GfwtoolsError) -> str:
-    """A message without what its own part of the work says of the rest of the host."""
-    text = str(error)
-    for sentence in (AS_BEFORE, atomic.NOTHING):
-        text = text.removesuffix(f"; {sentence}")
-    return text
+        with Journal(paths).transaction("state", {}, within=transaction) as within:
+            within.write({paths.state: state._replace(policies=policies).to_json()})
 
 
 def adopt(config: Config, runner: Runner) -> list[str]:
-    """Record the files of ours that no record speaks of, as the state's folder was lost.
+    """Record the files of ours that the journal does not know, as the state's folder was lost.
 
     :returns: the files.
     """
     paths = config.paths
-    snippet = paths.at(config.dns.conf_dir) / SNIPPET
-    if files.record_path(paths).exists() or not snippet.exists():
-        return []  # the record is whole, or there was no bootstrap
+    if snippet(config) in files.recorded(paths) or not paths.at(snippet(config)).exists():
+        return []  # the journal is whole, or there was no bootstrap
     places = (*resolver_edits.places(config), *boot.places())
     instead = resolver_edits.nameservers_instead(resolver_facts.observe(config, runner))
     return files.adopt(paths, places, instead)
@@ -71,4 +61,4 @@ def adopt(config: Config, runner: Runner) -> list[str]:
 
 def lost_words(config: Config, found: list[str]) -> str:
     """What was at those files before us is not known. resolv.conf gets the resolvers that dnsmasq asks."""
-    return f"{files.record_path(config.paths)} was lost, and with it what was before gfwtools at {', '.join(found)}"
+    return f"{Journal(config.paths).folder} was lost, and with it what was before gfwtools at {', '.join(found)}"

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gfwtools.config.load import loads
@@ -15,6 +15,7 @@ from gfwtools.plumbing.backend import backend_of
 from gfwtools.plumbing.facts import choose_backend
 from gfwtools.setup import boot, files, preflight, resolver_edits, resolver_facts
 from gfwtools.setup.files import FileEdit
+from gfwtools.setup.resolv_conf_writers import snippet
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
@@ -150,14 +151,14 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     if stuck:
         raise Refused(stuck)
     seen = updown.look(config, runner)
-    is_first = not files.recorded(config.paths)
+    is_first = snippet(config) not in files.recorded(config.paths)
     return Planned(
         config=config,
         config_path=config_path,
         config_text=text if not config_path.exists() or config_path.read_text("utf-8") != text else None,
         init=chosen,
         edits=edits,
-        resolver_steps=resolver_edits.steps(facts),
+        resolver_steps=[replace(step, undo=()) for step in resolver_edits.steps(facts)],
         boot_steps=boot_steps(config, chosen, runner, is_first=is_first),
         is_first=is_first,
         plumbing_steps=seen.steps,

@@ -128,11 +128,12 @@ def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
     target = os.readlink(place) if place.is_symlink() else None
     if target is None:
         text = text_of(paths, RESOLV_CONF) or ""
-        original = files.recorded(paths).get(RESOLV_CONF)
-        if original is None or not text.startswith(HEADER):
+        entry = files.recorded(paths).get(RESOLV_CONF)
+        if entry is None or not text.startswith(HEADER):
             return text, None
+        original = files.original_of(entry)
         if original.target is None:
-            return (original.data or b"").decode("utf-8", "surrogateescape"), None
+            return (files.content_of(paths, original) or b"").decode("utf-8", "surrogateescape"), None
         target = original.target
     return text_of(paths, os.path.normpath(target if target.startswith("/") else f"/etc/{target}")) or "", target
 

@@ -12,24 +12,23 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gfwtools.errors import GfwtoolsError, StoreError
+from gfwtools.errors import StoreError
 
 __all__ = [
     "digest",
+    "holds",
     "is_as_written",
     "is_mount",
     "make_folder",
-    "mark",
     "now",
+    "put_file",
     "put_link",
     "read",
     "read_ours",
     "remove",
     "remove_leftovers",
-    "replace_all",
     "require_output",
-    "restore",
-    "snapshot",
+    "sync_folder",
     "write_all",
     "write_output",
 ]
@@ -45,24 +44,8 @@ MAX_FOLDERS = 1000
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
 
 
-class _WriteError(StoreError):
-    """:func:`write_all` has failed: the reason, and what became of its own files. A caller may know better of all."""
-
-    def __init__(self, reason: str, outcome: str) -> None:
-        super().__init__(f"{reason}; {outcome}")
-        self.reason = reason
-
-
 class _CircleError(StoreError):
     """Symbolic links that lead to one another (ELOOP)."""
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, _WriteError):
-        return error.reason
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return str(error) if isinstance(error, GfwtoolsError) else "interrupted"
 
 
 def digest(data: bytes) -> str:
@@ -104,26 +87,6 @@ def read_ours(path: Path) -> bytes | None:
         return None
 
 
-def snapshot(paths: Iterable[Path]) -> dict[Path, bytes | None]:
-    """What is at ``paths`` now; None for no file.
-
-    :raises StoreError: one of them cannot be read.
-    """
-    return {path: read_ours(path) for path in paths}
-
-
-def restore(before: Mapping[Path, bytes | None]) -> None:
-    """Put a :func:`snapshot` back.
-
-    :raises StoreError: it could not be done.
-    """
-    try:
-        write_all({path: data for path, data in before.items() if data is not None}, None)
-        remove(path for path, data in before.items() if data is None)
-    except (StoreError, MemoryError) as error:
-        raise StoreError(f"{_reason(error)}; not every file is back as it was") from None
-
-
 def remove(paths: Iterable[Path]) -> None:
     """Remove files that are no longer wanted; one that is not there is no error.
 
@@ -148,7 +111,7 @@ def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path
     :raises StoreError: with the place and the reason; what was in place before is in place again, or the message names
         the files for which that failed as well.
     """
-    changed = {path: data for path, data in files.items() if not _holds(path, data, mode)}
+    changed = {path: data for path, data in files.items() if not holds(path, data, mode)}
     staged: dict[Path, Path] = {}
     previous: dict[Path, _File | None] = {}
     try:
@@ -159,7 +122,7 @@ def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path
             previous[path] = _look(path)
             temporary.replace(path)
         for folder in dict.fromkeys(path.parent for path in staged):
-            _sync_folder(folder)
+            sync_folder(folder)
     except BaseException as error:  # Ctrl-C and SIGTERM, too
         renamed = {path: old for path, old in previous.items() if not os.path.lexists(staged[path])}
         stuck = _put_back(renamed)
@@ -169,7 +132,9 @@ def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path
             f"{_place(error)}: cannot write there: {error.strerror}" if isinstance(error, OSError) else "interrupted"
         )
         outcome = f"{', '.join(map(str, stuck))} could not be put back" if stuck else NOTHING
-        raise _WriteError(reason, outcome) from None
+        failed = StoreError(reason)
+        failed.outcome = outcome
+        raise failed from None
     finally:
         for temporary in staged.values():
             with suppress(OSError):
@@ -182,7 +147,7 @@ def put_link(place: Path, target: str) -> None:
 
     :raises OSError: it cannot be made.
     """
-    temporary = place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
+    temporary = _beside(place)
     with suppress(FileNotFoundError):
         temporary.unlink()
     try:
@@ -191,6 +156,34 @@ def put_link(place: Path, target: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def put_file(place: Path, source: Path, mode: int, owner: tuple[int, int]) -> None:
+    """Put the file ``source`` at ``place``, atomically: the file itself where the file system allows that, else a copy.
+
+    :raises OSError: it cannot be put there.
+    """
+    make_folder(place.parent)
+    if os.path.lexists(place) and os.path.samestat(place.lstat(), source.lstat()):
+        return  # rename(2) does nothing between two names of one file
+    temporary = _beside(place)
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        try:
+            os.link(source, temporary, follow_symlinks=False)
+        except OSError:
+            temporary = _stage(place, _File(source.read_bytes(), mode, owner))
+        temporary.replace(place)
+        sync_folder(place.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _beside(place: Path) -> Path:
+    """The name of a file that is not in place yet."""
+    return place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
 
 
 class _File(NamedTuple):
@@ -222,7 +215,7 @@ def _put_back(previous: Mapping[Path, _File | None]) -> list[Path]:
             stuck.append(path)
     for folder in {path.parent for path in previous}:
         with suppress(OSError):  # the files are back for everybody who reads them; only a power cut could tell
-            _sync_folder(folder)
+            sync_folder(folder)
     return stuck
 
 
@@ -235,7 +228,8 @@ def _place(error: OSError) -> str:
     return str(error.filename if os.path.isdir(error.filename) else Path(error.filename).parent)
 
 
-def _holds(path: Path, data: bytes, mode: int | None) -> bool:
+def holds(path: Path, data: bytes, mode: int | None) -> bool:
+    """Whether ``path`` is a regular file with that content, and that mode (None: any)."""
     try:
         status = path.lstat()
         return (
@@ -251,7 +245,7 @@ def _holds(path: Path, data: bytes, mode: int | None) -> bool:
 def _stage(path: Path, wanted: _File) -> Path:
     """A file beside ``path`` with what is ``wanted`` in it, on the disk for good."""
     make_folder(path.parent)
-    temporary = path.parent / f"{_PREFIX}{path.name}.{os.getpid()}{_SUFFIX}"
+    temporary = _beside(path)
     with suppress(FileNotFoundError):
         temporary.unlink()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -311,14 +305,6 @@ def require_output(path: Path) -> None:
         raise StoreError(f"{path.absolute().parent} is not there; make the folder first")
 
 
-def mark(path: Path) -> None:
-    """Make an empty file, which remembers something by being there.
-
-    :raises StoreError: it cannot be made.
-    """
-    write_all({path: b""})
-
-
 def is_mount(path: Path) -> bool:
     """Whether something is mounted at ``path``, as containers have it of single files: no file can take its place."""
     import re
@@ -361,26 +347,7 @@ def write_output(path: Path, data: bytes) -> None:
     write_all({place: data})
 
 
-def replace_all(files: Mapping[Path, bytes], obsolete: Iterable[Path], last: Path) -> None:
-    """Put ``files`` in place and remove those that are ``obsolete``, all of it or nothing; the file ``last`` goes last.
-
-    :raises StoreError: what was in place before is in place again, or the message says that this failed as well.
-    """
-    obsolete = list(obsolete)
-    before = snapshot([*files, *obsolete])
-    try:
-        write_all({path: data for path, data in files.items() if path != last})
-        remove(obsolete)
-        write_all({path: data for path, data in files.items() if path == last})
-    except BaseException as error:  # Ctrl-C and SIGTERM, too
-        try:
-            restore(before)
-        except StoreError as second:
-            raise StoreError(f"{_reason(error)}; then {second}; mend that and run it again") from None
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is on the disk when its folder is (fsync(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

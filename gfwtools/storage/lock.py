@@ -13,7 +13,7 @@ from gfwtools.config.userinfo import masked_word
 from gfwtools.errors import GfwtoolsError, LockedError, StoreError
 from gfwtools.storage.atomic import MODE, make_folder, now, read
 
-__all__ = ["Run", "last_run", "lock"]
+__all__ = ["Run", "last_run", "lock", "lock_folder"]
 
 _RUNNING = "running"
 #: What we write has some hundred bytes; a larger file is damaged and tells nothing.
@@ -62,6 +62,31 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
             _account(descriptor, f"ended by {type(error).__name__}")
             raise
         _account(descriptor, "")
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
+    """Hold a lock on the folder itself, which leaves no file behind; where it is held this does not wait.
+
+    :param what: whose lock it is, for the message.
+    :raises LockedError: another process holds it.
+    :raises StoreError: there can be no such folder.
+    """
+    try:
+        make_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"{folder}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"another {what} is running; try again when it has ended") from None
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be locked: {error.strerror}") from None
+        yield
     finally:
         os.close(descriptor)
 

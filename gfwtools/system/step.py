@@ -18,6 +18,8 @@ class Step:
     undo: tuple[Command, ...]
     divisible: bool = False
     """It may be half done when it fails. Its inverse then has to be one that can be run at any point of it."""
+    keep: str = ""
+    """The name under which the journal keeps its inverse for ``teardown``: what it changes was the host's own."""
 
 
 def script(steps: Iterable[Step]) -> str:

@@ -6,27 +6,39 @@ nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
 from gfwtools.dnsmasq.manager import Manager, manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.render.files import Role, role_of
 from gfwtools.storage import atomic
-from gfwtools.storage.interrupts import Held
+from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
 from gfwtools.storage.state import State, read_state, write_state
-from gfwtools.system.commands import Command, CommandError, Runner, System
+from gfwtools.system.commands import Command, Runner, System
+from gfwtools.system.step import Step
+from gfwtools.update.replace import NAME, NOTHING
+from gfwtools.update.replace import replace as replace_files
 from gfwtools.update.values import Update
 from gfwtools.update.verify import verify
 
-__all__ = ["install"]
+__all__ = ["install", "inverses"]
+
+#: The kind of the entry that says which daemons read files of ours.
+DAEMONS = "daemons"
+#: What a failed update says where everything was taken back.
+BACK = "the old files are back and in use"
+#: And where it was not.
+AGAIN = "fix that, then run: gfwtools update --reload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +62,47 @@ class Due:
         return self.daemons or bool(self.gone) or bool(self.seeds)
 
 
-def install(config: Config, update: Update, runner: Runner | None = None) -> list[str]:
+def install(
+    config: Config,
+    update: Update,
+    foreign: Collection[Path] = (),
+    runner: Runner | None = None,
+    *,
+    within: Transaction | None = None,
+) -> list[str]:
     """Put the files of ``update`` in place and have them read; the lock is held.
 
+    :param foreign: files in their places that are not ours.
+    :param within: the transaction that this is a part of, which then has the daemons read the old files again.
     :returns: what was done, in words; empty where nothing was due.
     :raises GfwtoolsError: a step failed, and the old files are back.
     """
     runner = runner or System()
-    files = update.files(config)
     due = _due(config, update)
-    if not files and not due:
+    if not update.files(config) and not due:
         return []
+    journal, paths = Journal(config.paths), config.paths
     manager = manager_of(config, runner)
-    if manager is None:
-        _replace(config, update, files)
-        return ['nothing was reloaded (dns.manager = "none")']
-    if not due:
-        _replace(config, update, files)
-        return ["nothing to reload: only comments have changed"]
+    if manager is None or not due:
+        with journal.transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
+            replace_files(config, update, foreign, transaction)
+        note = 'nothing was reloaded (dns.manager = "none")'
+        return ["nothing to reload: only comments have changed" if manager else note]
     if due.daemons:
         with _step("check"):
             check_configuration(config, _all_files(config, update), runner)
     daemon = daemon_of(config)
-    was_up = daemon.is_up() if due.daemons else True
-    before = atomic.snapshot([*files, *update.obsolete])
     notes: list[str] = []
-    with Held() as held:
-        try:
-            with held.let():
-                with _step("install"):
-                    _replace(config, update, files)
-                _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
-        except BaseException as error:
-            _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
-            raise
-        _remember(config, update)
+    with journal.transaction(NAME, inverses(config, runner), outcome=BACK, remedy=AGAIN, within=within) as transaction:
+        if within is None:
+            # It is the first, so that its inverse is the last: by then the old files are back.
+            transaction.record(DAEMONS, _as_data(config, due, was_up=daemon.is_up() if due.daemons else True))
+        seeds = {policy.name: _seed(config, policy) for policy in due.seeds}
+        with _step("install"):
+            replace_files(config, update, foreign, transaction)
+        _take(config, update, due, manager, daemon, runner, seeds, transaction, notes)
+        transaction.write({paths.state: _all_read(update).to_json()})
     return notes
-
-
-def _replace(config: Config, update: Update, files: dict[Path, bytes]) -> None:
-    with Held() as held, held.let():  # one signal has the old files put back; a second one waits for that
-        atomic.replace_all(files, update.obsolete, config.paths.state)
 
 
 def _all_files(config: Config, update: Update) -> dict[Path, bytes]:
@@ -138,18 +150,20 @@ def _take(
     manager: Manager,
     daemon: Daemon,
     runner: Runner,
-    before: dict[Path, bytes | None],
+    seeds: Mapping[str, str],
+    transaction: Transaction,
     notes: list[str],
-    *,
-    was_up: bool,
 ) -> None:
-    """Have everything read what is due, and see that it did."""
+    """Have everything read what is due, and see that it did.
+
+    :param seeds: policy -> its seed file as it was before.
+    """
     for policy in due.seeds:
         with _step("load the seed"):
-            _load_seed(config, policy, runner, before)
+            _load_seed(config, policy, runner, seeds[policy.name], transaction)
         notes.append(f"loaded the seed of {policy.set}")
     silent = _silent_seconds(config, due) if due.daemons else ()
-    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=was_up)
+    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=daemon.is_up(0.5))
     if due.daemons:
         with _step("ask dnsmasq"):
             if not daemon.wait():
@@ -210,26 +224,36 @@ def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list
     return notes
 
 
-def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dict[Path, bytes | None]) -> None:
+def _seed(config: Config, policy: PolicyConfig) -> str:
+    """The seed file as it is now; empty where there is none."""
+    paths = config.paths
+    path = paths.nft(policy.name) if backend_of(config) == "nftables" else paths.ipset(policy.name)
+    return (atomic.read_ours(path) or b"").decode("utf-8", "replace")
+
+
+def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, old: str, transaction: Transaction) -> None:
     """Load the seed into the kernel, and take out what was in the last one and is not in this one.
 
     :raises CommandError: with the tool's own message.
     :raises HostError: somebody has made a set of that name with other options.
     """
-    paths = config.paths
+    new = _seed(config, policy)
     if backend_of(config) == "nftables":
-        runner.change(Command(("nft", "-f", str(paths.nft(policy.name)))))
-        return
-    path = paths.ipset(policy.name)
-    new = (atomic.read(path) or b"").decode()
-    old = (before.get(path) or b"").decode("utf-8", "replace")
+        there, back = (Command(("nft", "-f", str(config.paths.nft(policy.name)))), Command(("nft", "-f", "-"), old))
+    else:
+        there, back = (Command(("ipset", "restore"), _without(a, b)) for a, b in ((new, old), (old, new)))
+    step = Step("load the seed", f"the sets of {policy.name}", (there,), (back,) if old else (), divisible=True)
+    try:
+        apply([step], runner, transaction)
+    except HostError as error:
+        raise _taken(there.stdin, error.message, runner) or error from None
+
+
+def _without(new: str, old: str) -> str:
+    """``new`` for ``ipset restore``, and the elements of ``old`` that are not in it taken out."""
     kept = set(new.splitlines())
     gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
-    text = new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
-    try:
-        runner.change(Command(("ipset", "restore"), text))
-    except CommandError as error:
-        raise _taken(text, str(error), runner) or error from None
+    return new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
 
 
 def _taken(text: str, message: str, runner: Runner) -> HostError | None:
@@ -244,60 +268,47 @@ def _taken(text: str, message: str, runner: Runner) -> HostError | None:
     return another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
 
 
-def _go_back(
-    config: Config,
-    due: Due,
-    manager: Manager,
-    daemon: Daemon,
-    runner: Runner,
-    before: dict[Path, bytes | None],
-    *,
-    was_up: bool,
-    cause: BaseException,
-) -> None:
-    """Put the old files back and have them read.
+def inverses(config: Config, runner: Runner) -> dict[str, Undo]:
+    """The inverses of what an update does, but for files."""
 
-    :raises ResolverError: with the ``cause``; says whether the old state answers again.
-    """
-    told = str(cause) if isinstance(cause, GfwtoolsError) else "interrupted"
-    try:
-        atomic.restore(before)
-    except GfwtoolsError as error:
-        raise ResolverError(f"{told}; then {error}; mend that and run: gfwtools update --reload") from cause
-    try:
-        for policy in due.seeds:
-            if before.get(config.paths.ipset(policy.name)) and backend_of(config) == "iptables":
-                _load_seed(config, policy, runner, {})
-        if due.daemons:
-            had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
-            _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
-            if was_up and not daemon.wait():
-                raise ResolverError(f"dnsmasq does not answer at {daemon}")
-    except GfwtoolsError as error:
-        problem = f"{told}; the old files are back, but: {error}"
+    def read_again(entry: Entry, doubtful: bool) -> None:
+        """The old files are back: have them read."""
+        daemon, manager = daemon_of(config), manager_of(config, runner)
+        if manager is None or not entry.data["daemons"]:
+            return
+        second = tuple(policy for policy in config.policies if policy.name in entry.data["second"])
+        due = Due(entry.data["main"], entry.data["servers"], second, (), ())
         try:
-            _forget(config)
-        except GfwtoolsError as second:
-            problem += f"; then {second}"
-        raise ResolverError(f"{problem}; mend that, then run: gfwtools update --reload") from cause
-    if isinstance(cause, GfwtoolsError):
-        raise ResolverError(f"{told}; the old files are back and in use") from None
+            _reload(config, due, manager, was_up=daemon.is_up(0.5))
+            if entry.data["was_up"] and not daemon.wait():
+                raise ResolverError(f"dnsmasq does not answer at {daemon}")
+        except GfwtoolsError:
+            _forget(config)  # so that the next run has all of it read, new or not
+            raise
+
+    return {DAEMONS: read_again, COMMANDS: undo_commands(runner)}
+
+
+def _as_data(config: Config, due: Due, *, was_up: bool) -> dict[str, Any]:
+    """What has to be read again when the old files are back: a second dnsmasq that had no configuration has nothing."""
+    had = [policy.name for policy in due.second if config.paths.second(policy.name).exists()]
+    return {"daemons": due.daemons, "main": due.main, "servers": due.servers, "second": had, "was_up": was_up}
 
 
 def _forget(config: Config) -> None:
-    """Write down that nobody is known to have read anything: so that the next run has all of it read, new or not."""
+    """Write down that nobody is known to have read anything."""
     state = read_state(config.paths.state)
     if state.policies:
         policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
         write_state(config.paths.state, State(policies))
 
 
-def _remember(config: Config, update: Update) -> None:
-    """Write down that everything has been read."""
+def _all_read(update: Update) -> State:
+    """The state once everything has been read."""
     policies = dict(update.state.policies)
     for policy in update.policies:
         policies[policy.policy.name] = policy.state._replace(loaded=policy.state.effective)
-    write_state(config.paths.state, State(policies))
+    return State(policies)
 
 
 @contextmanager
@@ -306,4 +317,4 @@ def _step(name: str) -> Iterator[None]:
     try:
         yield
     except GfwtoolsError as error:
-        raise ResolverError(f"{name}: {error}") from None
+        raise ResolverError(f"{name}: {error.message}") from None

@@ -317,7 +317,10 @@ def test_somebody_elses_file_at_our_place_is_kept_and_given_back(lab: Lab, backe
     lab.gateway.run("chown", "1234:1234", "/etc/dnsmasq.d/gfwlist.conf")
     before = everything(lab)
     told = lab.bootstrap()
-    assert "/etc/dnsmasq.d/gfwlist.conf: not written by gfwtools; it is replaced, kept as" in told.stderr
+    assert (
+        "/etc/dnsmasq.d/gfwlist.conf: not written by gfwtools; it is replaced, and teardown gives it back"
+        in told.stderr
+    )
     assert lab.open(lab.client, "blocked.example") == TUNNEL
     lab.bootstrap()
     lab.gateway.gfwtools("update", "--force")

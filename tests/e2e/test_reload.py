@@ -297,7 +297,7 @@ def test_where_going_back_failed_the_next_update_restarts_dnsmasq_with_nothing_n
     host.write("/etc/restart-dns", RESTART.replace("\ndnsmasq --conf", "\nexit 3\ndnsmasq --conf"))
     result = host.gfwtools("update", "--reload", code=1)
     assert re.search(
-        "the old files are back, but: restart dnsmasq: .*; mend that, then run: gfwtools update --reload$",
+        "could not be taken back: restart dnsmasq: .*; fix that, then run: gfwtools update --reload$",
         result.stderr,
     )
     write_list(host, *BASE)
