@@ -169,9 +169,8 @@ def test_a_clean_resolver_that_will_not_say_is_broken(rcodes: tuple[str, str], s
 
 def test_a_resolver_where_nobody_listens_is_said_in_words() -> None:
     found = ask("127.0.0.1", 9, "x.example", "A", timeout=0.2)
-    assert found.error
+    assert found.error == "no answer within 0.2 s"
     assert found.rcode == ""
-    assert found.seconds < 1
 
 
 def test_answers_are_shown_with_their_aliases_and_ttl() -> None:
