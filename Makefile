@@ -35,8 +35,8 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 test: packages check ## Run all tests (as root they include the network namespaces).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-quick: packages $(DEV) ## Run the unit tests alone, in a minute and a half (as root they include network namespaces).
-	$(BIN)/python -m pytest tests --ignore=tests/e2e -n $(WORKERS) --dist worksteal
+test-quick: packages $(DEV) ## Run the unit tests alone: those without network namespaces, mounts and daemons.
+	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal
 
 golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, and was meant to (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py

@@ -1,5 +1,6 @@
 """The command line: the options that every command has, and the commands, each imported when it is run."""
 
+import errno
 import os
 import signal
 import sys
@@ -167,6 +168,8 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # the kernel's words for what Python calls a MemoryError
+            raise MemoryError from None
         # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
         # Of all calls getcwd(2) alone misses something without its name: somebody has removed the folder we are in.
         gone = isinstance(error, FileNotFoundError) and not error.filename
