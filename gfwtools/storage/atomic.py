@@ -27,6 +27,7 @@ __all__ = [
     "read_ours",
     "remove",
     "remove_leftovers",
+    "remove_staged",
     "require_output",
     "sync_folder",
     "write_all",
@@ -356,6 +357,14 @@ def sync_folder(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         os.close(descriptor)
+
+
+def remove_staged(place: Path) -> None:
+    """Remove what a killed run left beside ``place`` of a file that was to go there."""
+    with suppress(OSError):
+        for path in place.parent.iterdir():
+            if path.name.startswith(f"{_PREFIX}{place.name}.") and path.name.endswith(_SUFFIX):
+                path.unlink()
 
 
 def remove_leftovers(*folders: Path, tree: Path | None = None) -> None:

@@ -519,6 +519,7 @@ def put_back(journal: Journal, place: Path, original: Original) -> None:
     """
     paths = journal.paths
     assert paths is not None
+    atomic.remove_staged(place)
     try:
         if original.target is not None:
             if not (place.is_symlink() and os.readlink(place) == original.target):
