@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import Timer
 
-from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
+from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.diagnose import plumbing
 from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.dnsmasq import client
@@ -24,7 +24,8 @@ from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
-from gfwtools.plumbing.facts import Interface, choose_backend
+from gfwtools.plumbing.backend import Backend, sets_with, working_backend
+from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
 from gfwtools.storage import atomic
@@ -140,12 +141,12 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
-    backend = survey.facts.backend if survey and survey.facts else _backend(config, runner)
+    backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
         rest += [clean_link(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
-    holding = {a: questions.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(
         _in_set(found, config, lookup, holding)
@@ -171,9 +172,9 @@ def _look(config: Config, runner: Runner) -> tuple[Survey | None, str]:
     return survey, ""
 
 
-def _backend(config: Config, runner: Runner) -> BackendName | None:
+def _backend(config: Config, runner: Runner) -> Backend | None:
     try:
-        return choose_backend(config, runner)
+        return working_backend(config, runner)
     except HostError:
         return None
 

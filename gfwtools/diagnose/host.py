@@ -48,7 +48,8 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     """
     seen = look(config, runner)
     assert seen.facts is not None
-    mend = {str(chain): chain.rename for chain in seen.iptables.there.taken}
+    assert seen.backend is not None
+    mend = seen.backend.taken(runner)
     findings = [
         Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else mend.get(piece.name, UP))
         for piece in seen.pieces

@@ -13,10 +13,12 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import service
 from gfwtools.errors import GfwtoolsError, HostError
-from gfwtools.plumbing.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
-from gfwtools.plumbing.iptables import taken_chains
+from gfwtools.plumbing.backend import working_backend
+from gfwtools.plumbing.choice import dnsmasq_fills
+from gfwtools.plumbing.facts import Facts, Interface, families_of
 from gfwtools.plumbing.routing import PROTOCOL
 from gfwtools.plumbing.wanted import MAIN, TAG, wanted
+from gfwtools.render.backends import TEXTS
 from gfwtools.setup import resolver_facts
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
@@ -89,8 +91,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
             "install one whose `dnsmasq --version` names one of them",
         )
     elif config.host.backend != "auto" and config.host.backend not in fills:
-        option = "ipset" if config.host.backend == "iptables" else "nftset"
-        other = "nftables" if config.host.backend == "iptables" else "iptables"
+        option = TEXTS[config.host.backend].directive
+        other = next(name for name in TEXTS if name != config.host.backend)
         yield Problem(
             f"dnsmasq was built without {option}, which host.backend = {config.host.backend} needs",
             f"give --backend {other}, or install a dnsmasq with {option}",
@@ -108,9 +110,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
 def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
     """Tools and kernel; the message names what to install or to load."""
     try:
-        if choose_backend(config, runner) == "iptables":
-            for chain in taken_chains(runner):
-                yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {chain.rename}")
+        for chain, rename in working_backend(config, runner).taken(runner).items():
+            yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {rename}")
     except HostError as error:
         what, _, remedy = str(error).rpartition("; ")
         if config.host.backend == "auto" or not what:
@@ -135,7 +136,6 @@ def _interfaces(config: Config, runner: Runner) -> Iterator[Problem]:
 def _families(config: Config, runner: Runner) -> Iterator[Problem]:
     """Addresses of a family that the tunnel does not carry, by each policy alone so that none hides another."""
     facts = Facts(
-        "iptables",  # which one makes no difference here
         interfaces={
             link["ifname"]: Interface(
                 name=link["ifname"],

@@ -1,4 +1,4 @@
-"""Single questions to the kernel: which sets hold an address, which way it takes, how the tunnel is."""
+"""Single questions to the kernel: which way does a packet take, how is the tunnel."""
 
 import json
 import re
@@ -7,12 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gfwtools.config.model import Address, BackendName, PolicyConfig
-from gfwtools.render.nftables import TABLE
+from gfwtools.config.model import Address
 from gfwtools.system.commands import Runner
 
-__all__ = ["Way", "direct_sets_with", "handshake_age", "own_mark", "received", "reverse_path_filter", "route",
-           "rules", "sets_with"]  # fmt: skip
+__all__ = ["Way", "handshake_age", "own_mark", "received", "reverse_path_filter", "route", "rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +49,6 @@ def route(runner: Runner, address: Address, mark: int = 0) -> Way:
 def rules(runner: Runner, family: int) -> list[dict[str, Any]]:
     found = json.loads(runner.ask("ip", f"-{family}", "-N", "-j", "rule") or "[]")
     return found if isinstance(found, list) else []
-
-
-def sets_with(runner: Runner, backend: BackendName, policy: PolicyConfig, address: Address) -> list[str]:
-    """Of the sets whose packets are marked, those that hold ``address``, be it in a network."""
-    if backend == "iptables":
-        return _holding(runner, backend, [policy.set if address.version == 4 else policy.set6], address)
-    names = [f"{policy.set}{address.version}", f"{policy.set}_seed{address.version}"]
-    return _holding(runner, backend, names, address)
-
-
-def direct_sets_with(runner: Runner, backend: BackendName, policy: PolicyConfig, address: Address) -> list[str]:
-    """The same for the set of the exceptions, which nothing marks."""
-    if backend == "iptables":
-        return _holding(runner, backend, [policy.direct_set], address) if address.version == 4 else []
-    return _holding(runner, backend, [f"{policy.direct_set}{address.version}"], address)
-
-
-def _holding(runner: Runner, backend: BackendName, names: list[str], address: Address) -> list[str]:
-    if backend == "iptables":
-        return [name for name in names if runner.ask("ipset", "test", name, str(address)) is not None]
-    family, table = TABLE.split()
-    return [
-        name
-        for name in names
-        if runner.ask("nft", "get", "element", family, table, name, f"{{ {address} }}") is not None
-    ]
 
 
 def own_mark(runner: Runner, interface: str) -> int:

@@ -5,7 +5,6 @@ What is due is the difference between what the files say and what the daemons we
 nothing.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
 from gfwtools.dnsmasq.manager import Manager, manager_of
-from gfwtools.errors import GfwtoolsError, HostError, ResolverError
-from gfwtools.plumbing.backend import backend_of
+from gfwtools.errors import GfwtoolsError, ResolverError
+from gfwtools.plumbing.backend import backend_of, seed_files
 from gfwtools.render.files import Role, role_of
 from gfwtools.storage import atomic
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.state import State, read_state, write_state
-from gfwtools.system.commands import Command, CommandError, Runner, System
+from gfwtools.system.commands import Runner, System
 from gfwtools.update.values import Update
 from gfwtools.update.verify import verify
 
@@ -146,7 +145,9 @@ def _take(
     """Have everything read what is due, and see that it did."""
     for policy in due.seeds:
         with _step("load the seed"):
-            _load_seed(config, policy, runner, before)
+            backend = backend_of(config, runner)
+            path = seed_files(backend, config.paths, policy)[0]
+            backend.load_seed(path, before.get(path) or b"", runner)
         notes.append(f"loaded the seed of {policy.set}")
     silent = _silent_seconds(config, due) if due.daemons else ()
     notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=was_up)
@@ -210,40 +211,6 @@ def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list
     return notes
 
 
-def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dict[Path, bytes | None]) -> None:
-    """Load the seed into the kernel, and take out what was in the last one and is not in this one.
-
-    :raises CommandError: with the tool's own message.
-    :raises HostError: somebody has made a set of that name with other options.
-    """
-    paths = config.paths
-    if backend_of(config) == "nftables":
-        runner.change(Command(("nft", "-f", str(paths.nft(policy.name)))))
-        return
-    path = paths.ipset(policy.name)
-    new = (atomic.read(path) or b"").decode()
-    old = (before.get(path) or b"").decode("utf-8", "replace")
-    kept = set(new.splitlines())
-    gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
-    text = new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
-    try:
-        runner.change(Command(("ipset", "restore"), text))
-    except CommandError as error:
-        raise _taken(text, str(error), runner) or error from None
-
-
-def _taken(text: str, message: str, runner: Runner) -> HostError | None:
-    """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
-    from gfwtools.plumbing.iptables import another_kind
-
-    number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
-    if number is None:
-        return None
-    _, name, *wanted = text.splitlines()[int(number[1]) - 1].removesuffix(" -exist").split()
-    found = (runner.ask("ipset", "list", "-terse", "-output", "save", name) or "").split()[2:]
-    return another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
-
-
 def _go_back(
     config: Config,
     due: Due,
@@ -266,8 +233,10 @@ def _go_back(
         raise ResolverError(f"{told}; then {error}; mend that and run: gfwtools update --reload") from cause
     try:
         for policy in due.seeds:
-            if before.get(config.paths.ipset(policy.name)) and backend_of(config) == "iptables":
-                _load_seed(config, policy, runner, {})
+            backend = backend_of(config, runner)
+            path = seed_files(backend, config.paths, policy)[0]
+            if before.get(path):
+                backend.load_seed(path, b"", runner)
         if due.daemons:
             had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
             _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
