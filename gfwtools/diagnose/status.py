@@ -20,7 +20,6 @@ policy's ``updated`` is when its files last changed. ``findings`` is null where 
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -247,14 +246,12 @@ def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
     links = json.loads(runner.ask("ip", "-j", "link", "show", "dev", interface) or "[]")
     if not links:
         return None
-    # A line a peer: its key, received, sent (wg(8), transfer).
-    text = runner.ask("wg", "show", interface, "transfer") or ""
-    peers = re.findall(r"\t(\d+)\t(\d+)$", text, re.MULTILINE)
+    received, sent = questions.transferred(runner, interface) or (None, None)
     return Tunnel(
         up="UP" in links[0].get("flags", ()),
         handshake_age=questions.handshake_age(runner, interface),
-        received=sum(int(received) for received, _ in peers) if peers else None,
-        sent=sum(int(sent) for _, sent in peers) if peers else None,
+        received=received,
+        sent=sent,
     )
 
 

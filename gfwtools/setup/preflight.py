@@ -22,6 +22,7 @@ from gfwtools.render.backends import TEXTS
 from gfwtools.setup import resolver_facts
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
+from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -256,11 +257,10 @@ def _marks(config: Config, runner: Runner, quick: set[str]) -> Iterator[Problem]
             if mark == policy.mark:
                 yield Problem(f"mark {policy.mark:#x} is used by {where}", remedy)
         for other in dict.fromkeys(policy.interface for policy in config.policies):
-            text = (runner.ask("wg", "show", other, "fwmark") or "").strip()
-            if other not in quick and text.startswith("0x") and int(text, 16) == policy.mark:
+            if other not in quick and questions.own_mark(runner, other) == policy.mark:
                 # Its packets to the peer would be sent into the tunnel again.
                 yield Problem(
-                    f"{other} marks its own packets with {text}, the mark of policy {policy.name}",
+                    f"{other} marks its own packets with {policy.mark:#x}, the mark of policy {policy.name}",
                     f"run: wg set {other} fwmark 0, and remove FwMark from its configuration",
                 )
 
@@ -397,7 +397,7 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
     lan = config.dns.listen or facts.lan if config.host.gateway else config.dns.listen
     needed = {*_WILDCARDS, "127.0.0.1", "::1", *map(str, lan)}
     programs: dict[tuple[str, int], list[str]] = {}
-    for holder in resolver_facts.holders(runner):
+    for holder in questions.holders(runner):
         # systemd-resolved is told to give it up.
         if holder.program == "dnsmasq" or holder.program.startswith("systemd-resolve"):
             continue
@@ -416,7 +416,7 @@ def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
     for policy in config.policies if config.dns.layout == "split" else ():
         port = config.second_port(policy)
         ours = (atomic.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
-        for holder in resolver_facts.holders(runner, port):
+        for holder in questions.holders(runner, port):
             if holder.address in (*_WILDCARDS, "127.0.0.1") and str(holder.pid) != ours:
                 who = f"{holder.program} (process {holder.pid})" if holder.program else "another program"
                 yield Problem(
