@@ -22,6 +22,7 @@ from gfwtools.lists.formats import FORMATS, Listing
 from gfwtools.lists.hostname import to_ascii
 from gfwtools.lists.locator import Locator
 from gfwtools.lists.suffixes import bundled
+from gfwtools.render.backends import TEXTS, Text
 from gfwtools.render.files import files_of
 from gfwtools.setup.boot import boot_files
 from gfwtools.setup.resolver_edits import edits as resolver_edits
@@ -65,10 +66,11 @@ _SNIPPET = re.compile(
 
 
 @cache
-def _configurations() -> tuple[tuple[Config, str], ...]:
+def _configurations() -> tuple[tuple[Config, Text], ...]:
     return tuple(
-        (loads(f'[dns]\nlayout = "{layout}"\n[host]\nbackend = "{backend}"\n'), backend)
-        for layout, backend in (("paired", "iptables"), ("split", "iptables"), ("paired", "nftables"))
+        (loads(f'[dns]\nlayout = "{layout}"\n[host]\nbackend = "{backend}"\n'), TEXTS[backend])
+        for layout in ("paired", "split")
+        for backend in TEXTS
     )
 
 
@@ -193,7 +195,7 @@ def a_configuration(data: bytes) -> None:
     decoded = decode(b"||google.com\n@@||www.google.com\n|http://85.17.73.31/\n")
     for policy in config.policies:
         compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)
-        for backend in ("iptables", "nftables"):
+        for backend in TEXTS.values():
             files_hold_no_foreign_byte(files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend))
 
 

@@ -16,6 +16,7 @@ from gfwtools.lists.compiler import compile_lists
 from gfwtools.lists.formats import FORMATS, Listing
 from gfwtools.lists.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
+from gfwtools.render.backends import TEXTS
 
 POLICY = PolicyConfig()
 COVER = Cover(["a.com", "b.app"], ["*.b.app", "x.a.com"])
@@ -46,7 +47,7 @@ def test_every_upstream_has_a_line_of_its_own() -> None:
 
 
 def test_nftset_names_both_families_on_one_line() -> None:
-    lines = body(dnsmasq.paired(ONE, POLICY, backend="nftables"))
+    lines = body(dnsmasq.paired(ONE, POLICY, sets=nftables.set_names(POLICY)))
     assert lines[1] == "nftset=/a.com/4#inet#gfwtools#gfwlist4,6#inet#gfwtools#gfwlist6"
 
 
@@ -105,8 +106,8 @@ def test_dnsmasq_accepts_what_any_list_comes_to(tmp_path_factory, text: str, all
     lists = {"allow": [Listing("a", "\n".join(allow), "domains")], "deny": [Listing("d", deny, "domains")]}
     policy = compile_lists(Listing("x", text), **lists).policy
     path = tmp_path_factory.mktemp("conf") / "gfwlist.conf"
-    for backend in ("iptables", "nftables"):
-        path.write_text(dnsmasq.paired(policy.cover(), POLICY, backend=backend))
+    for text in TEXTS.values():
+        path.write_text(dnsmasq.paired(policy.cover(), POLICY, sets=text.names(POLICY)))
         dnsmasq_accepts(path)
 
 

@@ -88,7 +88,9 @@ def domain(
         elif as_json:
             import json
 
-            click.echo(json.dumps(found.to_json()))
+            sets = _sets(context, found.policy)
+            # ipset's pair has always been named here by its first one.
+            click.echo(json.dumps(found.to_json(sets[:1] if found.policy.set in sets else sets)))
         else:
             from gfwtools.cli.text import printable
 
@@ -104,7 +106,7 @@ def domain(
                 click.echo(f"            and {len(found.rules) - SHOWN:,} more")
             if found.server:
                 click.echo(f"  resolver  {found.server}")
-                click.echo(f"  set       {', '.join((found.policy.set, found.policy.set6))}")
+                click.echo(f"  set       {', '.join(_sets(context, found.policy))}")
                 click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
     if wrong or failed:
         sys.exit(2 if wrong else 1)
@@ -125,6 +127,14 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
             yield from (line for line in lines if line)
         else:
             yield name
+
+
+def _sets(context: Context, policy: "PolicyConfig") -> tuple[str, ...]:
+    """The sets of a policy whose packets are marked."""
+    from gfwtools.render.backends import TEXTS
+    from gfwtools.update.inputs import backend_of_files
+
+    return TEXTS[backend_of_files(context.config)].names(policy).marked
 
 
 def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":

@@ -36,11 +36,11 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export domains | wc -l
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
-    from gfwtools.plumbing.backend import backend_of
     from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.render.backends import TEXTS
     from gfwtools.render.files import cover_of, unset_of, without_claimed
     from gfwtools.storage import atomic
-    from gfwtools.update.inputs import compile_policy, current_list, list_or_starter
+    from gfwtools.update.inputs import backend_of_files, compile_policy, current_list, list_or_starter
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}
@@ -61,9 +61,8 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if format == "domains":
         text = plain.domains(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(
-            cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date
-        )
+        sets = TEXTS[backend_of_files(config)].names(policy)
+        text = dnsmasq.paired(cover, policy, unset=unset_of(config, compiled), sets=sets, list_date=date)
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:

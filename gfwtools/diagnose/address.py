@@ -11,7 +11,8 @@ from typing import Any
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.dnsmasq import conf
 from gfwtools.errors import HostError
-from gfwtools.plumbing.facts import choose_backend, families_of
+from gfwtools.plumbing.backend import direct_sets_with, sets_with, working_backend
+from gfwtools.plumbing.facts import families_of
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import Way
@@ -94,16 +95,16 @@ def report(addresses: Iterable[Address], config: Config, runner: Runner) -> Iter
     for address in listed:
         if address.version not in families:
             raise ValueError(f"{address} is IPv{address.version}, which this host does not have")
-    backend = choose_backend(config, runner)
+    backend = working_backend(config, runner)
     sources = _sources(config)
     names = names_of(listed, sources)
     for address in listed:
         policy, sets = None, list[str]()
         for candidate in config.policies:
-            held = questions.sets_with(runner, backend, candidate, address)
+            held = sets_with(runner, backend, candidate, address)
             policy = policy or (candidate if held else None)  # the first one marks it
             sets += held
-        direct = [name for p in config.policies for name in questions.direct_sets_with(runner, backend, p, address)]
+        direct = [name for p in config.policies for name in direct_sets_with(runner, backend, p, address)]
         way = questions.route(runner, address, policy.mark if policy else 0)
         yield AddressReport(
             address=address,

@@ -4,17 +4,15 @@ Everything is asked first, side by side, so that a resolver that is silent costs
 is judged by a function of its own.
 """
 
-import re
 import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from threading import Timer
 
-from gfwtools.config.model import Address, BackendName, Config, PolicyConfig, Upstream
+from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.diagnose import plumbing
 from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.dnsmasq import client
@@ -24,10 +22,10 @@ from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
-from gfwtools.plumbing.facts import Interface, choose_backend
+from gfwtools.plumbing.backend import Backend, sets_with, working_backend
+from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
-from gfwtools.storage import atomic
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
@@ -140,12 +138,12 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
-    backend = survey.facts.backend if survey and survey.facts else _backend(config, runner)
+    backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
         rest += [clean_link(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
-    holding = {a: questions.sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(
         _in_set(found, config, lookup, holding)
@@ -171,9 +169,9 @@ def _look(config: Config, runner: Runner) -> tuple[Survey | None, str]:
     return survey, ""
 
 
-def _backend(config: Config, runner: Runner) -> BackendName | None:
+def _backend(config: Config, runner: Runner) -> Backend | None:
     try:
-        return choose_backend(config, runner)
+        return working_backend(config, runner)
     except HostError:
         return None
 
@@ -284,26 +282,12 @@ def _host(problem: str) -> Link:
 
 
 def _client(config: Config, daemon: Daemon, runner: Runner) -> Link:
-    path = config.paths.at("/etc/resolv.conf")
-    text = (atomic.read(path) or b"").decode("utf-8", "replace")
-    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
+    asked = questions.resolver(config.paths, runner, daemon.address, daemon.listens_at)
     expected = f"this host asks its dnsmasq, {daemon.address}"
-    # Without any, the C library asks the host itself (resolv.conf(5)).
-    first = servers[0] if servers else "127.0.0.1"
-    if first == daemon.address or (daemon.port == 53 and _is_own(first, runner)):
-        return Link("client", _OK, expected, f"{first} ({path})")
-    return Link("client", _BROKEN, expected, f"{first} ({path})", "gfwtools bootstrap")
-
-
-def _is_own(text: str, runner: Runner) -> bool:
-    """An address of this host; 127.0.0.53 is systemd-resolved, which goes its own ways."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    if address.is_loopback:
-        return text in ("127.0.0.1", "::1")
-    return questions.route(runner, address).device == "lo"
+    found = f"{asked.address} ({config.paths.at(questions.RESOLV_CONF)})"
+    if asked.is_ours:
+        return Link("client", _OK, expected, found)
+    return Link("client", _BROKEN, expected, found, "gfwtools bootstrap")
 
 
 # ---------------------------------------------------------------- resolvers

@@ -3,9 +3,6 @@
 Nothing is changed. What cannot be seen in a listing is asked: dnsmasq for a name, the tunnel for an answer.
 """
 
-import json
-import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,7 @@ from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.updown import look
-from gfwtools.storage import atomic
+from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -48,7 +45,8 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     """
     seen = look(config, runner)
     assert seen.facts is not None
-    mend = {str(chain): chain.rename for chain in seen.iptables.there.taken}
+    assert seen.backend is not None
+    mend = seen.backend.taken(runner)
     findings = [
         Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else mend.get(piece.name, UP))
         for piece in seen.pieces
@@ -78,12 +76,12 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Find
     yield Finding(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up")
     yield from _way(policy, runner)
     for endpoint in tunnel.endpoints:
-        device = _device(runner, str(endpoint))
+        device = questions.route(runner, endpoint).device
         if device == name:
             yield Finding(
                 f"endpoint {endpoint}", State.MISMATCH, f"routed into {name} itself", f"ip route get {endpoint}"
             )
-        elif _own_mark(name, runner) == policy.mark:
+        elif questions.own_mark(runner, name) == policy.mark:
             # wg-quick's usual FwMark is 51820, the default mark of a policy: the tunnel would be sent into itself.
             detail = f"{name} marks its own packets with {policy.mark:#x}, the policy's mark"
             yield Finding(f"endpoint {endpoint}", State.MISMATCH, detail, f"wg set {name} fwmark 0")
@@ -93,16 +91,10 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Find
         yield _handshake(policy, runner)
 
 
-def _own_mark(interface: str, runner: Runner) -> int:
-    """The mark that WireGuard sets on what it sends (wg(8), fwmark); 0 for none."""
-    text = (runner.ask("wg", "show", interface, "fwmark") or "off").strip()
-    return 0 if text == "off" else int(text, 0)
-
-
 def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
     """Where a marked packet goes: rules of somebody else's may come before ours."""
     resolver = policy.upstream[0].address
-    device = _device(runner, str(resolver), policy.mark)
+    device = questions.route(runner, resolver, policy.mark).device
     name = f"way of packets with mark {policy.mark:#x}"
     if device == policy.interface:
         yield Finding(name, State.OK, f"by {device}")
@@ -110,35 +102,19 @@ def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
         yield Finding(name, State.MISMATCH, f"by {device or 'none'}, should be {policy.interface}", "ip rule show")
 
 
-def _device(runner: Runner, address: str, mark: int = 0) -> str | None:
-    words = ["ip", "-j", "route", "get", address, *(["mark", f"{mark:#x}"] if mark else [])]
-    try:
-        routes = json.loads(runner.ask(*words) or "[]")
-        return str(routes[0]["dev"])
-    except (ValueError, LookupError):
-        return None
-
-
 def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
     """An idle tunnel has an old handshake and is well: it is given something to do before it is judged."""
     name = f"handshake of {policy.interface}"
-    age = _age(policy.interface, runner)
+    age = questions.handshake_age(runner, policy.interface)
     if age is None or age > HANDSHAKE_AGE:
         upstream = policy.upstream[0]
         Daemon(str(upstream.address), upstream.port).ask("example.com", timeout=2)
-        age = _age(policy.interface, runner)
+        age = questions.handshake_age(runner, policy.interface)
     if age is None:
         return Finding(name, State.MISSING, "there was none yet", f"wg show {policy.interface}")
     if age > HANDSHAKE_AGE:
         return Finding(name, State.MISMATCH, f"{age:,} s ago; the peer does not answer", f"wg show {policy.interface}")
     return Finding(name, State.OK, f"{age} s ago")
-
-
-def _age(interface: str, runner: Runner) -> int | None:
-    """Seconds since the newest handshake with a peer (wg(8), latest-handshakes)."""
-    text = runner.ask("wg", "show", interface, "latest-handshakes") or ""
-    newest = max(map(int, re.findall(r"\t(\d+)$", text, re.MULTILINE)), default=0)
-    return max(0, int(time.time()) - newest) if newest else None
 
 
 def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
@@ -160,7 +136,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
         return
     yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
     yield from _at_boot(config, runner)
-    yield _is_resolver(config, daemon)
+    yield _is_resolver(config, daemon, runner)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
         detail = (
@@ -192,16 +168,13 @@ def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
         yield Finding("dnsmasq at boot", state, detail, "" if there.enabled else str(on))
 
 
-def _is_resolver(config: Config, daemon: Daemon) -> Finding:
-    path = config.paths.at("/etc/resolv.conf")
-    text = (atomic.read(path) or b"").decode("utf-8", "replace")
-    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
-    if servers and servers[0] == daemon.address:
-        return Finding("this host's resolver", State.OK, f"{servers[0]} ({path})")
-    found = servers[0] if servers else "none"
-    return Finding(
-        "this host's resolver", State.MISMATCH, f"{found}, should be {daemon.address} ({path})", "gfwtools bootstrap"
-    )
+def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Finding:
+    asked = questions.resolver(config.paths, runner, daemon.address, daemon.listens_at)
+    name, path = "this host's resolver", config.paths.at(questions.RESOLV_CONF)
+    if asked.is_ours:
+        return Finding(name, State.OK, f"{asked.address} ({path})")
+    detail = f"{asked.address}, should be {daemon.address} ({path})"
+    return Finding(name, State.MISMATCH, detail, "gfwtools bootstrap")
 
 
 def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:

@@ -13,6 +13,7 @@ from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose.firewall import opening
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
+from gfwtools.plumbing.backend import sets_with
 from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Piece, State
 from gfwtools.plumbing.survey import Survey
@@ -59,14 +60,15 @@ def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
 def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
     """Ask the kernel."""
     assert survey.facts is not None
-    backend = survey.facts.backend
+    backend = survey.backend
+    assert backend is not None
     tunnel = survey.facts.interfaces.get(policy.interface)
     endpoints = tunnel.endpoints if tunnel else ()
     resolver = _resolver(policy, tunnel)
     return Seen(
         resolver=resolver,
-        resolver_in_set=bool(questions.sets_with(runner, backend, policy, resolver)),
-        endpoints_in_set=frozenset(e for e in endpoints if questions.sets_with(runner, backend, policy, e)),
+        resolver_in_set=bool(sets_with(runner, backend, policy, resolver)),
+        endpoints_in_set=frozenset(e for e in endpoints if sets_with(runner, backend, policy, e)),
         endpoint_devices={e: questions.route(runner, e).device for e in endpoints},
         own_mark=questions.own_mark(runner, policy.interface) if endpoints else 0,
         resolver_device=questions.route(runner, resolver, policy.mark).device,

@@ -20,9 +20,8 @@ policy's ``updated`` is when its files last changed. ``findings`` is null where 
 
 import json
 import os
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -34,10 +33,8 @@ from gfwtools.diagnose.host import Finding, check
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import HostError, ResolverError
-from gfwtools.plumbing.backend import backend_of
+from gfwtools.plumbing.backend import Backend, backend_of
 from gfwtools.plumbing.plan import State
-from gfwtools.plumbing.wanted import CHAIN
-from gfwtools.render.nftables import TABLE
 from gfwtools.setup import boot
 from gfwtools.storage.lock import Run, last_run
 from gfwtools.storage.state import Change, PolicyState, read_state
@@ -173,7 +170,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
     readable = os.geteuid() == 0 if root is None else root
     known = read_state(config.paths.state)
     bootstrapped = is_wired(config)
-    backend = backend_of(config)
+    backend = backend_of(config, runner)
     found: list[Finding] | None = None
     problem = known.problem
     if not readable:
@@ -190,7 +187,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         problem=problem,
         last_run=last_run(config.paths.lock),
         layout=config.dns.layout,
-        backend=backend,
+        backend=backend.name,
         manager=_manager(config, runner),
         init=init,
         services=_services(config, init, runner) if bootstrapped else (),
@@ -223,38 +220,19 @@ def _services(config: Config, init: Init, runner: Runner) -> tuple[Service, ...]
     )
 
 
-def _policy(policy: PolicyConfig, state: PolicyState, backend: str, runner: Runner, *, readable: bool) -> PolicyStatus:
+def _policy(
+    policy: PolicyConfig, state: PolicyState, backend: Backend, runner: Runner, *, readable: bool
+) -> PolicyStatus:
     list_age, updated_age = age_of(_list_date(state.list_date)), age_of(iso_date(state.updated))
     if not readable:
         return PolicyStatus(policy, state, list_age, updated_age)
-    by_iptables = backend == "iptables"
     sets = marked = None
     # What a tool is missing for is not known; that is not to say that it is not there.
-    if all(map(runner.has, ("ipset", "iptables") if by_iptables else ("nft",))):
-        sets = _ipsets(policy, runner) if by_iptables else _nft_sets(policy, runner)
-        marked = _marked(policy, _iptables_counters(runner) if by_iptables else _nft_counters(runner))
+    if all(map(runner.has, backend.listing_tools)):
+        sets = backend.sizes(runner, policy)
+        marked = _marked(policy, backend.counters(runner))
     tunnel = _tunnel(policy.interface, runner) if runner.has("ip") else None
     return PolicyStatus(policy, state, list_age, updated_age, sets, marked, tunnel)
-
-
-def _ipsets(policy: PolicyConfig, runner: Runner) -> tuple[tuple[str, int | None], ...]:
-    found = []
-    for name in (policy.set, policy.set6, policy.direct_set):
-        size = re.search(r"^Number of entries: (\d+)$", runner.ask("ipset", "list", "-t", name) or "", re.MULTILINE)
-        found.append((name, int(size[1]) if size else None))
-    return tuple(found)
-
-
-def _nft_sets(policy: PolicyConfig, runner: Runner) -> tuple[tuple[str, int | None], ...]:
-    family, table = TABLE.split()
-    found: list[tuple[str, int | None]] = []
-    for base in (policy.set, f"{policy.set}_seed", policy.direct_set):
-        for version in (4, 6):
-            name = f"{base}{version}"
-            text = runner.ask("nft", "-j", "list", "set", family, table, name)
-            sets = [entry["set"] for entry in json.loads(text)["nftables"] if "set" in entry] if text else []
-            found.append((name, len(sets[0].get("elem", ())) if sets else None))
-    return tuple(found)
 
 
 def _marked(policy: PolicyConfig, counters: Iterable[tuple[int, int, int]]) -> Marked | None:
@@ -263,34 +241,17 @@ def _marked(policy: PolicyConfig, counters: Iterable[tuple[int, int, int]]) -> M
     return Marked(sum(packets for packets, _ in ours), sum(octets for _, octets in ours)) if ours else None
 
 
-def _iptables_counters(runner: Runner) -> Iterator[tuple[int, int, int]]:
-    """Packets, bytes and mark of each rule that marks (iptables(8), -v)."""
-    for tool in ("iptables", "ip6tables"):
-        text = runner.ask(tool, "-t", "mangle", "-nvxL", CHAIN) or ""
-        for found in re.finditer(r"^\s*(\d+)\s+(\d+)\s+MARK\s.*\bMARK x?set (0x[0-9a-f]+)", text, re.MULTILINE):
-            yield int(found[1]), int(found[2]), int(found[3], 16)
-
-
-def _nft_counters(runner: Runner) -> Iterator[tuple[int, int, int]]:
-    """The same of our table (nft(8), counter)."""
-    text = runner.ask("nft", "list", "chain", *TABLE.split(), CHAIN) or ""
-    for found in re.finditer(r"counter packets (\d+) bytes (\d+) meta mark set (0x[0-9a-f]+)", text):
-        yield int(found[1]), int(found[2]), int(found[3], 16)
-
-
 def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
     """None where there is no such interface."""
     links = json.loads(runner.ask("ip", "-j", "link", "show", "dev", interface) or "[]")
     if not links:
         return None
-    # A line a peer: its key, received, sent (wg(8), transfer).
-    text = runner.ask("wg", "show", interface, "transfer") or ""
-    peers = re.findall(r"\t(\d+)\t(\d+)$", text, re.MULTILINE)
+    received, sent = questions.transferred(runner, interface) or (None, None)
     return Tunnel(
         up="UP" in links[0].get("flags", ()),
         handshake_age=questions.handshake_age(runner, interface),
-        received=sum(int(received) for received, _ in peers) if peers else None,
-        sent=sum(int(sent) for _, sent in peers) if peers else None,
+        received=received,
+        sent=sent,
     )
 
 

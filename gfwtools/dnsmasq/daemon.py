@@ -67,6 +67,10 @@ class Daemon:
         """Whether dnsmasq itself answers: version.bind is a question that it asks nobody else."""
         return self.ask("version.bind", "TXT", chaos=True, timeout=timeout) is not None
 
+    def listens_at(self, address: str) -> bool:
+        """Whether it may be asked at another address of this host as well. resolv.conf can name no port but 53."""
+        return self.port == 53 and Daemon(address).is_up()
+
     def wait(self, timeout: float = START_TIMEOUT) -> bool:
         """Wait until it answers."""
         deadline = time.monotonic() + timeout

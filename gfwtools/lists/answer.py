@@ -37,12 +37,11 @@ class Answer(NamedTuple):
         """The resolver that dnsmasq asks; None for the host's usual one."""
         return ",".join(map(str, self.policy.upstream)) if self.match.verdict == "tunnel" else None
 
-    @property
-    def sets(self) -> list[str]:
-        return [self.policy.set] if self.match.verdict == "tunnel" else []
+    def to_json(self, sets: Sequence[str]) -> dict[str, Any]:
+        """The object that ``check domain --json`` prints.
 
-    def to_json(self) -> dict[str, Any]:
-        """The object that ``check domain --json`` prints."""
+        :param sets: those that the policy's addresses get into.
+        """
         return {
             "name": self.name,
             "verdict": self.match.verdict,
@@ -50,7 +49,7 @@ class Answer(NamedTuple):
             "reason": self.match.reason,
             "rules": [rule._asdict() for rule in self.rules],
             "server": self.server,
-            "sets": self.sets,
+            "sets": list(sets) if self.match.verdict == "tunnel" else [],
             "policy": self.policy.name,
         }
 

@@ -1,15 +1,14 @@
 """What the host has that the wanted state depends on. It is read, never changed."""
 
 import json
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from gfwtools.config.model import Address, BackendName, Config, Network, Paths, PolicyConfig
+from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.render.ipset import seed_networks
 from gfwtools.storage import atomic
@@ -19,9 +18,8 @@ __all__ = ["Facts", "Family", "Interface", "families_of", "parse_seed", "read_fa
 
 Family = Literal[4, 6]
 
-#: Tools that every backend needs, and the package that has them.
+#: Tools that are needed with every backend, and the package that has them.
 _TOOLS = {"ip": "iproute2", "sysctl": "procps"}
-_IPTABLES_TOOLS = ("ipset", "iptables-save", "iptables-restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,6 @@ class Interface:
 class Facts:
     """What :func:`~gfwtools.plumbing.wanted.wanted` needs to know of the host."""
 
-    backend: BackendName
     families: tuple[Family, ...] = (4, 6)
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     """Name -> interface, for those of the policies that are there."""
@@ -60,14 +57,13 @@ class Facts:
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:
-    """Look at the host.
+    """Look at the host. What is in the sets (``seeds``, ``learned``) depends on its backend, and is not looked for.
 
-    :raises HostError: a tool is missing, or the backend that is configured cannot work here.
+    :raises HostError: a tool is missing.
     """
     for tool, package in _TOOLS.items():
         if not runner.has(tool):
             raise HostError(f"{tool}: no such program; install {package}")
-    backend = choose_backend(config, runner)
     families = families_of(runner)
     interfaces = {}
     for name in dict.fromkeys(policy.interface for policy in config.policies):
@@ -75,10 +71,8 @@ def read_facts(config: Config, runner: Runner) -> Facts:
         if interface:
             interfaces[name] = interface
     return Facts(
-        backend=backend,
         families=families,
         interfaces=interfaces,
-        seeds={policy.name: seeds_of(config.paths, policy, backend) for policy in config.policies},
         advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
     )
 
@@ -86,66 +80,6 @@ def read_facts(config: Config, runner: Runner) -> Facts:
 def families_of(runner: Runner) -> tuple[Family, ...]:
     """Without the module, or with ipv6.disable=1, there is no IPv6 and nothing to leak by."""
     return (4, 6) if runner.ask("ip", "-6", "-j", "rule") is not None else (4,)
-
-
-# ---------------------------------------------------------------- backend
-
-
-def choose_backend(config: Config, runner: Runner) -> BackendName:
-    """The backend that is configured; with ``auto`` the one that the kernel, the tools and dnsmasq agree on.
-
-    Where both can work it is iptables with ipset: other people's iptables rules and ours are then seen in one listing.
-
-    :raises HostError: none can work, or not the one that is configured; or this is not root.
-    """
-    lacks: dict[BackendName, str] = {"iptables": _iptables_lacks(runner), "nftables": _nftables_lacks(runner)}
-    if config.host.backend != "auto":
-        if lacks[config.host.backend]:
-            raise HostError(f"host.backend = {config.host.backend}: {lacks[config.host.backend]}")
-        return config.host.backend
-    fills = dnsmasq_fills(runner)
-    for backend, reason in lacks.items():
-        if not reason and backend in fills:
-            return backend
-    raise HostError(
-        f"no backend can work here: iptables: {lacks['iptables'] or 'dnsmasq was built without ipset'}; "
-        f"nftables: {lacks['nftables'] or 'dnsmasq was built without nftset'}"
-    )
-
-
-def dnsmasq_fills(runner: Runner) -> frozenset[BackendName]:
-    """The backends whose sets this dnsmasq can fill (``dnsmasq --version``); both where it is not installed yet."""
-    text = runner.ask("dnsmasq", "--version")
-    if text is None:
-        return frozenset({"iptables", "nftables"})
-    # "ipset" or "no-ipset"; versions before 2.87 do not know nftset at all.
-    options = text.split()
-    names: dict[str, BackendName] = {"ipset": "iptables", "nftset": "nftables"}
-    return frozenset(backend for option, backend in names.items() if option in options)
-
-
-def _iptables_lacks(runner: Runner) -> str:
-    for tool in _IPTABLES_TOOLS:
-        if not runner.has(tool):
-            package = "ipset" if tool == "ipset" else "iptables"
-            return f"{tool}: no such program; install {package}, or use the other backend"
-    if runner.ask("ipset", "list", "-n") is None:
-        return _no_kernel("ipset", "ip_set")
-    return ""
-
-
-def _nftables_lacks(runner: Runner) -> str:
-    if not runner.has("nft"):
-        return "nft: no such program; install nftables, or use the other backend"
-    if runner.ask("nft", "list", "tables") is None:
-        return _no_kernel("nf_tables", "nf_tables")
-    return ""
-
-
-def _no_kernel(what: str, module: str) -> str:
-    if os.geteuid() != 0:
-        raise HostError("this is not root, and the kernel tells its sets and rules to nobody else; run it with sudo")
-    return f"the kernel has no {what}; load {module}, or use the other backend"
 
 
 # ---------------------------------------------------------------- interfaces
@@ -205,10 +139,9 @@ def _advertised(runner: Runner) -> tuple[str, ...]:
 # ---------------------------------------------------------------- seeds
 
 
-def seeds_of(paths: Paths, policy: PolicyConfig, backend: BackendName) -> tuple[Network, ...]:
-    """What ``update`` wrote for this backend or the other one, and what the configuration says itself."""
-    files = [paths.ipset(policy.name), paths.nft(policy.name)]
-    for path in files if backend == "iptables" else reversed(files):
+def seeds_of(files: Iterable[Path], policy: PolicyConfig) -> tuple[Network, ...]:
+    """What ``update`` wrote to the first of the files that is there, and what the configuration says itself."""
+    for path in files:
         data = atomic.read(path)
         if data is not None:
             return tuple(seed_networks(policy, parse_seed(data.decode("utf-8", "replace"), path)))

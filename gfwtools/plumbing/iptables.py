@@ -5,25 +5,28 @@ whatever jumps to that chain. A chain of that name with rules of which none is o
 """
 
 import json
+import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import pairwise, product
+from pathlib import Path
 from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
 
-from gfwtools.config.model import Address, Network, PolicyConfig
+from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Piece, State, compare
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
 from gfwtools.render import ipset
+from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
-__all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical", "observe", "set_names", "taken_chains"]
+__all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
@@ -107,6 +110,66 @@ class IptablesState:
 class Iptables:
     """The part of the plumbing that marks and translates, in the words of iptables and ipset."""
 
+    name: BackendName = "iptables"
+    listing_tools: tuple[str, ...] = ("ipset", "iptables")
+
+    def observe(self, runner: Runner, policies: Sequence[PolicyConfig], record: Record) -> IptablesState:
+        """Look at the sets of the policies and of the record, and at our rules of both families."""
+        return _observe(runner, [*(name for policy in policies for name in _names(policy)), *record.sets])
+
+    def want(self, wanted: Wanted, families: Iterable[Family], there: IptablesState) -> IptablesState:
+        return IptablesState.of(wanted, families, there)
+
+    def nothing(self, there: IptablesState, record: Record) -> IptablesState:
+        return there.nothing(record)
+
+    def is_there(self, there: IptablesState) -> bool:
+        return bool(there.rules or there.sets)
+
+    def lacks_sets(self, there: IptablesState, wanted: IptablesState) -> bool:
+        return any(
+            name not in there.sets or (shall.elements and shall.elements.isdisjoint(there.sets[name].elements))
+            for name, shall in wanted.sets.items()
+        )
+
+    def next_record(self, record: Record, there: IptablesState, wanted: IptablesState) -> Record:
+        base, base_after = there.base or frozenset(), wanted.base or frozenset()
+        chains = (set(record.chains) | (base_after - base)) - (base - base_after)
+        return replace(record, chains=tuple(sorted(chains)), sets=tuple(sorted(wanted.sets)))
+
+    def taken(self, runner: Runner) -> Mapping[str, str]:
+        """Chains of others that have our name -> the command that renames each."""
+        chains = (chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
+        return {str(chain): chain.rename for chain in chains}
+
+    def holding(self, runner: Runner, sets: Iterable[str], address: Address) -> list[str]:
+        """Those of the sets that hold the address, be it in a network."""
+        return [name for name in sets if runner.ask("ipset", "test", name, str(address)) is not None]
+
+    def sizes(self, runner: Runner, policy: PolicyConfig) -> tuple[tuple[str, int | None], ...]:
+        found = []
+        for name in _names(policy):
+            size = re.search(r"^Number of entries: (\d+)$", runner.ask("ipset", "list", "-t", name) or "", re.MULTILINE)
+            found.append((name, int(size[1]) if size else None))
+        return tuple(found)
+
+    def counters(self, runner: Runner) -> Iterator[tuple[int, int, int]]:
+        """Packets, bytes and mark of each rule that marks (iptables(8), -v)."""
+        for tool in _TOOL.values():
+            text = runner.ask(tool, "-t", "mangle", "-nvxL", CHAIN) or ""
+            for found in re.finditer(r"^\s*(\d+)\s+(\d+)\s+MARK\s.*\bMARK x?set (0x[0-9a-f]+)", text, re.MULTILINE):
+                yield int(found[1]), int(found[2]), int(found[3], 16)
+
+    def seed_step(self, policy: PolicyConfig, path: Path, old: bytes) -> Step:
+        """``ipset restore``; both ways what only the other seed has is taken out."""
+        new, last = ((data or b"").decode("utf-8", "replace") for data in (atomic.read(path), old))
+        there, back = (Command(("ipset", "restore"), _without(a, b)) for a, b in ((new, last), (last, new)))
+        return Step("load the seed", f"the sets of {policy.name}", (there,), (back,) if old else (), divisible=True)
+
+    def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
+        """A set that another program has made with other options."""
+        return _taken(step.do[0].stdin, message, runner)
+
     def pieces(self, there: IptablesState, wanted: IptablesState) -> list[Piece]:
         pieces = []
         for name, state in wanted.sets.items():
@@ -135,7 +198,7 @@ class Iptables:
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
             if found and found.kind != state.kind:
-                raise another_kind(name, found.kind, state.kind)
+                raise _another_kind(name, found.kind, state.kind)
         new = {name: state for name, state in wanted.sets.items() if name not in there.sets}
         gone = {name: state for name, state in there.sets.items() if name not in wanted.sets}
         # What is in a set and not wanted there stays: dnsmasq has learned it.
@@ -238,13 +301,30 @@ def _create(sets: Mapping[str, IpsetState]) -> Command:
     return _ipset(f"create {name} {state.create}" for name, state in sets.items())
 
 
-def another_kind(name: str, found: str, wanted: str) -> HostError:
+def _another_kind(name: str, found: str, wanted: str) -> HostError:
     """A set that has one of our names: it holds somebody's addresses and may be named by his rules, so that it is not
     ours to destroy."""
     return HostError(
         f"set {name} is {found} and should be {wanted}; remove it (ipset destroy {name}), "
         "or give the policy another set"
     )
+
+
+def _without(new: str, old: str) -> str:
+    """``new`` for ``ipset restore``, and the elements of ``old`` that are not in it taken out."""
+    kept = set(new.splitlines())
+    gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
+    return new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
+
+
+def _taken(text: str, message: str, runner: Runner) -> HostError | None:
+    """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
+    number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
+    if number is None:
+        return None
+    _, name, *wanted = text.splitlines()[int(number[1]) - 1].removesuffix(" -exist").split()
+    found = (runner.ask("ipset", "list", "-terse", "-output", "save", name) or "").split()[2:]
+    return _another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
 
 
 def _destroy(sets: Mapping[str, IpsetState]) -> tuple[Command, ...]:
@@ -388,12 +468,12 @@ def _remove_base(
 # ---------------------------------------------------------------- observe
 
 
-def set_names(policies: Iterable[PolicyConfig]) -> list[str]:
-    """The sets of the policies."""
-    return [_create_words(line)[0] for policy in policies for line in ipset.creates(policy)]
+def _names(policy: PolicyConfig) -> tuple[str, ...]:
+    names = ipset.set_names(policy)
+    return (*names.learned, *names.direct)
 
 
-def observe(runner: Runner, names: Iterable[str]) -> IptablesState:
+def _observe(runner: Runner, names: Iterable[str]) -> IptablesState:
     """Look at the sets called ``names``, and at our rules of both families.
 
     iptables-save without ``-t`` looks at the tables that are there, and makes none.
@@ -410,11 +490,6 @@ def observe(runner: Runner, names: Iterable[str]) -> IptablesState:
         taken += not_ours
     base = _base_chains(runner)
     return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken))
-
-
-def taken_chains(runner: Runner) -> tuple[Chain, ...]:
-    """Chains that have our name and are somebody else's."""
-    return tuple(chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
 
 
 def _save(runner: Runner, family: Family) -> str:

@@ -6,19 +6,23 @@ dnsmasq has learned stays in them.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
+from pathlib import Path
 from typing import Any
 
-from gfwtools.config.model import Address, Network, PolicyConfig
+from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
+from gfwtools.errors import HostError
+from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
-__all__ = ["NftChain", "NftSet", "Nftables", "NftablesState", "observe"]
+__all__ = ["NftChain", "NftSet", "Nftables", "NftablesState"]
 
 TABLE = render.TABLE
 #: Family, first and last address as numbers: what an interval set knows of its elements.
@@ -71,6 +75,67 @@ class NftablesState:
 class Nftables:
     """The part of the plumbing that marks and translates, in the words of nft."""
 
+    name: BackendName = "nftables"
+    listing_tools: tuple[str, ...] = ("nft",)
+
+    def observe(self, runner: Runner, policies: Sequence[PolicyConfig], record: Record) -> NftablesState:
+        """Look at the table; all of it is ours, whatever policies it was made for."""
+        return _observe(runner)
+
+    def want(self, wanted: Wanted, families: Iterable[Family], there: NftablesState) -> NftablesState:
+        return NftablesState.of(wanted)
+
+    def nothing(self, there: NftablesState, record: Record) -> NftablesState:
+        return NftablesState()
+
+    def is_there(self, there: NftablesState) -> bool:
+        return there.exists
+
+    def lacks_sets(self, there: NftablesState, wanted: NftablesState) -> bool:
+        return any(
+            name not in there.sets or (shall.elements and set(shall.elements).isdisjoint(there.sets[name].elements))
+            for name, shall in wanted.sets.items()
+        )
+
+    def next_record(self, record: Record, there: NftablesState, wanted: NftablesState) -> Record:
+        """The table needs no record: its name says whose it is."""
+        return record
+
+    def taken(self, runner: Runner) -> Mapping[str, str]:
+        """None: a chain is in a table of its own, and so is ours."""
+        return {}
+
+    def holding(self, runner: Runner, sets: Iterable[str], address: Address) -> list[str]:
+        """Those of the sets that hold the address, be it in a network."""
+        ask = ("nft", "get", "element", *TABLE.split())
+        return [name for name in sets if runner.ask(*ask, name, f"{{ {address} }}") is not None]
+
+    def sizes(self, runner: Runner, policy: PolicyConfig) -> tuple[tuple[str, int | None], ...]:
+        names = render.set_names(policy)
+        found: list[tuple[str, int | None]] = []
+        for name in (*names.learned, *names.seeds, *names.direct):
+            text = runner.ask("nft", "-j", "list", "set", *TABLE.split(), name)
+            sets = [entry["set"] for entry in json.loads(text)["nftables"] if "set" in entry] if text else []
+            found.append((name, len(sets[0].get("elem", ())) if sets else None))
+        return tuple(found)
+
+    def counters(self, runner: Runner) -> Iterator[tuple[int, int, int]]:
+        """Packets, bytes and mark of each rule that marks (nft(8), counter)."""
+        text = runner.ask("nft", "list", "chain", *TABLE.split(), CHAIN) or ""
+        for found in re.finditer(r"counter packets (\d+) bytes (\d+) meta mark set (0x[0-9a-f]+)", text):
+            yield int(found[1]), int(found[2]), int(found[3], 16)
+
+    def seed_step(self, policy: PolicyConfig, path: Path, old: bytes) -> Step:
+        """``nft -f``: the file itself empties the sets of the last one."""
+        back = (Command(("nft", "-f", "-"), old.decode("utf-8", "replace")),) if old else ()
+        return Step(
+            "load the seed", f"the sets of {policy.name}", (Command(("nft", "-f", str(path))),), back, divisible=True
+        )
+
+    def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
+        """nft's own words say it."""
+        return None
+
     def pieces(self, there: NftablesState, wanted: NftablesState) -> list[Piece]:
         pieces = []
         for name, want in wanted.sets.items():
@@ -105,12 +170,12 @@ class Nftables:
         undo = transaction(wanted, there)
         return [Step(f"table {TABLE}", why, (_nft(do),), (_nft(undo),) if undo else ())]
 
-    def learned(self, there: NftablesState, policy: PolicyConfig) -> tuple[Address, ...]:
-        """The addresses that dnsmasq has put into the sets of ``policy``."""
+    def learned(self, there: NftablesState, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+        """The addresses that dnsmasq has put into the sets of ``policy``, which hold nothing of the seed."""
         return tuple(
             address
-            for family in (4, 6)
-            for span in there.sets.get(f"{policy.set}{family}", NftSet(())).elements
+            for name in render.set_names(policy).learned
+            for span in there.sets.get(name, NftSet(())).elements
             for network in _networks(span)
             for address in network
         )
@@ -127,9 +192,10 @@ def _sets(wanted: Wanted) -> dict[str, NftSet]:
     for address_sets in wanted.sets:
         policy = address_sets.policy
         elements: dict[str, Iterable[Network | Address]] = {}
-        for family in (4, 6):
-            elements[f"{policy.set}_seed{family}"] = [n for n in address_sets.seeds if n.version == family]
-            elements[f"{policy.set}{family}"] = [a for a in address_sets.learned if a.version == family]
+        names = render.set_names(policy)
+        for family, learned, seed in zip((4, 6), names.learned, names.seeds, strict=True):
+            elements[seed] = [n for n in address_sets.seeds if n.version == family]
+            elements[learned] = [a for a in address_sets.learned if a.version == family]
         for line in render.declarations(policy):
             match = _DECLARATION.fullmatch(line)
             if match:
@@ -174,7 +240,7 @@ def _entries(entry: Entry) -> tuple[str, ...]:
     if not entry.to_set_of:
         return (_entry(entry),)
     ip = "ip" if entry.family == 4 else "ip6"
-    names = (f"{entry.to_set_of.set}{entry.family}", f"{entry.to_set_of.set}_seed{entry.family}")
+    names = render.set_names(entry.to_set_of).marked_in(4 if entry.family == 4 else 6)
     return tuple(f"{ip} daddr @{name} {_entry(entry)}" for name in names)
 
 
@@ -291,7 +357,7 @@ def _networks(span: Span) -> list[Network]:
 # ---------------------------------------------------------------- observe
 
 
-def observe(runner: Runner) -> NftablesState:
+def _observe(runner: Runner) -> NftablesState:
     """Look at the table: its text without the elements (``-t``), and the elements as JSON."""
     family, table = TABLE.split()
     text = runner.ask("nft", "-t", "list", "table", family, table)

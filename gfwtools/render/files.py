@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from gfwtools.config.model import Config, Network, PolicyConfig
 from gfwtools.lists.decode import Decoded
 from gfwtools.lists.policy import Cover
-from gfwtools.render import dnsmasq, ipset, nftables, plain
+from gfwtools.render import dnsmasq, plain
+from gfwtools.render.backends import TEXTS, Text
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled
@@ -38,7 +39,7 @@ def files_of(
     cover: Cover,
     seeds: Iterable[Network],
     decoded: Decoded,
-    backend: str,
+    backend: Text,
     unset: Iterable[str] = (),
 ) -> dict[Path, bytes]:
     """Every file of a policy, in the order in which they go into place.
@@ -47,17 +48,15 @@ def files_of(
     """
     paths, name, date = config.paths, policy.name, decoded.last_modified
     files: dict[Path, str | bytes] = {paths.list(name): decoded.data, paths.domains(name): plain.domains(cover)}
-    if backend == "nftables":
-        files[paths.nft(name)] = nftables.seed(policy, seeds, list_date=date)
-    else:
-        files[paths.ipset(name)] = ipset.seed(policy, seeds, list_date=date)
+    sets = backend.names(policy)
+    files[backend.seed_file(paths, name)] = backend.seed(policy, seeds, list_date=date)
     main = config.dnsmasq_conf(policy)
     if config.dns.layout == "paired":
-        files[main] = dnsmasq.paired(cover, policy, unset=unset, backend=backend, list_date=date)
+        files[main] = dnsmasq.paired(cover, policy, unset=unset, sets=sets, list_date=date)
     else:
         port = config.second_port(policy)
         pid_file = on_host(config, paths.second_pid(name))
-        files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, backend=backend)
+        files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, sets)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
         if len(cover.patterns) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
             files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date)
@@ -74,8 +73,7 @@ def role_of(config: Config, policy: PolicyConfig, path: Path) -> Role:
         config.dnsmasq_conf(policy): Role.MAIN,
         paths.servers(name): Role.SERVERS,
         paths.second(name): Role.SECOND,
-        paths.ipset(name): Role.SEED,
-        paths.nft(name): Role.SEED,
+        **{text.seed_file(paths, name): Role.SEED for text in TEXTS.values()},
     }.get(path, Role.NONE)
 
 

@@ -11,8 +11,7 @@ from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq import service
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
-from gfwtools.plumbing.backend import backend_of
-from gfwtools.plumbing.facts import choose_backend
+from gfwtools.plumbing.choice import require
 from gfwtools.setup import boot, files, preflight, resolver_edits, resolver_facts
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.resolv_conf_writers import snippet
@@ -130,19 +129,10 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     problems = preflight.preflight(config, runner)
     if problems:
         raise Refused([str(problem) for problem in problems])
-    if config.host.backend == "auto":
-        backend = choose_backend(config, runner)
-        if is_new:
-            # Written down, so that what update renders and what up sets up can never be two things.
-            text = _with_value(text, "backend", backend)
-            config = loads(text, str(config_path), root)
-        elif backend != backend_of(config):
-            raise Refused(
-                [
-                    f"{config_path}: host.backend = auto: update would write for {backend_of(config)} by the programs "
-                    f'that are here, and only {backend} can work; write backend = "{backend}" there'
-                ]
-            )
+    if config.host.backend == "auto" and is_new:
+        # Written down: a program that is installed later does not change it.
+        text = _with_value(text, "backend", require(config, runner))
+        config = loads(text, str(config_path), root)
     chosen: Init = detect_init(root) if init == "auto" else init  # type: ignore[assignment]
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()

@@ -13,13 +13,16 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import service
 from gfwtools.errors import GfwtoolsError, HostError
-from gfwtools.plumbing.facts import Facts, Interface, choose_backend, dnsmasq_fills, families_of
-from gfwtools.plumbing.iptables import taken_chains
+from gfwtools.plumbing.backend import working_backend
+from gfwtools.plumbing.choice import dnsmasq_fills
+from gfwtools.plumbing.facts import Facts, Interface, families_of
 from gfwtools.plumbing.routing import PROTOCOL
 from gfwtools.plumbing.wanted import MAIN, TAG, wanted
+from gfwtools.render.backends import TEXTS
 from gfwtools.setup import resolver_facts
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
+from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -89,8 +92,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
             "install one whose `dnsmasq --version` names one of them",
         )
     elif config.host.backend != "auto" and config.host.backend not in fills:
-        option = "ipset" if config.host.backend == "iptables" else "nftset"
-        other = "nftables" if config.host.backend == "iptables" else "iptables"
+        option = TEXTS[config.host.backend].directive
+        other = next(name for name in TEXTS if name != config.host.backend)
         yield Problem(
             f"dnsmasq was built without {option}, which host.backend = {config.host.backend} needs",
             f"give --backend {other}, or install a dnsmasq with {option}",
@@ -108,9 +111,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
 def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
     """Tools and kernel; the message names what to install or to load."""
     try:
-        if choose_backend(config, runner) == "iptables":
-            for chain in taken_chains(runner):
-                yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {chain.rename}")
+        for chain, rename in working_backend(config, runner).taken(runner).items():
+            yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {rename}")
     except HostError as error:
         what, _, remedy = str(error).rpartition("; ")
         if config.host.backend == "auto" or not what:
@@ -135,7 +137,6 @@ def _interfaces(config: Config, runner: Runner) -> Iterator[Problem]:
 def _families(config: Config, runner: Runner) -> Iterator[Problem]:
     """Addresses of a family that the tunnel does not carry, by each policy alone so that none hides another."""
     facts = Facts(
-        "iptables",  # which one makes no difference here
         interfaces={
             link["ifname"]: Interface(
                 name=link["ifname"],
@@ -256,11 +257,10 @@ def _marks(config: Config, runner: Runner, quick: set[str]) -> Iterator[Problem]
             if mark == policy.mark:
                 yield Problem(f"mark {policy.mark:#x} is used by {where}", remedy)
         for other in dict.fromkeys(policy.interface for policy in config.policies):
-            text = (runner.ask("wg", "show", other, "fwmark") or "").strip()
-            if other not in quick and text.startswith("0x") and int(text, 16) == policy.mark:
+            if other not in quick and questions.own_mark(runner, other) == policy.mark:
                 # Its packets to the peer would be sent into the tunnel again.
                 yield Problem(
-                    f"{other} marks its own packets with {text}, the mark of policy {policy.name}",
+                    f"{other} marks its own packets with {policy.mark:#x}, the mark of policy {policy.name}",
                     f"run: wg set {other} fwmark 0, and remove FwMark from its configuration",
                 )
 
@@ -397,7 +397,7 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
     lan = config.dns.listen or facts.lan if config.host.gateway else config.dns.listen
     needed = {*_WILDCARDS, "127.0.0.1", "::1", *map(str, lan)}
     programs: dict[tuple[str, int], list[str]] = {}
-    for holder in resolver_facts.holders(runner):
+    for holder in questions.holders(runner):
         # systemd-resolved is told to give it up.
         if holder.program == "dnsmasq" or holder.program.startswith("systemd-resolve"):
             continue
@@ -416,7 +416,7 @@ def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
     for policy in config.policies if config.dns.layout == "split" else ():
         port = config.second_port(policy)
         ours = (atomic.read(config.paths.second_pid(policy.name)) or b"").decode("ascii", "replace").strip()
-        for holder in resolver_facts.holders(runner, port):
+        for holder in questions.holders(runner, port):
             if holder.address in (*_WILDCARDS, "127.0.0.1") and str(holder.pid) != ours:
                 who = f"{holder.program} (process {holder.pid})" if holder.program else "another program"
                 yield Problem(

@@ -16,10 +16,10 @@ from gfwtools.setup import files
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, is_ours, snippet, without_ours
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
+from gfwtools.system.questions import RESOLV_CONF, holders, nameservers_in
 
-__all__ = ["RESOLV_CONF", "Holder", "ResolverFacts", "holders", "observe", "pid_in"]
+__all__ = ["RESOLV_CONF", "ResolverFacts", "observe", "pid_in"]
 
-RESOLV_CONF = "/etc/resolv.conf"
 _RESOLVED = "/run/systemd/resolve"
 #: Where the ISP's resolvers are found, after resolv.conf itself; the first one that names some counts.
 _SERVER_FILES = (f"{_RESOLVED}/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf")
@@ -138,10 +138,6 @@ def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
     return text_of(paths, os.path.normpath(target if target.startswith("/") else f"/etc/{target}")) or "", target
 
 
-def nameservers_in(text: str) -> list[str]:
-    return re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
-
-
 def addresses_of(links: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Address]]:
     """Name of the interface and address, but for link-local ones."""
     for link in links:
@@ -200,28 +196,6 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
     # One that we have told is one, whatever has become of the signs by which it was found.
     ours = {manager.name for manager in WRITERS if is_ours(text_of(paths, manager.path))}
     return tuple(name for name, is_there in found.items() if is_there or name in ours)
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who listens at port 53: the address, without its interface, and the program's name (15 characters at most)."""
-
-    address: str
-    program: str
-    pid: int
-
-
-def holders(runner: Runner, port: int = 53) -> list[Holder]:
-    """Who holds a port in this network namespace (ss(8))."""
-    found = []
-    for line in (runner.ask("ss", "-H", "-lntup", f"sport = {port}") or "").splitlines():
-        words = line.split(None, 6)
-        if len(words) < 5 or not words[4].endswith(f":{port}"):
-            continue
-        address = words[4].removesuffix(f":{port}").partition("%")[0].strip("[]")
-        users = re.findall(r'"([^"]*)",pid=(\d+)', words[6] if len(words) > 6 else "") or [("", "0")]
-        found += [Holder(address, program, int(pid)) for program, pid in users]
-    return list(dict.fromkeys(found))
 
 
 def _resolvers(

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools._version import __version__
-from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.model import BackendName, Config, PolicyConfig
 from gfwtools.errors import ListError
 from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
 from gfwtools.lists.formats import Listing
 from gfwtools.lists.suffixes import bundled_stamp
-from gfwtools.plumbing.backend import backend_of
+from gfwtools.plumbing.choice import decide
+from gfwtools.render.backends import TEXTS
 from gfwtools.storage import atomic
-from gfwtools.storage.state import PolicyState, read_state
+from gfwtools.storage.state import PolicyState, State, read_state
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STARTER_NAME",
     "UserLists",
+    "backend_of_files",
     "compile_policy",
     "compile_with",
     "current_list",
@@ -136,18 +138,38 @@ def compile_with(
     )
 
 
+def backend_of_files(config: Config) -> BackendName:
+    """The backend that the files on disk are for, without a command: the one that is configured; with ``auto`` the one
+    that the last update decided on. Before the first update the programs that are here say which one it will be."""
+    if config.host.backend != "auto":
+        return config.host.backend
+    return _backend_in(config, read_state(config.paths.state))
+
+
+def _backend_in(config: Config, state: State) -> BackendName:
+    if config.host.backend == "auto":
+        written = {config.paths.at(path) for policy in state.policies.values() for path in policy.effective}
+        for name, text in TEXTS.items():
+            if any(text.seed_file(config.paths, policy.name) in written for policy in config.policies):
+                return name
+    return decide(config, None)
+
+
 def is_stale(config: Config, lists: Iterable[tuple[PolicyConfig, Decoded]]) -> bool:
     """Whether the files on disk were made from other lists or another configuration than those of now."""
     state = read_state(config.paths.state)
+    backend = _backend_in(config, state)
     inputs = ""
     for policy, decoded in lists:
-        inputs = digest_of(config, policy, decoded, UserLists.read(config, policy), inputs)
+        inputs = digest_of(config, policy, decoded, UserLists.read(config, policy), backend, inputs)
         if state.of(policy.name).inputs != inputs:
             return True
     return False
 
 
-def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserLists, before: str) -> str:
+def digest_of(
+    config: Config, policy: PolicyConfig, decoded: Decoded, own: UserLists, backend: BackendName, before: str
+) -> str:
     """A digest over all that the files are made from, so that nothing is compiled to find that nothing is new.
 
     :param before: the digest of the policy before this one: what that one claims is an input as well.
@@ -157,7 +179,7 @@ def digest_of(config: Config, policy: PolicyConfig, decoded: Decoded, own: UserL
         __version__,
         bundled_stamp(),
         repr(policy),
-        repr((backend_of(config), config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
+        repr((backend, config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
         atomic.digest(decoded.data),
     ]
     parts += [listing.text for listing in (*own.allow, *own.deny)]

@@ -5,7 +5,6 @@ What is due is the difference between what the files say and what the daemons we
 nothing.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +18,12 @@ from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
 from gfwtools.dnsmasq.manager import Manager, manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
-from gfwtools.plumbing.backend import backend_of
+from gfwtools.plumbing.backend import backend_of, seed_files
 from gfwtools.render.files import Role, role_of
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
 from gfwtools.storage.state import State, read_state, write_state
-from gfwtools.system.commands import Command, Runner, System
-from gfwtools.system.step import Step
+from gfwtools.system.commands import Runner, System
 from gfwtools.update.replace import NAME, NOTHING
 from gfwtools.update.replace import replace as replace_files
 from gfwtools.update.values import Update
@@ -97,7 +95,8 @@ def install(
         if within is None:
             # It is the first, so that its inverse is the last: by then the old files are back.
             transaction.record(DAEMONS, _as_data(config, due, was_up=daemon.is_up() if due.daemons else True))
-        seeds = {policy.name: _seed(config, policy) for policy in due.seeds}
+        backend = backend_of(config, runner)
+        seeds = {p.name: atomic.read_ours(seed_files(backend, paths, p)[0]) for p in due.seeds}
         with _step("install"):
             replace_files(config, update, foreign, transaction)
         _take(config, update, due, manager, daemon, runner, seeds, transaction, notes)
@@ -150,7 +149,7 @@ def _take(
     manager: Manager,
     daemon: Daemon,
     runner: Runner,
-    seeds: Mapping[str, str],
+    seeds: Mapping[str, bytes | None],
     transaction: Transaction,
     notes: list[str],
 ) -> None:
@@ -224,48 +223,19 @@ def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list
     return notes
 
 
-def _seed(config: Config, policy: PolicyConfig) -> str:
-    """The seed file as it is now; empty where there is none."""
-    paths = config.paths
-    path = paths.nft(policy.name) if backend_of(config) == "nftables" else paths.ipset(policy.name)
-    return (atomic.read_ours(path) or b"").decode("utf-8", "replace")
-
-
-def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, old: str, transaction: Transaction) -> None:
+def _load_seed(
+    config: Config, policy: PolicyConfig, runner: Runner, old: bytes | None, transaction: Transaction
+) -> None:
     """Load the seed into the kernel, and take out what was in the last one and is not in this one.
 
-    :raises CommandError: with the tool's own message.
-    :raises HostError: somebody has made a set of that name with other options.
+    :raises HostError: with the tool's own message, or another program has made a set of that name.
     """
-    new = _seed(config, policy)
-    if backend_of(config) == "nftables":
-        there, back = (Command(("nft", "-f", str(config.paths.nft(policy.name)))), Command(("nft", "-f", "-"), old))
-    else:
-        there, back = (Command(("ipset", "restore"), _without(a, b)) for a, b in ((new, old), (old, new)))
-    step = Step("load the seed", f"the sets of {policy.name}", (there,), (back,) if old else (), divisible=True)
+    backend = backend_of(config, runner)
+    step = backend.seed_step(policy, seed_files(backend, config.paths, policy)[0], old or b"")
     try:
         apply([step], runner, transaction)
     except HostError as error:
-        raise _taken(there.stdin, error.message, runner) or error from None
-
-
-def _without(new: str, old: str) -> str:
-    """``new`` for ``ipset restore``, and the elements of ``old`` that are not in it taken out."""
-    kept = set(new.splitlines())
-    gone = [line for line in old.splitlines() if line.startswith("add ") and line not in kept]
-    return new + "".join(f"del {line.removeprefix('add ')}\n" for line in gone)
-
-
-def _taken(text: str, message: str, runner: Runner) -> HostError | None:
-    """What is wrong with the set that ``ipset restore`` could not make as there is one; None for another failure."""
-    from gfwtools.plumbing.iptables import another_kind
-
-    number = re.search(r"in line (\d+): Set cannot be created: set with the same name already exists", message)
-    if number is None:
-        return None
-    _, name, *wanted = text.splitlines()[int(number[1]) - 1].removesuffix(" -exist").split()
-    found = (runner.ask("ipset", "list", "-terse", "-output", "save", name) or "").split()[2:]
-    return another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
+        raise backend.seed_problem(step, error.message, runner) or error from None
 
 
 def inverses(config: Config, runner: Runner) -> dict[str, Undo]:

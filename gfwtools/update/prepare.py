@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.plumbing.backend import backend_of
+from gfwtools.config.model import BackendName, Config, PolicyConfig
+from gfwtools.plumbing.choice import decide_here
+from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.storage import atomic
 from gfwtools.storage.state import Change, PolicyState, State, read_state
@@ -32,6 +33,7 @@ def prepare(
     :raises GfwtoolsError: no list, or one that may not be used.
     """
     state = read_state(config.paths.state)
+    backend = decide_here(config)
     done: list[PolicyUpdate] = []
     inputs = ""
     for index, policy in enumerate(config.policies):
@@ -46,8 +48,8 @@ def prepare(
             force=force,
             progress=progress,
         )
-        inputs = digest_of(config, policy, obtained.decoded, own, inputs)
-        done.append(_prepare_policy(config, policy, state.of(policy.name), obtained, inputs, done))
+        inputs = digest_of(config, policy, obtained.decoded, own, backend, inputs)
+        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done))
     gone = {
         name: _files_of(config, name, policy_state)
         for name, policy_state in state.policies.items()
@@ -61,6 +63,7 @@ def prepare(
 def _prepare_policy(
     config: Config,
     policy: PolicyConfig,
+    backend: BackendName,
     state: PolicyState,
     obtained: Obtained,
     inputs: str,
@@ -81,7 +84,7 @@ def _prepare_policy(
         warnings.append(
             f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
         )
-    files = files_of(config, policy, cover, compiled.seeds, decoded, backend_of(config), unset_of(config, compiled))
+    files = files_of(config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset_of(config, compiled))
     domains_file = config.paths.domains(policy.name)
     added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()

@@ -1,11 +1,13 @@
 """Ask the running dnsmasq for blocked names: is the clean resolver asked, and does an address get into the set?"""
 
 import time
+from ipaddress import ip_address
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.errors import ResolverError
 from gfwtools.plumbing.backend import backend_of
+from gfwtools.render.backends import TEXTS
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 from gfwtools.update.values import PolicyUpdate
@@ -92,23 +94,12 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
 
 def _lands(config: Config, policy: PolicyConfig, addresses: list[str], runner: Runner) -> bool:
     """Whether one of the addresses gets into the policy's set in time."""
+    backend = backend_of(config, runner)
+    sets = TEXTS[backend.name].names(policy).learned[:1]  # of IPv4, as the addresses are
     deadline = time.monotonic() + SETTLE
     while True:
-        for address in addresses:
-            if backend_of(config) == "nftables":
-                argv: tuple[str, ...] = (
-                    "nft",
-                    "get",
-                    "element",
-                    "inet",
-                    "gfwtools",
-                    f"{policy.set}4",
-                    f"{{ {address} }}",
-                )
-            else:
-                argv = ("ipset", "test", policy.set, address)
-            if runner.ask(*argv) is not None:
-                return True
+        if any(backend.holding(runner, sets, ip_address(address)) for address in addresses):
+            return True
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.05)
