@@ -227,16 +227,17 @@ def _go_back(
     :raises ResolverError: with the ``cause``; says whether the old state answers again.
     """
     told = str(cause) if isinstance(cause, GfwtoolsError) else "interrupted"
+    backend = backend_of(config, runner)
+    seeds = [seed_files(backend, config.paths, policy)[0] for policy in due.seeds]
     try:
+        tried = {path: atomic.read(path) or b"" for path in seeds}
         atomic.restore(before)
     except GfwtoolsError as error:
         raise ResolverError(f"{told}; then {error}; mend that and run: gfwtools update --reload") from cause
     try:
-        for policy in due.seeds:
-            backend = backend_of(config, runner)
-            path = seed_files(backend, config.paths, policy)[0]
+        for path in seeds:
             if before.get(path):
-                backend.load_seed(path, b"", runner)
+                backend.load_seed(path, tried[path], runner)
         if due.daemons:
             had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
             _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
