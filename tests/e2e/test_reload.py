@@ -113,23 +113,35 @@ def test_a_new_date_alone_reloads_nothing(host: FreshHost) -> None:
     assert pids(host) == before
 
 
+def seeded(host: FreshHost) -> str:
+    """The set with the seed, as it is in the kernel."""
+    if host.backend == "nftables":  # type: ignore[attr-defined]
+        return host.run("nft", "list", "set", "inet", "gfwtools", "gfwlist_seed4").stdout
+    return host.run("ipset", "save", "gfwlist").stdout
+
+
+@pytest.mark.parametrize("host", [("paired", "iptables"), ("paired", "nftables")], ids="-".join, indirect=True)
+def test_a_failed_update_leaves_the_seed_of_before_in_the_kernel(host: FreshHost) -> None:
+    host.write("/etc/list.txt", host.read("/etc/list.txt") + "|http://85.17.73.31/\n")
+    host.gfwtools("update", "--reload")
+    write_list(host, *BASE, "new.example")
+    host.write("/etc/list.txt", host.read("/etc/list.txt") + "|http://85.17.73.32/\n")
+    host.write("/etc/restart-dns", f"grep -rq new.example /etc/dnsmasq.d && exit 1\n{RESTART}")
+    host.gfwtools("update", "--reload", code=1)
+    assert "85.17.73.31" in seeded(host)
+    assert "85.17.73.32" not in seeded(host)
+
+
 def test_a_changed_seed_is_loaded_without_touching_dnsmasq(host: FreshHost) -> None:
     host.gfwtools("update", "--reload")
     before = pids(host)
-    name = "gfwlist_seed4" if host.backend == "nftables" else "gfwlist"  # type: ignore[attr-defined]
-
-    def members() -> str:
-        if host.backend == "nftables":  # type: ignore[attr-defined]
-            return host.run("nft", "list", "set", "inet", "gfwtools", name).stdout
-        return host.run("ipset", "save", name).stdout
-
     write_list(host, *BASE)
     host.write("/etc/list.txt", host.read("/etc/list.txt") + "|http://85.17.73.31/\n")
     host.gfwtools("update", "--reload")
-    assert "85.17.73.31" in members()
+    assert "85.17.73.31" in seeded(host)
     write_list(host, *BASE)
     host.gfwtools("update", "--reload")
-    assert "85.17.73.31" not in members()
+    assert "85.17.73.31" not in seeded(host)
     assert pids(host) == before
 
 
