@@ -91,7 +91,7 @@ class Namespace:
     def change(self, command: Command) -> None:
         self.changes.append(command)
         if self.fails(len(self.changes) - 1, command):
-            raise CommandError(f"{command}: told to fail")
+            raise CommandError(str(command), "told to fail")
         self._system.change(command)
 
     def run(self, line: str, stdin: str = "") -> None:

@@ -33,7 +33,7 @@ def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
 
 def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    expected = re.escape(f"{path}: held by process {os.getpid()} (")
+    expected = re.escape(f"{path}: still held by process {os.getpid()} (")
     with lock(path), pytest.raises(LockedError, match=expected), lock(path, wait=0.1):
         pass
 

@@ -127,17 +127,17 @@ def _convert(
         warning = "-i: no certificate is checked, and anybody on the way can forge the list"
         click.echo(f"gfwlist2dnsmasq: {warning}", err=True)
     allowed, denied = read_listings(allow), read_listings(deny)
-    accepted: dict[int, tuple[Decoded, Compiled]] = {}
 
-    def accept(data: bytes) -> None:
+    def accept(data: bytes) -> "tuple[Decoded, Compiled]":
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         listing = Listing("the list", decoded.text, policy.format)
         compiled = compile_lists(listing, allow=allowed, deny=denied, granularity="host")
         require_list(compiled)
-        accepted[id(data)] = decoded, compiled
+        return decoded, compiled
 
     fetched = fetch(policy.sources, config.fetch, accept=accept, verify=not insecure)
-    decoded, compiled = accepted[id(fetched.data)]
+    assert fetched.data is not None  # without a validator no source answers that nothing is new
+    decoded, compiled = fetched.data
     for problem in compiled.problems:
         click.echo(f"gfwlist2dnsmasq: {problem}", err=True)
     if domain_list:

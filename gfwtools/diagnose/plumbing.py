@@ -3,8 +3,7 @@
 Pure, but for :func:`see`, which looks.
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.backend import sets_with
 from gfwtools.plumbing.facts import Interface
-from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.survey import Survey
-from gfwtools.plumbing.wanted import CHAIN
+from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Nat, Route, Rule
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
@@ -90,13 +89,13 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
     """
     facts = survey.facts
     assert facts is not None
-    pieces = [piece for piece in survey.pieces if not _is_of_others(piece, config, policy)]
+    pieces = [piece for piece in survey.pieces if not _is_of_others(piece, survey, policy)]
     tunnel = facts.interfaces.get(policy.interface)
     up = tunnel is not None and tunnel.up
     return [
         _set(pieces, policy, seen),
         _jump(pieces),
-        _mark(pieces, survey),
+        _mark(pieces),
         _endpoint(pieces, survey, policy, seen),
         _tunnel(policy, survey),
         _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
@@ -107,18 +106,30 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
     ]
 
 
-def _is_of_others(piece: Piece, config: Config, policy: PolicyConfig) -> bool:
-    """A rule that names the mark or the interface of another policy, and not ours; or one that is only too many."""
-    if piece.state is State.MISMATCH and piece.detail.startswith("not wanted"):
+def _is_of_others(piece: Piece, survey: Survey, policy: PolicyConfig) -> bool:
+    """A piece that is another policy's alone, or one that is only too many."""
+    if piece.extra:
         return True
-    words = set(re.split(r'[\s"/]+', re.sub(r"0x0+(?=[0-9a-f])", "0x", piece.detail)))
-    ours = {policy.interface, f"{policy.mark:#x}"}
-    theirs = {word for other in config.policies for word in (other.interface, f"{other.mark:#x}")} - ours
-    return bool(words & theirs) and not words & ours
+    match piece.subject:
+        case PolicyConfig(name=name):
+            return name != policy.name
+        case Entry(to_set_of=PolicyConfig(name=name)):
+            return name != policy.name
+        case Entry(to=address) if address is not None:
+            assert survey.facts is not None
+            tunnel = survey.facts.interfaces.get(policy.interface)
+            return tunnel is None or address not in tunnel.endpoints
+        case Entry(arrives_on=name) | Clamp(interface=name) if name is not None:
+            return name != policy.interface
+        case Nat(mark=mark):
+            return mark != policy.mark
+        case Route(table=table, interface=name):
+            return table not in (policy.table, MAIN) or (table == MAIN and name != policy.interface)
+    return False
 
 
-def _bad(pieces: Iterable[Piece], of: Callable[[str], bool]) -> list[Piece]:
-    return [piece for piece in pieces if of(piece.name) and piece.state is not State.OK]
+def _bad(pieces: Iterable[Piece], *kinds: Kind) -> list[Piece]:
+    return [piece for piece in pieces if piece.kind in kinds and piece.state is not State.OK]
 
 
 def _words(pieces: Sequence[Piece]) -> str:
@@ -135,8 +146,7 @@ def _link(name: str, expected: str, bad: Sequence[Piece], ok: str = "") -> Link:
 
 def _set(pieces: Sequence[Piece], policy: PolicyConfig, seen: Seen) -> Link:
     expected = f"sets of policy {policy.name}, with the clean resolver {seen.resolver} in them"
-    own = re.compile(rf"set (?:.* )?{re.escape(policy.set)}(?:_seed|_direct)?[46]?")
-    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    bad = _bad(pieces, Kind.SETS)
     if bad:
         return Link("set", _BROKEN, expected, _words(bad), UP)
     if not seen.resolver_in_set:
@@ -145,19 +155,17 @@ def _set(pieces: Sequence[Piece], policy: PolicyConfig, seen: Seen) -> Link:
 
 
 def _jump(pieces: Sequence[Piece]) -> Link:
-    hooks = {f"{tool} mangle {hook}" for tool in ("iptables", "ip6tables") for hook in ("OUTPUT", "PREROUTING")}
-    hooks |= {f"nft inet gfwtools {hook}" for hook in ("output", "prerouting")}
-    return _link("jump", f"packets pass the chain {CHAIN}", _bad(pieces, hooks.__contains__))
+    return _link("jump", f"packets pass the chain {CHAIN}", _bad(pieces, Kind.JUMP))
 
 
-def _mark(pieces: Sequence[Piece], survey: Survey) -> Link:
-    ways_out = [entry.why for entry in survey.wanted.entries if entry.to]
-    bad = [p for p in _bad(pieces, _is_chain) if not any(why in p.detail for why in ways_out)]
+def _mark(pieces: Sequence[Piece]) -> Link:
+    bad = [piece for piece in _bad(pieces, Kind.CHAIN) if _way_out(piece) is None]
     return _link("mark", f"{CHAIN} marks packets to an address in the set", bad)
 
 
-def _is_chain(name: str) -> bool:
-    return name.endswith(f" {CHAIN}")
+def _way_out(piece: Piece) -> Address | None:
+    """The peer that the piece keeps out of its own tunnel."""
+    return piece.subject.to if isinstance(piece.subject, Entry) else None
 
 
 def _endpoint(pieces: Sequence[Piece], survey: Survey, policy: PolicyConfig, seen: Seen) -> Link:
@@ -171,15 +179,13 @@ def _endpoint(pieces: Sequence[Piece], survey: Survey, policy: PolicyConfig, see
     if seen.own_mark == policy.mark:
         found = f"{policy.interface} marks its own packets with {policy.mark:#x}, the policy's mark"
         return Link(name, _BROKEN, expected, found, f"wg set {policy.interface} fwmark 0")
-    bad = _bad(pieces, _is_chain)
+    without = {_way_out(piece) for piece in _bad(pieces, Kind.CHAIN)}
     notes = []
     for endpoint in tunnel.endpoints:
-        why = {entry.why for entry in survey.wanted.entries if entry.to == endpoint}
-        absent = any(str(endpoint) in p.detail and any(w in p.detail for w in why) for p in bad)
-        if absent and endpoint in seen.endpoints_in_set:
+        if endpoint in without and endpoint in seen.endpoints_in_set:
             found = f"{endpoint} is in the set and no RETURN comes before the mark: the tunnel is sent into itself"
             return Link(name, _BROKEN, expected, found, UP)
-        if absent:
+        if endpoint in without:
             notes.append(f"{endpoint} has no RETURN, and is in no set yet")
         device = seen.endpoint_devices.get(endpoint)
         if device == policy.interface:
@@ -201,9 +207,14 @@ def _tunnel(policy: PolicyConfig, survey: Survey) -> Link:
 
 
 def _route(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
-    own = re.compile(rf"(?:ip route|kill switch in) table {policy.table} \(IPv[46]\)")
-    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    bad = _bad_routes(pieces, policy)
     return _link("route", f"table {policy.table}: default dev {policy.interface}", bad)
+
+
+def _bad_routes(pieces: Iterable[Piece], policy: PolicyConfig) -> list[Piece]:
+    """Those of the policy's table: its default route, and the kill switch."""
+    bad = _bad(pieces, Kind.ROUTE)
+    return [piece for piece in bad if isinstance(piece.subject, Route) and piece.subject.table == policy.table]
 
 
 def _rule(
@@ -211,12 +222,12 @@ def _rule(
 ) -> Link:
     first = config.host.preference + 2 * [other.name for other in config.policies].index(policy.name)
     expected = f"rule {first + 1}: mark {policy.mark:#x} looks up table {policy.table}, and no other rule comes first"
-    own = re.compile(rf"ip rule (?:{first}|{first + 1}) \(IPv[46]\)")
-    bad = _bad(pieces, lambda name: own.fullmatch(name) is not None)
+    own = (first, first + 1)
+    bad = [p for p in _bad(pieces, Kind.RULE) if isinstance(p.subject, Rule) and p.subject.preference in own]
     if bad:
         return Link("ip rule", _BROKEN, expected, _words(bad), UP)
     # Where the route itself is missing, the way says nothing of the rules.
-    whole = not _bad(pieces, lambda name: name.startswith((f"ip route table {policy.table} ", "kill switch")))
+    whole = not _bad_routes(pieces, policy)
     if judged and whole and seen.resolver_device != policy.interface:
         way = f"marked packets leave by {seen.resolver_device or 'nothing'}"
         before = earlier(seen.rules, first + 1, policy.mark, {rule.preference for rule in survey.wanted.rules})
@@ -245,17 +256,15 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     if policy.nat == "none":
         return Link("nat", _SKIPPED, found='nat = "none"')
     expected = f"what leaves by {policy.interface} has its address ({policy.nat})"
-    places = {"iptables nat POSTROUTING", "ip6tables nat POSTROUTING", "nft inet gfwtools postrouting"}
-    return _link("nat", expected, _bad(pieces, places.__contains__))
+    return _link("nat", expected, _bad(pieces, Kind.NAT))
 
 
 def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, seen: Seen) -> Link:
     if not config.host.gateway:
         return Link("forwarding", _SKIPPED, found="not a gateway (host.gateway)")
-    places = {"iptables mangle FORWARD", "ip6tables mangle FORWARD", "nft inet gfwtools forward"}
-    places |= {"sysctl net/ipv4/ip_forward", "sysctl net/ipv6/conf/all/forwarding"}
     expected = "the LAN's packets are forwarded, in segments that fit"
-    bad = _bad(pieces, places.__contains__)
+    switches = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+    bad = [*_bad(pieces, Kind.CLAMP), *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches)]
     if seen.opening and not bad:
         found = f"a firewall lets nothing of the LAN into {policy.interface}"
         return Link("forwarding", _BROKEN, expected, found, seen.opening)

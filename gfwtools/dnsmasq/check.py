@@ -39,5 +39,5 @@ def _test_with(config: Config, files: Mapping[Path, bytes], runner: Runner) -> s
             try:
                 runner.read("dnsmasq", "--test", *arguments)
             except CommandError as error:
-                return copy.named(str(error).partition(": ")[2])
+                return copy.named(error.said)
     return None

@@ -191,7 +191,7 @@ class Mirror:
 
     # ------------------------------------------------------------ files
 
-    def _read(self) -> Fetched:
+    def _read(self) -> Fetched[bytes | None]:
         """The file that the source names.
 
         :raises FailedError: it names none, or one that is no regular file or too large.
@@ -214,7 +214,7 @@ class Mirror:
 
     # ------------------------------------------------------------ HTTP
 
-    def _ask(self) -> Fetched:
+    def _ask(self) -> Fetched[bytes | None]:
         """What the URL gives, at the end of its redirects.
 
         :raises FailedError: no list; the message says what it was.
@@ -290,7 +290,7 @@ class Mirror:
         elif event.endswith((".receive_response_headers.complete", ".setup_socks5_connection.complete")):
             self._at_proxy = False  # the answer to CONNECT: what comes next, TLS at first, is the mirror's
 
-    def _answered(self, response: "httpx.Response") -> Fetched:
+    def _answered(self, response: "httpx.Response") -> Fetched[bytes | None]:
         """The list in a response that is no redirect."""
         etag, modified = (_validator(response.headers.get(name, "")) for name in ("etag", "last-modified"))
         fresh = Validators(etag, _past(modified, response.headers.get("date", "")))

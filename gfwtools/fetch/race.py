@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
+from typing import Any, TypeVar, overload
 
 from gfwtools.config.model import Fetch
 from gfwtools.errors import FetchError, GfwtoolsError
@@ -19,16 +20,41 @@ from gfwtools.fetch.values import Event, FailedError, Fetched, Phase, Progress, 
 
 __all__ = ["fetch"]
 
+T = TypeVar("T")
+
+
+@overload
+def fetch(
+    sources: Sequence[str],
+    options: Fetch,
+    *,
+    validators: Mapping[str, Validators] = {},
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> Fetched[bytes | None]: ...
+
+
+@overload
+def fetch(
+    sources: Sequence[str],
+    options: Fetch,
+    *,
+    validators: Mapping[str, Validators] = {},
+    accept: Callable[[bytes], T],
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> Fetched[T | None]: ...
+
 
 def fetch(
     sources: Sequence[str],
     options: Fetch,
     *,
     validators: Mapping[str, Validators] = {},
-    accept: Callable[[bytes], object] = (lambda data: None),
+    accept: Callable[[bytes], object] = lambda data: data,
     progress: Progress | None = None,
     verify: bool = True,
-) -> Fetched:
+) -> Fetched[Any]:
     """The first complete and valid list of ``sources``: http(s) and ``file:`` URLs, and paths.
 
     A source is asked when the one before it has failed, or has sent no headers for ``options.hedge`` seconds.
@@ -37,8 +63,8 @@ def fetch(
     content decoding.
 
     :param validators: source -> what it said of its version when it gave the list that the caller has.
-    :param accept: called in this thread with a complete body; it raises a :class:`GfwtoolsError` when that is no valid
-        list. The source has then failed, and the others go on.
+    :param accept: called in this thread with a complete body; what it makes of it is returned. It raises a
+        :class:`GfwtoolsError` when that is no valid list. The source has then failed, and the others go on.
     :param verify: False: any certificate will do. Only for ``gfwlist2dnsmasq -i``.
     :raises FetchError: no source gave a list; one line says what each of them answered.
     """
@@ -79,12 +105,11 @@ def fetch(
                 mirror.fail(str(event))
             else:
                 try:
-                    if event.data is not None:
-                        accept(event.data)
+                    made = None if event.data is None else accept(event.data)
                 except GfwtoolsError as error:
                     mirror.fail(str(error))
                 else:
-                    return event
+                    return Fetched(made, event.source, event.validators)
     finally:
         for mirror in asked:
             mirror.cancel()

@@ -1,11 +1,13 @@
 """What a source gave, and how far it is: the values that the worker of a mirror and the clock of all of them share."""
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gfwtools.config.userinfo import masked
 
 __all__ = ["Event", "FailedError", "Fetched", "Phase", "Progress", "Validators", "printable", "shown"]
+
+T = TypeVar("T")
 
 #: What one source says in an error at most (characters); the text may be the network's.
 MAX_ANSWER = 240
@@ -18,11 +20,12 @@ class Validators(NamedTuple):
     last_modified: str = ""
 
 
-class Fetched(NamedTuple):
+class Fetched(NamedTuple, Generic[T]):
     """What the winning source gave."""
 
-    data: bytes | None
-    """The body without its content coding; None: the source answered 304, what we have is current."""
+    data: T
+    """The body without its content coding, or what ``accept`` made of it; None where the source answered 304: what the
+    caller has is current."""
     source: str
     """The source as it stands in the sources given."""
     validators: Validators
@@ -48,7 +51,7 @@ class Phase(Enum):
     HEADERS = 3
 
 
-Event = Phase | FailedError | Fetched
+Event = Phase | FailedError | Fetched[bytes | None]
 
 
 def printable(text: str) -> str:

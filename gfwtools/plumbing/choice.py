@@ -30,12 +30,12 @@ class Needs(NamedTuple):
     """What the kernel then lacks, and the module that has it."""
     module: str
 
-    def tool_lacking(self, runner: "Runner") -> str:
-        """Which program is missing, and what to do; empty where none is."""
+    def tool_lacking(self, runner: "Runner") -> HostError | None:
+        """Which program is missing, and what to do."""
         for tool, package in self.tools.items():
             if not runner.has(tool):
-                return f"{tool}: no such program; install {package}, or use the other backend"
-        return ""
+                return HostError(f"{tool}: no such program", f"install {package}, or use the other backend")
+        return None
 
 
 _NEEDS: Mapping[BackendName, Needs] = {
@@ -85,7 +85,7 @@ def require(config: Config, runner: "Runner") -> BackendName:
     name = decide(config, runner)
     if config.host.backend != "auto":
         if problem := _lacks(name, runner):
-            raise HostError(f"host.backend = {name}: {problem}")
+            raise HostError(f"host.backend = {name}: {problem.what}", problem.remedy)
         return name
     fills = dnsmasq_fills(runner)
     if _lacks(name, runner) or name not in fills:
@@ -104,8 +104,8 @@ def dnsmasq_fills(runner: "Runner") -> frozenset[BackendName]:
     return frozenset(name for name, text in TEXTS.items() if text.directive in options)
 
 
-def _lacks(name: BackendName, runner: "Runner") -> str:
-    """The program or the part of the kernel that a backend lacks, and what to do; empty where it lacks none.
+def _lacks(name: BackendName, runner: "Runner") -> HostError | None:
+    """The program or the part of the kernel that a backend lacks, and what to do.
 
     :raises HostError: this is not root, and the kernel does not say.
     """
@@ -113,10 +113,10 @@ def _lacks(name: BackendName, runner: "Runner") -> str:
     if problem := needs.tool_lacking(runner):
         return problem
     if runner.ask(*needs.question) is not None:
-        return ""
+        return None
     if not _is_root():
-        raise HostError("this is not root, and the kernel tells its sets and rules to nobody else; run it with sudo")
-    return f"the kernel has no {needs.part}; load {needs.module}, or use the other backend"
+        raise HostError("this is not root, and the kernel shows its sets and rules to root only", "run it with sudo")
+    return HostError(f"the kernel has no {needs.part}", f"load {needs.module}, or use the other backend")
 
 
 def _kernel_lacks(name: BackendName, runner: "Runner") -> bool:

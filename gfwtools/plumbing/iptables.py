@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
-from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
 from gfwtools.render import ipset
@@ -47,6 +47,13 @@ class Chain(NamedTuple):
         return f"{_TOOL[self.family]} {self.table} {self.name}"
 
     @property
+    def kind(self) -> Kind:
+        """What the rules of ours in it are for."""
+        if self.table == "nat":
+            return Kind.NAT
+        return {CHAIN: Kind.CHAIN, "FORWARD": Kind.CLAMP}.get(self.name, Kind.JUMP)
+
+    @property
     def rename(self) -> str:
         """The command for the owner of a chain that has our name."""
         return f"{_TOOL[self.family]} -t {self.table} -E {self.name} OTHER"
@@ -58,6 +65,8 @@ class IpsetState:
 
     create: str
     elements: frozenset[str] = frozenset()
+    policy: PolicyConfig | None = field(default=None, compare=False)
+    """Whose it is, of one that is wanted."""
 
     @property
     def kind(self) -> str:
@@ -174,15 +183,17 @@ class Iptables:
         pieces = []
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
-            pieces.append(_set_piece(name, state, found))
+            piece = _set_piece(name, state, found)
+            pieces.append(replace(piece, kind=Kind.SETS, subject=state.policy))
             if state.elements and found:
                 absent = len(state.elements - found.elements)
                 detail = f"{absent} of {len(state.elements)} missing" if absent else f"{len(state.elements)}"
-                pieces.append(Piece(f"seeds of {name}", State.MISSING if absent else State.OK, detail))
+                enough = State.MISSING if absent else State.OK
+                pieces.append(Piece(f"seeds of {name}", enough, detail, Kind.SETS, state.policy))
         gone = [name for name in there.sets if name not in wanted.sets]
-        pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted") for name in gone]
+        pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted", Kind.SETS, extra=True) for name in gone]
         for chain in _chains(there.rules, wanted.rules):
-            pieces += compare(str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical)
+            pieces += compare(chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical)
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
@@ -269,7 +280,7 @@ def _sets(wanted: AddressSets) -> dict[str, IpsetState]:
     for item in (*wanted.seeds, *wanted.learned):
         elements[policy.set if item.version == 4 else policy.set6].add(_element(item))
     return {
-        name: IpsetState(create, frozenset(elements.get(name, ())))
+        name: IpsetState(create, frozenset(elements.get(name, ())), policy)
         for name, create in map(_create_words, ipset.creates(policy))
     }
 
@@ -351,11 +362,15 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         if lines:
             rules[Chain(family, table, name)] = tuple(lines)
 
-    put("mangle", CHAIN, [_entry(entry, family) for entry in wanted.entries if entry.family in (None, family)])
+    put(
+        "mangle",
+        CHAIN,
+        [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
+    )
     for hook in ("PREROUTING", "OUTPUT"):
-        put("mangle", hook, [_jump(jump) for jump in wanted.jumps if jump.hook == hook])
-    put("mangle", "FORWARD", [_clamp(clamp) for clamp in wanted.clamps if clamp.family == family])
-    put("nat", "POSTROUTING", [_nat(nat) for nat in wanted.nats if nat.family == family])
+        put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
+    put("mangle", "FORWARD", [Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.family == family])
+    put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
-from gfwtools.plumbing.plan import Piece, State, compare
+from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
@@ -35,6 +35,13 @@ _FORWARD = "type filter hook forward priority mangle; policy accept;"
 # Before other people's chains: the first one that translates a connection has the say.
 _POSTROUTING = "type nat hook postrouting priority srcnat - 1; policy accept;"
 _HOOKS = {"OUTPUT": ("output", _OUTPUT), "PREROUTING": ("prerouting", _PREROUTING)}
+_KINDS = {
+    CHAIN: Kind.CHAIN,
+    "output": Kind.JUMP,
+    "prerouting": Kind.JUMP,
+    "forward": Kind.CLAMP,
+    "postrouting": Kind.NAT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class NftSet:
 
     properties: tuple[str, ...]
     elements: tuple[Span, ...] = ()
+    policy: PolicyConfig | None = field(default=None, compare=False)
+    """Whose it is, of one that is wanted."""
 
     @property
     def is_seed(self) -> bool:
@@ -142,24 +151,26 @@ class Nftables:
             found = there.sets.get(name)
             properties = "; ".join(want.properties)
             if found is None:
-                pieces.append(Piece(f"set {TABLE} {name}", State.MISSING, properties))
+                pieces.append(Piece(f"set {TABLE} {name}", State.MISSING, properties, Kind.SETS, want.policy))
                 continue
             fits = found.properties == want.properties
             detail = properties if fits else f"{'; '.join(found.properties)}, should be {properties}"
-            pieces.append(Piece(f"set {TABLE} {name}", State.OK if fits else State.MISMATCH, detail))
+            fit = State.OK if fits else State.MISMATCH
+            pieces.append(Piece(f"set {TABLE} {name}", fit, detail, Kind.SETS, want.policy))
             if want.elements or _lacks(found, want):
                 state = State.MISMATCH if _lacks(found, want) else State.OK
-                pieces.append(Piece(f"seeds of {name}", state, f"{len(want.elements)}"))
+                pieces.append(Piece(f"seeds of {name}", state, f"{len(want.elements)}", Kind.SETS, want.policy))
         gone = [name for name in there.sets if name not in wanted.sets]
-        pieces += [Piece(f"set {TABLE} {name}", State.MISMATCH, "not wanted") for name in gone]
+        pieces += [Piece(f"set {TABLE} {name}", State.MISMATCH, "not wanted", Kind.SETS, extra=True) for name in gone]
         for name in dict.fromkeys((*wanted.chains, *there.chains)):
             chain = wanted.chains.get(name, NftChain(""))
             found_chain = there.chains.get(name)
             rules = found_chain.rules if found_chain else None
-            pieces += compare(f"nft {TABLE} {name}", chain.rules, rules, canonical)
+            kind = _KINDS.get(name, Kind.CHAIN)
+            pieces += compare(kind, f"nft {TABLE} {name}", chain.rules, rules, canonical)
             if found_chain and found_chain.hook != chain.hook:
                 detail = f"{found_chain.hook or 'no hook'}, should be {chain.hook or 'no chain'}"
-                pieces.append(Piece(f"nft {TABLE} {name}", State.MISMATCH, detail))
+                pieces.append(Piece(f"nft {TABLE} {name}", State.MISMATCH, detail, kind))
         return pieces
 
     def steps(self, there: NftablesState, wanted: NftablesState) -> list[Step]:
@@ -200,7 +211,8 @@ def _sets(wanted: Wanted) -> dict[str, NftSet]:
             match = _DECLARATION.fullmatch(line)
             if match:
                 properties = tuple(part.strip() for part in match["properties"].split(";") if part.strip())
-                sets[match["name"]] = NftSet(properties, _merge(map(_span, elements.get(match["name"], ()))))
+                spans = _merge(map(_span, elements.get(match["name"], ())))
+                sets[match["name"]] = NftSet(properties, spans, policy)
     return sets
 
 
@@ -208,14 +220,16 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
     """The chains in the order in which they can be made: GFWLIST before those that jump to it."""
     if not wanted.entries:
         return {}
-    chains = {CHAIN: NftChain("", tuple(rule for entry in wanted.entries for rule in _entries(entry)))}
+    chains = {
+        CHAIN: NftChain("", tuple(Worded.of(rule, entry) for entry in wanted.entries for rule in _entries(entry)))
+    }
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
-        chains[name] = NftChain(hook, (f"jump {CHAIN} {_comment(jump.why)}",))
+        chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
     if wanted.clamps:
-        chains["forward"] = NftChain(_FORWARD, tuple(map(_clamp, wanted.clamps)))
+        chains["forward"] = NftChain(_FORWARD, tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps))
     if wanted.nats:
-        chains["postrouting"] = NftChain(_POSTROUTING, tuple(map(_nat, wanted.nats)))
+        chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
 
 

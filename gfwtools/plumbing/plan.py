@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gfwtools.system.step import Step
 
-__all__ = ["Comparison", "Part", "Piece", "State", "compare"]
+__all__ = ["Comparison", "Kind", "Part", "Piece", "State", "Worded", "compare"]
 
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -26,13 +26,44 @@ class State(StrEnum):
     MISMATCH = "MISMATCH"
 
 
+class Kind(StrEnum):
+    """What a piece is a part of."""
+
+    SETS = "sets"
+    CHAIN = "chain"  #: the chain that marks
+    JUMP = "jump"  #: from the hooks into that chain
+    CLAMP = "clamp"  #: the size of TCP segments
+    NAT = "nat"
+    RULE = "rule"
+    ROUTE = "route"
+    SYSCTL = "sysctl"
+    NAMES = "names"  #: of tables, for people
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing that is wanted, and how it is: ``name`` is where to look, ``detail`` the thing itself."""
+    """One thing that is wanted, and how it is. ``name`` and ``detail`` are for people; code reads the other fields."""
 
     name: str
     state: State
     detail: str = ""
+    kind: Kind = Kind.NAMES
+    subject: object = None
+    """The value of :mod:`~gfwtools.plumbing.wanted` that it is about; None where it is about the whole of its kind."""
+    extra: bool = False
+    """It is there and not wanted."""
+
+
+class Worded(str):
+    """A rule in the words of a backend, with the value of :mod:`~gfwtools.plumbing.wanted` that it says."""
+
+    subject: object
+
+    @classmethod
+    def of(cls, text: str, subject: object) -> "Worded":
+        made = cls(text)
+        made.subject = subject
+        return made
 
 
 class Part(Protocol[S_contra]):
@@ -61,7 +92,7 @@ class Comparison(Generic[S]):
 
 
 def compare(
-    name: str, wanted: Sequence[str], there: Sequence[str] | None, same: Callable[[str], object]
+    kind: Kind, name: str, wanted: Sequence[str], there: Sequence[str] | None, same: Callable[[str], object]
 ) -> list[Piece]:
     """The pieces of a chain: each rule that is wanted, each of ours that is not, and the order they are in.
 
@@ -71,15 +102,22 @@ def compare(
     have = [same(rule) for rule in there or ()]
     want = [same(rule) for rule in wanted]
     pieces = [
-        Piece(name, State.OK if key in have else State.MISSING, rule) for key, rule in zip(want, wanted, strict=True)
+        Piece(
+            name,
+            State.OK if key in have else State.MISSING,
+            rule,
+            kind,
+            rule.subject if isinstance(rule, Worded) else None,
+        )
+        for key, rule in zip(want, wanted, strict=True)
     ]
     if not wanted and there is None:
-        pieces.append(Piece(name, State.MISSING))
+        pieces.append(Piece(name, State.MISSING, kind=kind))
     pieces += [
-        Piece(name, State.MISMATCH, f"not wanted: {rule}")
+        Piece(name, State.MISMATCH, f"not wanted: {rule}", kind, extra=True)
         for key, rule in zip(have, there or (), strict=True)
         if key not in want
     ]
     if have != want and all(piece.state is State.OK for piece in pieces):
-        pieces.append(Piece(name, State.MISMATCH, "rules twice or in another order"))
+        pieces.append(Piece(name, State.MISMATCH, "rules twice or in another order", kind))
     return pieces

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from gfwtools.plumbing.facts import Family
-from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.wanted import MAIN, Route, Rule, Wanted
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
@@ -44,9 +44,14 @@ class Routing:
         present: set[Item] = {*there.foreign, *there.rules, *there.routes}
         every: tuple[Item, ...] = (*wanted.rules, *wanted.routes)
         ours: tuple[Item, ...] = (*there.rules, *there.routes)
-        pieces = [Piece(_name(item), State.OK if item in present else State.MISSING, _words(item)) for item in every]
+        pieces = [
+            Piece(_name(item), State.OK if item in present else State.MISSING, _words(item), _kind(item), item)
+            for item in every
+        ]
         pieces += [
-            Piece(_name(item), State.MISMATCH, f"not wanted: {_words(item)}") for item in ours if item not in every
+            Piece(_name(item), State.MISMATCH, f"not wanted: {_words(item)}", _kind(item), item, extra=True)
+            for item in ours
+            if item not in every
         ]
         return pieces
 
@@ -132,6 +137,10 @@ def _parse_route(family: Family, entry: dict[str, Any]) -> Route | None:
         None if unreachable else entry.get("dev"),
         int(entry.get("metric", 0)),
     )
+
+
+def _kind(item: Rule | Route) -> Kind:
+    return Kind.RULE if isinstance(item, Rule) else Kind.ROUTE
 
 
 def _name(item: Rule | Route) -> str:

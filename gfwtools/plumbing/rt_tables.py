@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfwtools.config.model import Paths
-from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.wanted import TAG, TableName
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command
@@ -55,7 +55,7 @@ class TableNames:
             state = State.OK
         else:
             state = State.MISSING if not any(map(_is_ours, (there.text or "").splitlines())) else State.MISMATCH
-        return [Piece(f"names of tables in {wanted.file}", state)]
+        return [Piece(f"names of tables in {wanted.file}", state, kind=Kind.NAMES)]
 
     def steps(self, there: NamesState, wanted: NamesState) -> list[Step]:
         if there.text == wanted.text:

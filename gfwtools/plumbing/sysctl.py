@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gfwtools.plumbing.plan import Piece, State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import Wanted
 from gfwtools.system.commands import Command, Runner
@@ -43,7 +43,7 @@ class Sysctls:
             found = there.values.get(key)
             state = State.OK if found == value else State.MISSING if found is None else State.MISMATCH
             detail = value if state is State.OK else f"{found if found is not None else 'not there'}, should be {value}"
-            pieces.append(Piece(f"sysctl {key}", state, detail))
+            pieces.append(Piece(f"sysctl {key}", state, detail, Kind.SYSCTL, key))
         return pieces
 
     def steps(self, there: SysctlState, wanted: SysctlState) -> list[Step]:

@@ -210,20 +210,20 @@ def _check_families(policy: PolicyConfig, tunnel: Interface | None) -> None:
     where = f"policy.{policy.name}"
     if policy.snat and not tunnel.carries(policy.snat.version):
         raise HostError(
-            f"{where}.nat: {policy.nat} is IPv{policy.snat.version} and {tunnel.name} has no such address; "
-            "give one that it has, or masquerade"
+            f"{where}.nat: {policy.nat} is IPv{policy.snat.version} and {tunnel.name} has no such address",
+            "give one that it has, or masquerade",
         )
     for network in policy.routes:
         if not tunnel.carries(network.version):
             raise HostError(
-                f"{where}.routes: {network} is IPv{network.version} and {tunnel.name} has no such address; "
-                "give the interface one, or remove the route"
+                f"{where}.routes: {network} is IPv{network.version} and {tunnel.name} has no such address",
+                "give the interface one, or remove the route",
             )
     if not any(tunnel.carries(upstream.address.version) for upstream in policy.upstream):
         first = policy.upstream[0].address
         raise HostError(
-            f"{where}.upstream: {first} is IPv{first.version} and {tunnel.name} has no such address; "
-            "give a resolver that the tunnel reaches"
+            f"{where}.upstream: {first} is IPv{first.version} and {tunnel.name} has no such address",
+            "give a resolver that the tunnel reaches",
         )
 
 

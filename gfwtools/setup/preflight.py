@@ -114,11 +114,8 @@ def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
         for chain, rename in working_backend(config, runner).taken(runner).items():
             yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {rename}")
     except HostError as error:
-        what, _, remedy = str(error).rpartition("; ")
-        if config.host.backend == "auto" or not what:
-            what = str(error)
-            remedy = "install ipset and iptables, or nftables, with a kernel and a dnsmasq that have the same"
-        yield Problem(what, remedy)
+        both = "install ipset and iptables, or nftables, with a kernel and a dnsmasq that have the same"
+        yield Problem(error.what, both if config.host.backend == "auto" else error.remedy or both)
 
 
 # ---------------------------------------------------------------- interfaces
@@ -155,8 +152,7 @@ def _families(config: Config, runner: Runner) -> Iterator[Problem]:
         try:
             wanted(config._replace(policies=(policy,)), facts)
         except HostError as error:
-            what, _, remedy = str(error).rpartition("; ")
-            yield Problem(what, remedy)
+            yield Problem(error.what, error.remedy)
 
 
 # ---------------------------------------------------------------- rules and tables

@@ -24,6 +24,11 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 class CommandError(HostError):
     """A command failed; the message is the command and what it said itself, in one line."""
 
+    def __init__(self, command: str, said: str) -> None:
+        super().__init__(f"{command}: {said}")
+        self.said = said
+        """The command's own words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -90,7 +95,7 @@ class System:
                 self._run(command, CHANGE_TIMEOUT)
                 return
             except CommandError as error:
-                if not command.busy or command.busy not in str(error) or time.monotonic() >= deadline:
+                if not command.busy or command.busy not in error.said or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.05)
 
@@ -109,11 +114,11 @@ class System:
                 process_group=0,
             )
         except subprocess.TimeoutExpired:
-            raise CommandError(f"{command}: not done after {timeout:g} s") from None
+            raise CommandError(str(command), f"not done after {timeout:g} s") from None
         except OSError as error:
-            raise CommandError(f"{command}: {error.strerror}") from None
+            raise CommandError(str(command), error.strerror or str(error)) from None
         if done.returncode:
-            raise CommandError(f"{command}: {_message(done.stderr) or f'exit code {done.returncode}'}")
+            raise CommandError(str(command), _message(done.stderr) or f"exit code {done.returncode}")
         return done.stdout
 
 
@@ -137,7 +142,7 @@ class Recorder:
 
     def read(self, *argv: str) -> str:
         if argv not in self.answers:
-            raise CommandError(f"{shlex.join(argv)}: not known here")
+            raise CommandError(shlex.join(argv), "not known here")
         return self.answers[argv]
 
     def ask(self, *argv: str) -> str | None:
@@ -146,4 +151,4 @@ class Recorder:
     def change(self, command: Command) -> None:
         self.changes.append(command)
         if self.fails(command):
-            raise CommandError(f"{command}: told to fail")
+            raise CommandError(str(command), "told to fail")

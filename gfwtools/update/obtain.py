@@ -70,9 +70,8 @@ def obtain(
         for source in sources
         if (mirror := state.mirrors.get(public(source))) and held and mirror.digest == held
     }
-    accepted: dict[int, tuple[Decoded, Callable[[], Compiled]]] = {}
 
-    def accept(data: bytes) -> None:
+    def accept(data: bytes) -> "tuple[Decoded, Callable[[], Compiled]]":
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
@@ -80,7 +79,7 @@ def obtain(
             if good and not force:
                 counted = _counted(state) if held == state.list_digest else None
                 _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
-        accepted[id(data)] = decoded, compiled
+        return decoded, compiled
 
     try:
         fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
@@ -99,7 +98,7 @@ def obtain(
     if fetched.data is None:
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
         return Obtained(public(fetched.source), good, compiler(good))
-    decoded, compiled = accepted[id(fetched.data)]
+    decoded, compiled = fetched.data
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, atomic.digest(decoded.data))
     return Obtained(public(fetched.source), decoded, compiled, mirror=mirror)
 
