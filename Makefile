@@ -14,8 +14,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # again, as the long ones stand side by side.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 
+MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest install uninstall packages clean
+.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,10 +35,21 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 test: packages check ## Run all tests (as root they include the network namespaces).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-check: $(DEV) ## ruff and mypy --strict.
+test-quick: packages $(DEV) ## Run the unit tests alone: those without network namespaces, mounts and daemons.
+	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal
+
+golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, and was meant to (as root).
+	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
+	@git --no-pager diff --stat -- tests/golden
+
+test-debian-lab: packages $(DEV) ## Run the main e2e tests once more, on hosts with the files of Debian's package dnsmasq (as root).
+	GFWTOOLS_LAB=debian-dnsmasq $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(MAIN_E2E)
+
+check: $(DEV) ## ruff, mypy --strict, and the flow between the packages.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 fix: $(DEV) ## Let ruff mend and format what it can.
 	$(BIN)/ruff check --fix .
@@ -58,7 +71,7 @@ fuzz: $(DEV) ## Search for inputs that break the claims of fuzz/claims.py, FUZZ_
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python fuzz/run.py
 
-audit: ## Look up known vulnerabilities of what the package installs (pip-audit; needs pypi.org itself).
+audit: ## Look up known vulnerabilities of what install takes (pip-audit; needs pypi.org itself).
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-audit
 	@$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
 	@scripts/audit $(VENV)-audit/bin/pip-audit
@@ -69,12 +82,17 @@ test-oldest: ## Run the unit tests with the lower bounds of pyproject.toml insta
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-oldest/constraints.txt -e '.[dev]'
 	$(VENV)-oldest/bin/python -m pytest tests --ignore=tests/e2e -n auto
 
+lock: ## Pin what install takes, with hashes, in requirements.lock and requirements-build.lock.
+	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-lock
+	@$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+	scripts/lock $(VENV)-lock/bin/uv
+
 packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
 	@scripts/test-packages
 
 install: ## Install for the system: its own environment in /opt/gfwtools, the commands in /usr/local/bin.
 	@PYTHON="$(PYTHON)" scripts/venv /opt/gfwtools
-	/opt/gfwtools/bin/pip install --quiet --disable-pip-version-check .
+	scripts/install /opt/gfwtools
 	install -d /usr/local/bin
 	ln -sf /opt/gfwtools/bin/gfwtools /opt/gfwtools/bin/gfwlist2dnsmasq /usr/local/bin/
 	@echo "installed; next: gfwtools --help"
@@ -84,7 +102,7 @@ uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
 	rm -f /usr/local/bin/gfwtools /usr/local/bin/gfwlist2dnsmasq
 
 clean: ## Remove what the targets above made here.
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(VENV)-lock $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find gfwtools tests bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml

@@ -266,7 +266,7 @@ def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
     commands: dict[str, list[str | Path]] = {
         '`python -c ""`': [sys.executable, "-c", ""],
         '`python -c "import click"`': [sys.executable, "-c", "import click"],
-        "the same of httpx and httpcore, without rich": [sys.executable, "-c", IMPORTS],
+        "the same of httpx and httpcore": [sys.executable, "-c", IMPORTS],
         "`gfwtools --help`": [*GFWTOOLS, "--help"],
         "`gfwtools --version`": [*GFWTOOLS, "--version"],
     }
@@ -277,7 +277,7 @@ def section_start(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
 
 LOOKUPS = """
 import sys, time
-from gfwtools.decode import decode
+from gfwtools.lists.decode import decode
 import gfwtools
 policy = gfwtools.compile(open(sys.argv[1], "rb").read())
 domains = policy.cover().tunnelled

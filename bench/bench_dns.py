@@ -125,7 +125,7 @@ def reload_time(count: int) -> tuple[float, float]:
         host.write("/etc/servers", "".join(lines))
         program = (
             "import os, signal, sys, time\n"
-            "from gfwtools.resolver import Daemon\n"
+            "from gfwtools.dnsmasq.daemon import Daemon\n"
             "daemon, pid = Daemon(), int(open('/run/dnsmasq/dnsmasq.pid').read())\n"
             "daemon.is_up()\n"
             "os.kill(pid, signal.SIGHUP); start = time.perf_counter(); time.sleep(0.01)\n"

@@ -21,13 +21,14 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from gfwtools.compiler import compile_lists
-from gfwtools.config import loads
-from gfwtools.decode import Decoded, decode
+from gfwtools.config.load import loads
 from gfwtools.errors import GfwtoolsError, ListError
-from gfwtools.formats import Listing
-from gfwtools.layout import files_of
-from gfwtools.policy import Policy
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.decode import Decoded, decode
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.policy import Policy
+from gfwtools.render.backends import TEXTS
+from gfwtools.render.files import files_of
 
 _NO_LISTS = (".py", ".md", ".git", ".json")
 
@@ -94,8 +95,8 @@ def _faults(path: Path, *, checksum: bool, dnsmasq: str | None) -> Iterator[str]
             yield f"{granularity}: {fault}"
         for layout in ("paired", "split"):
             config = loads(f'[dns]\nlayout = "{layout}"\n[policy.gfwlist]\ngranularity = "{granularity}"\n')
-            for backend in ("iptables", "nftables"):
-                files = files_of(config, config.policies[0], compiled.cover, compiled.seeds, listing, backend)
+            for backend, text in TEXTS.items():
+                files = files_of(config, config.policies[0], compiled.cover, compiled.seeds, listing, text)
                 for target, data in files.items():
                     fault = refused(dnsmasq, data) if dnsmasq and target.suffix in (".conf", ".servers") else ""
                     if fault:

@@ -11,21 +11,24 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from gfwtools.answer import name_in
-from gfwtools.autoproxy import parse_line
-from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.config import Config, load, loads
-from gfwtools.decode import Decoded, checksum, decode
-from gfwtools.domains import Locator
+from gfwtools.config.load import load, loads
+from gfwtools.config.model import Config
 from gfwtools.errors import GfwtoolsError, InvalidNameError, ListError, StoreError
-from gfwtools.formats import FORMATS, Listing
-from gfwtools.host.boot import Init, boot_files
-from gfwtools.host.resolver_setup import ResolverFacts
-from gfwtools.host.resolver_setup import edits as resolver_edits
-from gfwtools.layout import files_of
-from gfwtools.names import to_ascii
-from gfwtools.state import read_state, write_state
-from gfwtools.suffixes import bundled
+from gfwtools.lists.answer import name_in
+from gfwtools.lists.autoproxy import parse_line
+from gfwtools.lists.compiler import Compiled, compile_lists
+from gfwtools.lists.decode import Decoded, checksum, decode
+from gfwtools.lists.formats import FORMATS, Listing
+from gfwtools.lists.hostname import to_ascii
+from gfwtools.lists.locator import Locator
+from gfwtools.lists.suffixes import bundled
+from gfwtools.render.backends import TEXTS, Text
+from gfwtools.render.files import files_of
+from gfwtools.setup.boot import boot_files
+from gfwtools.setup.resolver_edits import edits as resolver_edits
+from gfwtools.setup.resolver_facts import ResolverFacts
+from gfwtools.storage.state import read_state, write_state
+from gfwtools.system.init import Init
 
 __all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
 
@@ -64,10 +67,11 @@ _SNIPPET = re.compile(
 
 
 @cache
-def _configurations() -> tuple[tuple[Config, str], ...]:
+def _configurations() -> tuple[tuple[Config, Text], ...]:
     return tuple(
-        (loads(f'[dns]\nlayout = "{layout}"\n[host]\nbackend = "{backend}"\n'), backend)
-        for layout, backend in (("paired", "iptables"), ("split", "iptables"), ("paired", "nftables"))
+        (loads(f'[dns]\nlayout = "{layout}"\n[host]\nbackend = "{backend}"\n'), TEXTS[backend])
+        for layout in ("paired", "split")
+        for backend in TEXTS
     )
 
 
@@ -192,7 +196,7 @@ def a_configuration(data: bytes) -> None:
     decoded = decode(b"||google.com\n@@||www.google.com\n|http://85.17.73.31/\n")
     for policy in config.policies:
         compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)
-        for backend in ("iptables", "nftables"):
+        for backend in TEXTS.values():
             files_hold_no_foreign_byte(files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend))
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from gfwtools._version import __version__
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled, compile, compile_lists
     from gfwtools.errors import (
         ConfigError,
         FetchError,
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
         ResolverError,
         StoreError,
     )
-    from gfwtools.formats import Listing, parse
-    from gfwtools.policy import Cover, Match, Policy
-    from gfwtools.rules import Rule
+    from gfwtools.lists.compiler import Compiled, compile, compile_lists
+    from gfwtools.lists.formats import Listing, parse
+    from gfwtools.lists.policy import Cover, Match, Policy
+    from gfwtools.lists.rule import Rule
 
 __all__ = [
     "Compiled",
@@ -53,11 +53,11 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Compiled", "compile", "compile_lists"), "compiler"),
+    **dict.fromkeys(("Compiled", "compile", "compile_lists"), "lists.compiler"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
-    **dict.fromkeys(("Listing", "parse"), "formats"),
-    **dict.fromkeys(("Cover", "Match", "Policy"), "policy"),
-    "Rule": "rules",
+    **dict.fromkeys(("Listing", "parse"), "lists.formats"),
+    **dict.fromkeys(("Cover", "Match", "Policy"), "lists.policy"),
+    "Rule": "lists.rule",
 }
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "InvalidNameError",
     "ListError",
     "LockedError",
+    "NoManagerError",
     "ResolverError",
     "StoreError",
 ]
@@ -19,6 +20,24 @@ __all__ = [
 
 class GfwtoolsError(Exception):
     """Something failed and nothing was changed, or what was changed has been put back."""
+
+    def __init__(self, what: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        """What is wrong."""
+        self.remedy = remedy
+        """What to do about it; empty where ``what`` says it, or nothing can be done."""
+
+    outcome = ""
+    """What became of the changes that were made before the error, as the outermost transaction knows it."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to do, without the :attr:`outcome`."""
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.outcome}" if self.outcome else self.message
 
 
 class ConfigError(GfwtoolsError):
@@ -56,3 +75,7 @@ class HostError(GfwtoolsError):
 
 class ResolverError(GfwtoolsError):
     """dnsmasq refused its configuration, did not come up, or does not answer."""
+
+
+class NoManagerError(ResolverError):
+    """Nothing is known on this host that could restart dnsmasq."""

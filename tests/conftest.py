@@ -1,11 +1,19 @@
 """What many tests share."""
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from paths import REAL_LISTS
+
+# Whoever starts the tests in the background, or by nohup, has SIGINT ignored, and so would have every program that they
+# start: none of them could be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first example pays for imports, and the machine may be busy: a time limit for one example finds nothing but that.
 settings.register_profile("no deadline", deadline=None)

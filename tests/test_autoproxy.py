@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import lists
 
-from gfwtools.autoproxy import parse, parse_line, rules_in, scan, scan_about
-from gfwtools.domains import Locator
-from gfwtools.rules import Anchor
-from gfwtools.suffixes import bundled
+from gfwtools.lists.autoproxy import parse, parse_line, rules_in, scan, scan_about
+from gfwtools.lists.locator import Locator
+from gfwtools.lists.rule import Anchor
+from gfwtools.lists.suffixes import bundled
 
 HOST, URL, LOOSE, REGEX = Anchor.HOST, Anchor.URL, Anchor.LOOSE, Anchor.REGEX
 
@@ -97,7 +97,7 @@ def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_par
     locator = Locator(bundled(), granularity)
     rules = {rule.line: rule for rule in parse(text)}
     others = []
-    with patch("gfwtools.autoproxy.BATCH", batch):
+    with patch("gfwtools.lists.autoproxy.BATCH", batch):
         for names, lines, part in scan(text):
             others += part
             for name, line, domain in zip(names, lines, locator.domains(names), strict=True):
@@ -146,8 +146,8 @@ def test_a_rule_that_is_about_another_domain_is_passed_over(line: str) -> None:
 @pytest.mark.parametrize("character", ["a", ".", "*", "|", "@", "/", "\\", "(", "[", "^", ":", " ", "-", "%", "中"])
 def test_a_line_of_a_million_characters_takes_no_longer_than_it_is_long(character: str) -> None:
     # A regular expression that backtracks would run for hours here, and the suite would not end.
-    from gfwtools.compiler import compile_lists
-    from gfwtools.formats import Listing
+    from gfwtools.lists.compiler import compile_lists
+    from gfwtools.lists.formats import Listing
 
     for line in (character * 1_000_000, f"||{character * 1_000_000}", f"/{character * 1_000_000}/"):
         assert compile_lists(Listing("x", line)).read <= 1

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import apply
 from paths import REPO
 from tools import needs
 
-from gfwtools.config import Config, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
 from gfwtools.errors import HostError
-from gfwtools.host import boot
-from gfwtools.host.boot import BootState, Init
-from gfwtools.host.files import FileEdit
-from gfwtools.host.run import Recorder, System
+from gfwtools.plumbing.apply import leave
+from gfwtools.setup import boot
+from gfwtools.setup.boot import BootState
+from gfwtools.setup.files import FileEdit
+from gfwtools.system.commands import Recorder, System
+from gfwtools.system.init import Init, detect_init
 
 PROGRAM = "/usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
@@ -240,11 +244,11 @@ def test_the_cron_job_waits_for_its_own_part_of_the_hour_and_runs_update(tmp_pat
 
 
 def test_the_init_system_is_the_one_that_runs(tmp_path: Path) -> None:
-    assert boot.detect_init(tmp_path) == "none"
+    assert detect_init(tmp_path) == "none"
     (tmp_path / "run/openrc").mkdir(parents=True)
-    assert boot.detect_init(tmp_path) == "openrc"
+    assert detect_init(tmp_path) == "openrc"
     (tmp_path / "run/systemd/system").mkdir(parents=True)
-    assert boot.detect_init(tmp_path) == "systemd"
+    assert detect_init(tmp_path) == "systemd"
 
 
 # ---------------------------------------------------------------- enabling
@@ -336,12 +340,6 @@ def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     ]
 
 
-def apply(steps: list[Any]) -> None:
-    for step in steps:
-        for command in step.do:
-            System().change(command)
-
-
 def write(files: list[FileEdit], root: Path) -> None:
     for file in files:
         path = root / file.path.lstrip("/")
@@ -357,7 +355,7 @@ def enabled_below(root: Path, init: Init, text: str) -> set[str]:
     """Enable what ``text`` wants below ``root``, with the real tools; what is there afterwards."""
     config = loads(text, root=root)
     write(boot.boot_files(config, init, PROGRAM), root)
-    apply(boot.boot_steps(config, init, boot.observe(config, init, System())))
+    apply(boot.boot_steps(config, init, boot.observe(config, init, System())), System(), config.paths)
     there = boot.observe(config, init, System())
     assert boot.boot_steps(config, init, there) == [], "a second run finds nothing to do"
     return {name for name in there.enabled | there.linked if name.startswith("gfwtools-dns")}
@@ -376,7 +374,8 @@ def test_below_a_root_the_layouts_are_changed_and_all_is_left_with_the_real_tool
     assert enabled_below(tmp_path, init, TWO) == {f"gfwtools-dns{dot}".format(name) for name in ("gfwlist", "work")}
     assert enabled_below(tmp_path, init, SPLIT) == {f"gfwtools-dns{dot}".format("gfwlist")}
     config = loads(SPLIT, root=tmp_path)
-    apply(boot.leave_steps(config, init, boot.observe(config, init, System())))
+    apply(boot.leave_steps(config, init, boot.observe(config, init, System())), System(), config.paths)
+    leave(config.paths, System(), boot.LOCAL_ENABLED)
     assert tree(tmp_path) == before
 
 

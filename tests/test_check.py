@@ -55,6 +55,32 @@ def test_the_object_of_a_tunnelled_name(root: Path) -> None:
     ]
 
 
+def configure(root: Path, backend: str) -> None:
+    (root / "etc/gfwtools/config.toml").write_text(f'[host]\nbackend = "{backend}"\n')
+
+
+NFT_SETS = ["gfwlist4", "gfwlist6", "gfwlist_seed4", "gfwlist_seed6"]
+
+
+def test_with_nftables_the_sets_of_the_object_are_those_in_the_kernel(root: Path) -> None:
+    configure(root, "nftables")
+    assert ask(root, "www.google.com")[0]["sets"] == NFT_SETS
+
+
+@pytest.mark.parametrize(("backend", "sets"), [("iptables", ["gfwlist", "gfwlist6"]), ("nftables", NFT_SETS)])
+def test_a_tunnelled_name_is_shown_with_the_sets_in_the_kernel(root: Path, backend: str, sets: list[str]) -> None:
+    configure(root, backend)
+    said = gfwtools(root, "check", "domain", "www.google.com").stdout
+    assert f"  set       {', '.join(sets)}\n" in said
+
+
+def test_with_auto_the_sets_are_those_of_the_files_that_the_last_update_wrote(root: Path) -> None:
+    configure(root, "nftables")
+    gfwtools(root, "update", "--offline")
+    configure(root, "auto")
+    assert ask(root, "www.google.com")[0]["sets"] == NFT_SETS
+
+
 def test_the_object_of_a_name_that_no_list_has(root: Path) -> None:
     (found,) = ask(root, "example.com")
     assert found == {"name": "example.com", "verdict": "direct", "matched": None, "reason": "none", "rules": [],

@@ -8,7 +8,8 @@ from cli import gfwtools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.config import Config, load, loads
+from gfwtools.config.load import load, loads
+from gfwtools.config.model import Config
 from gfwtools.errors import ConfigError
 
 

@@ -1,17 +1,18 @@
 """The host's dnsmasq is there at boot after bootstrap, and as it was before after teardown."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import apply
 from tools import needs
 
-from gfwtools.config import Config, Dns
-from gfwtools.host import daemon
-from gfwtools.host.boot import Init
-from gfwtools.host.preflight import preflight
-from gfwtools.host.run import Recorder, System
+from gfwtools.config.model import Config, Dns
+from gfwtools.dnsmasq import service
+from gfwtools.plumbing.apply import leave
+from gfwtools.setup.preflight import preflight
+from gfwtools.system.commands import Recorder, System
+from gfwtools.system.init import Init
 
 LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
 INSTALLED = {("systemctl", "list-unit-files", "--no-legend", "dnsmasq.service"): "dnsmasq.service disabled enabled\n"}
@@ -27,14 +28,12 @@ def commands(steps: list[Any]) -> list[str]:
 def systemd(tmp_path: Path, answers: dict[tuple[str, ...], str], **dns: Any) -> list[str]:
     """What bootstrap runs on a systemd host; nothing is run here."""
     config = Config(dns=Dns(**dns))
-    return commands(daemon.steps(config, "systemd", daemon.observe(config, "systemd", Recorder(LIVE | answers))))
+    return commands(service.steps(config, "systemd", service.observe(config, "systemd", Recorder(LIVE | answers))))
 
 
-def test_a_dnsmasq_that_is_installed_only_is_enabled_and_started_and_that_is_remembered(tmp_path: Path) -> None:
+def test_a_dnsmasq_that_is_installed_only_is_enabled_and_started(tmp_path: Path) -> None:
     assert systemd(tmp_path, INSTALLED) == [
-        "touch /var/lib/gfwtools/dnsmasq-enabled",
         "systemctl enable dnsmasq.service",
-        "touch /var/lib/gfwtools/dnsmasq-started",
         "systemctl start dnsmasq.service",
     ]
 
@@ -45,8 +44,8 @@ def test_a_dnsmasq_that_is_enabled_and_runs_is_left_as_it_is(tmp_path: Path) -> 
 
 def test_a_dnsmasq_that_died_after_the_first_bootstrap_is_started_and_is_still_the_hosts_own(tmp_path: Path) -> None:
     config = Config()
-    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
-    assert commands(daemon.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]
+    there = service.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
+    assert commands(service.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]
 
 
 @pytest.mark.parametrize("manager", ["openrc", "command", "none"])
@@ -54,26 +53,25 @@ def test_a_dnsmasq_that_systemd_does_not_manage_is_not_enabled(tmp_path: Path, m
     assert systemd(tmp_path, INSTALLED, manager=manager, restart=("true",)) == []
 
 
-def test_the_undo_of_a_step_forgets_it_last(tmp_path: Path) -> None:
+def test_its_inverse_is_kept_for_teardown_where_it_is_the_first_bootstrap(tmp_path: Path) -> None:
     config = Config()
-    there = daemon.observe(config, "systemd", Recorder(LIVE | INSTALLED))
-    assert [[str(command) for command in step.undo] for step in daemon.steps(config, "systemd", there)] == [
-        ["systemctl disable dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-enabled"],
-        ["systemctl stop dnsmasq.service", "rm -f /var/lib/gfwtools/dnsmasq-started"],
+    there = service.observe(config, "systemd", Recorder(LIVE | INSTALLED))
+    assert [(step.keep, *map(str, step.undo)) for step in service.steps(config, "systemd", there)] == [
+        (service.ENABLED, "systemctl disable dnsmasq.service"),
+        (service.STARTED, "systemctl stop dnsmasq.service"),
     ]
+    assert not any(step.keep for step in service.steps(config, "systemd", there, is_first=False))
 
 
-def test_only_what_was_our_doing_is_undone(tmp_path: Path) -> None:
-    config = Config()
-    theirs = daemon.DaemonState("dnsmasq.service", is_there=True, live=True, enabled=True, running=True)
-    assert daemon.leave_steps(config, "systemd", theirs) == []
-    ours = replace(theirs, by_us=frozenset({daemon.STARTED, daemon.ENABLED}))
-    assert commands(daemon.leave_steps(config, "systemd", ours)) == [
-        "systemctl stop dnsmasq.service",
-        "rm -f /var/lib/gfwtools/dnsmasq-started",
-        "systemctl disable dnsmasq.service",
-        "rm -f /var/lib/gfwtools/dnsmasq-enabled",
-    ]
+def test_only_what_was_our_doing_is_undone_the_last_change_first(tmp_path: Path) -> None:
+    config, runner = Config(root=tmp_path), Recorder(LIVE | INSTALLED)
+    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    assert runner.changes == []
+    apply(service.steps(Config(), "systemd", service.observe(Config(), "systemd", runner)), runner, config.paths)
+    runner.changes.clear()
+    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    assert list(map(str, runner.changes)) == ["systemctl stop dnsmasq.service", "systemctl disable dnsmasq.service"]
 
 
 @pytest.mark.parametrize("init", ["systemd", "openrc"])
@@ -88,16 +86,11 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
     before = sorted(tmp_path.rglob("*"))
     config, system = Config(root=tmp_path), System()
 
-    def run(steps: list[Any]) -> None:
-        for step in steps:
-            for command in step.do:
-                system.change(command)
-
-    run(daemon.steps(config, init, daemon.observe(config, init, system)))
-    there = daemon.observe(config, init, system)
-    assert (there.enabled, there.by_us) == (True, {daemon.ENABLED})
-    assert daemon.steps(config, init, there) == [], "a second run finds nothing to do"
-    run(daemon.leave_steps(config, init, there))
+    apply(service.steps(config, init, service.observe(config, init, system)), system, config.paths)
+    there = service.observe(config, init, system)
+    assert there.enabled
+    assert service.steps(config, init, there) == [], "a second run finds nothing to do"
+    leave(config.paths, system, service.STARTED, service.ENABLED)
     assert [path for path in sorted(tmp_path.rglob("*")) if not path.name.endswith(".wants")] == before
 
 
@@ -118,7 +111,7 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
 def test_a_dnsmasq_that_no_boot_can_start_is_told_before_anything_changes(
     monkeypatch: pytest.MonkeyPatch, listed: str, expected: str
 ) -> None:
-    monkeypatch.setattr("gfwtools.host.preflight.detect_init", lambda root: "systemd")
+    monkeypatch.setattr("gfwtools.setup.preflight.detect_init", lambda root: "systemd")
     version = {("dnsmasq", "--version"): "Dnsmasq version 2.90\nCompile time options: ipset nftset\n"}
     answers = LIVE | version | dict.fromkeys(INSTALLED, listed)
     problems = preflight(Config(), Recorder(answers, tools=frozenset({"dnsmasq"})), is_root=True)

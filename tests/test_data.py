@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 
 import gfwtools
-from gfwtools.compiler import Status, compile_lists
-from gfwtools.config import MIRRORS, Config, Dns, Fetch, Host, PolicyConfig, loads
-from gfwtools.decode import decode
-from gfwtools.domains import Reason, known_names
-from gfwtools.formats import Listing
-from gfwtools.names import to_ascii
-from gfwtools.suffixes import bundled
+from gfwtools.config.load import loads
+from gfwtools.config.model import MIRRORS, Config, Dns, Fetch, Host, PolicyConfig
+from gfwtools.lists.compiler import Status, compile_lists
+from gfwtools.lists.decode import decode
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.hostname import to_ascii
+from gfwtools.lists.locator import Reason, known_names
+from gfwtools.lists.suffixes import bundled
 
 DATA = Path(gfwtools.__file__).parent / "data"
 DOCS = Path(__file__).parent.parent / "docs"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.decode import checksum, decode
 from gfwtools.errors import GfwtoolsError, ListError
+from gfwtools.lists.decode import checksum, decode
 
 PLAIN = b"[AutoProxy 0.2.9]\n! Title: Test\n! Last Modified: Thu, 06 Aug 2026 08:35:22 +0000\n\n||example.com\n"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from trees import Tree, host
 
-from gfwtools import dnsmasq_conf
-from gfwtools.resolver import daemon_of
+from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq.daemon import daemon_of
 
 READ = "conf-dir=/etc/dnsmasq.d/,*.conf\n"
 
@@ -29,7 +29,7 @@ READ = "conf-dir=/etc/dnsmasq.d/,*.conf\n"
     ],
 )
 def test_a_line_is_taken_apart_as_dnsmasq_does(line: str, expected: tuple[str, str] | None) -> None:
-    assert dnsmasq_conf.directive(line) == expected
+    assert conf.directive(line) == expected
 
 
 def test_a_comma_in_quotation_marks_separates_nothing() -> None:
@@ -37,9 +37,9 @@ def test_a_comma_in_quotation_marks_separates_nothing() -> None:
         ('conf-dir="/etc/a,b" , *.conf', ("/etc/a,b", ["*.conf"])),
         ("conf-dir=/etc/a,.bak,.old", ("/etc/a", [".bak", ".old"])),
     ):
-        found = dnsmasq_conf.directive(line)
+        found = conf.directive(line)
         assert found
-        assert dnsmasq_conf.folder_and_filters(found[1]) == expected
+        assert conf.folder_and_filters(found[1]) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_comma_in_quotation_marks_separates_nothing() -> None:
     ],
 )
 def test_a_name_in_a_folder_passes_as_it_does_with_dnsmasq(name: str, filters: list[str], expected: bool) -> None:
-    assert dnsmasq_conf.passes(name, filters) == expected
+    assert conf.passes(name, filters) == expected
 
 
 # ---------------------------------------------------------------- where dnsmasq listens
@@ -122,12 +122,12 @@ def test_a_file_found_under_two_names_is_read_once(tmp_path: Path) -> None:
         "etc/dnsmasq.d/a": "server=192.0.2.1\n",
         "etc/dnsmasq.d/b": "-> a",
     }
-    servers = [pair for pair in dnsmasq_conf.read(host(tmp_path, tree)).directives if pair[0] == "server"]
+    servers = [pair for pair in conf.read(host(tmp_path, tree)).directives if pair[0] == "server"]
     assert servers == [("server", "192.0.2.1")]
 
 
 def test_of_the_directives_only_those_that_are_wanted_are_given(tmp_path: Path) -> None:
     tree = {"etc/dnsmasq.conf": "port=5353\nserver=192.0.2.1\nconf-dir=/etc/dnsmasq.d\n", "etc/dnsmasq.d/a": "port=1\n"}
-    found = dnsmasq_conf.read(host(tmp_path, tree), only=("port",))
+    found = conf.read(host(tmp_path, tree), only=("port",))
     assert found.directives == (("port", "5353"), ("port", "1"))
     assert found.reads_conf_dir

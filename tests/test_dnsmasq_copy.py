@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from trees import Tree, host
 
-from gfwtools.config import Config
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.errors import ResolverError
-from gfwtools.host.run import System
-from gfwtools.resolver import check_configuration
+from gfwtools.system.commands import System
 
 pytestmark = pytest.mark.e2e
 

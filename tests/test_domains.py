@@ -2,13 +2,13 @@
 
 import pytest
 
-from gfwtools.answer import name_in
-from gfwtools.autoproxy import parse_line
-from gfwtools.compiler import compile_lists
-from gfwtools.domains import Locator, Reason, Target
 from gfwtools.errors import InvalidNameError
-from gfwtools.formats import Listing
-from gfwtools.suffixes import bundled
+from gfwtools.lists.answer import name_in
+from gfwtools.lists.autoproxy import parse_line
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.locator import Locator, Reason, Target
+from gfwtools.lists.suffixes import bundled
 
 
 def locate(line: str, granularity: str = "registrable") -> Target:

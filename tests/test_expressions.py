@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.autoproxy import parse_line
-from gfwtools.domains import Locator, Reason, Target
-from gfwtools.suffixes import bundled
+from gfwtools.lists.autoproxy import parse_line
+from gfwtools.lists.locator import Locator, Reason, Target
+from gfwtools.lists.suffixes import bundled
 
 
 def locate(expression: str) -> Target:

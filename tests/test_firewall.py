@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gfwtools.host.firewall import opening_in_iptables, opening_in_nftables
+from gfwtools.diagnose.firewall import opening_in_iptables, opening_in_nftables
 
 DROPS = "-P FORWARD DROP\n-N OTHERS\n-A FORWARD -j OTHERS\n-A OTHERS -s 10.0.0.0/8 -j LOG\n-A INPUT -j ACCEPT\n"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gfwtools.compiler import Compiled, compile_lists
-from gfwtools.decode import decode
-from gfwtools.formats import FORMATS, Listing, looks_like, parse
+from gfwtools.lists.compiler import Compiled, compile_lists
+from gfwtools.lists.decode import decode
+from gfwtools.lists.formats import FORMATS, Listing, looks_like, parse
 
 
 def compiled(text: str, format: str) -> Compiled:

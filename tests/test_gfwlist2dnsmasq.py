@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from cli import gfwlist2dnsmasq
+from dnsmasq_files import body, dnsmasq_accepts
 from paths import FIXTURES
-from test_render import body, dnsmasq_accepts
 
 
 @pytest.fixture

@@ -1,25 +1,28 @@
 """The plumbing in a network namespace, with the real ipset, iptables, nft, ip and sysctl, for both backends."""
 
+import ctypes
 import itertools
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import pytest
 
-from gfwtools.config import Config, Host, PolicyConfig
+from gfwtools.config.model import Config, Host, PolicyConfig
+from gfwtools.diagnose.host import check
+from gfwtools.dnsmasq.daemon import clear_caches
 from gfwtools.errors import HostError
-from gfwtools.host import learned
-from gfwtools.host.check import check
-from gfwtools.host.plan import State, script
-from gfwtools.host.plumbing import down, look, look_for_down, up
-from gfwtools.host.run import Command, CommandError, System
+from gfwtools.plumbing import learned, updown
+from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.updown import down, look, look_for_down
 from gfwtools.render import ipset, nftables
+from gfwtools.system.commands import Command, CommandError, System
+from gfwtools.system.step import Step, script
 
 pytestmark = pytest.mark.e2e
 
@@ -36,8 +39,24 @@ THEIRS = """table inet theirs {
 _numbers = itertools.count()
 
 
+def _setns(descriptor: int) -> None:
+    """setns(2), which Python has from 3.12 on: this thread goes into a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def up(config: Config, runner: "Namespace") -> list[Step]:
+    """Up as the command does it."""
+    return updown.up(config, runner, clear_caches=clear_caches)
+
+
 class Namespace:
-    """A :class:`~gfwtools.host.run.Runner` in a network namespace of its own, that can be told to fail."""
+    """A :class:`~gfwtools.system.commands.Runner` in a network namespace of its own, that can be told to fail.
+
+    Within the context this thread is in that namespace, and so is what it runs: nsenter(1) would take as long as most
+    of the commands themselves.
+    """
 
     def __init__(self) -> None:
         self.name = f"gfw-{os.getpid()}-{next(_numbers)}"
@@ -45,26 +64,38 @@ class Namespace:
         self.fails: Callable[[int, Command], bool] = lambda number, command: False
         self._system = System()
 
-    def inside(self, *argv: str) -> tuple[str, ...]:
-        return ("nsenter", f"--net=/run/netns/{self.name}", "--", *argv)
+    def __enter__(self) -> "Namespace":
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        self._before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        namespace = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        _setns(namespace)
+        os.close(namespace)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _setns(self._before)
+        os.close(self._before)
+        subprocess.run(["ip", "netns", "del", self.name], check=True)
 
     def has(self, tool: str) -> bool:
         return self._system.has(tool)
 
     def read(self, *argv: str) -> str:
-        return self._system.read(*self.inside(*argv))
+        return self._system.read(*argv)
 
     def ask(self, *argv: str) -> str | None:
-        return self._system.ask(*self.inside(*argv))
+        return self._system.ask(*argv)
 
     def change(self, command: Command) -> None:
         self.changes.append(command)
         if self.fails(len(self.changes) - 1, command):
-            raise CommandError(f"{command}: told to fail")
-        self._system.change(replace(command, argv=self.inside(*command.argv)))
+            raise CommandError(str(command), "told to fail")
+        self._system.change(command)
 
     def run(self, line: str, stdin: str = "") -> None:
-        self._system.change(Command(self.inside(*line.split()), stdin))
+        self._system.change(Command(tuple(line.split()), stdin))
 
     def snapshot(self) -> dict[str, str]:
         """Everything that the plumbing could touch, as the tools print it."""
@@ -90,9 +121,7 @@ class Namespace:
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     """A host with a WAN and two tunnels: ``tun-a`` carries IPv6, ``tun-b`` does not."""
-    made = Namespace()
-    subprocess.run(["ip", "netns", "add", made.name], check=True)
-    try:
+    with Namespace() as made:
         made.run("ip link set lo up")
         for name, other in (("wan", "isp"), ("tun-a", "far-a"), ("tun-b", "far-b")):
             made.run(f"ip link add {name} type veth peer name {other}")
@@ -106,8 +135,6 @@ def namespace() -> Iterator[Namespace]:
         made.run("ip -6 addr add fd00:9::2/64 dev tun-a nodad")
         made.run("ip addr add 10.8.0.2/24 dev tun-b")
         yield made
-    finally:
-        subprocess.run(["ip", "netns", "del", made.name], check=True)
 
 
 @pytest.fixture(params=["iptables", "nftables"])
@@ -402,9 +429,7 @@ def test_jumps_to_our_chain_that_somebody_has_added_go_with_it(config: Config, n
 
 def test_the_endpoint_is_guarded_in_a_real_wireguard_tunnel(config: Config, namespace: Namespace) -> None:
     name = f"w{os.getpid()}"
-    with subprocess.Popen(
-        namespace.inside("wireguard-go", "-f", name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as tunnel:
+    with subprocess.Popen(["wireguard-go", "-f", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tunnel:
         try:
             deadline = time.monotonic() + 10
             while namespace.ask("wg", "show", name) is None:

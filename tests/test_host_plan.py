@@ -5,9 +5,10 @@ import subprocess
 import pytest
 
 from gfwtools.errors import HostError
-from gfwtools.host.apply import apply
-from gfwtools.host.plan import Piece, State, Step, compare, script
-from gfwtools.host.run import Command, CommandError, Recorder, System
+from gfwtools.plumbing.apply import apply
+from gfwtools.plumbing.plan import Kind, Piece, State, compare
+from gfwtools.system.commands import Command, CommandError, Recorder, System
+from gfwtools.system.step import Step, script
 
 STEPS = [
     Step("one", "first", (Command(("do", "1")),), (Command(("undo", "1")),)),
@@ -110,8 +111,10 @@ def test_a_busy_failure_is_tried_again_and_another_one_is_not(tmp_path_factory: 
     ],
 )
 def test_a_chain_is_compared_rule_by_rule(there: list[str] | None, expected: list[State]) -> None:
-    assert [piece.state for piece in compare("chain", ["a", "b"], there, str)] == expected
+    assert [piece.state for piece in compare(Kind.CHAIN, "chain", ["a", "b"], there, str)] == expected
 
 
 def test_a_rule_that_is_not_wanted_is_shown() -> None:
-    assert compare("chain", [], ["x"], str) == [Piece("chain", State.MISMATCH, "not wanted: x")]
+    assert compare(Kind.CHAIN, "chain", [], ["x"], str) == [
+        Piece("chain", State.MISMATCH, "not wanted: x", Kind.CHAIN, extra=True)
+    ]

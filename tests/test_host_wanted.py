@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from gfwtools.config import Config, Host, PolicyConfig, Upstream, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config, Host, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.host.facts import Facts, Interface, choose_backend, parse_endpoints, parse_seed, read_facts
-from gfwtools.host.iptables import Chain, IptablesState, canonical
-from gfwtools.host.nftables import NftablesState
-from gfwtools.host.run import Recorder
-from gfwtools.host.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
+from gfwtools.plumbing.choice import decide, require
+from gfwtools.plumbing.facts import Facts, Interface, parse_endpoints, parse_seed, read_facts, seeds_of
+from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
+from gfwtools.plumbing.nftables import NftablesState
+from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
 from gfwtools.render import ipset, nftables
+from gfwtools.system.commands import Recorder
 
 ENDPOINT = ip_address("203.0.113.9")
 WG0 = Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),), (ENDPOINT,))
@@ -26,7 +28,7 @@ TWO = Config(
 
 
 def facts(*interfaces: Interface, **more: object) -> Facts:
-    return replace(Facts("iptables", interfaces={item.name: item for item in interfaces}), **more)
+    return replace(Facts(interfaces={item.name: item for item in interfaces}), **more)
 
 
 def marks(state: Wanted) -> list[tuple[str, int | None, int | None]]:
@@ -252,11 +254,20 @@ def test_the_backend_is_the_one_that_tools_and_dnsmasq_agree_on(
     options: str, tools: frozenset[str], expected: str
 ) -> None:
     runner = Recorder({**WORKS, VERSION: f"Dnsmasq version 2.90\nCompile time options: IPv6 {options} auth\n"}, tools)
-    assert choose_backend(ONE, runner) == expected
+    assert require(ONE, runner) == expected
+    assert decide(ONE, runner) == expected  # what update writes for
 
 
 def test_a_kernel_without_ipset_has_nftables() -> None:
-    assert choose_backend(ONE, Recorder({("nft", "list", "tables"): ""}, BOTH)) == "nftables"
+    assert require(ONE, Recorder({("nft", "list", "tables"): ""}, BOTH)) == "nftables"
+
+
+def test_a_backend_is_decided_on_without_a_command_where_only_one_has_its_programs() -> None:
+    assert decide(ONE, Recorder(tools=BOTH - {"ipset"})) == "nftables"
+
+
+def test_where_no_backend_can_work_files_are_made_for_iptables() -> None:
+    assert decide(ONE, Recorder()) == "iptables"
 
 
 def test_where_no_backend_can_work_each_reason_is_told() -> None:
@@ -264,13 +275,13 @@ def test_where_no_backend_can_work_each_reason_is_told() -> None:
     with pytest.raises(
         HostError, match="dnsmasq was built without ipset; nftables: nft: no such program; install nftables"
     ):
-        choose_backend(ONE, runner)
+        require(ONE, runner)
 
 
 def test_a_backend_that_was_asked_for_and_cannot_work_is_an_error_with_a_remedy() -> None:
     config = ONE._replace(host=Host(backend="nftables"))
     with pytest.raises(HostError, match=r"host.backend = nftables: nft: no such program; install nftables"):
-        choose_backend(config, Recorder(WORKS, BOTH - {"nft"}))
+        require(config, Recorder(WORKS, BOTH - {"nft"}))
 
 
 def test_who_may_not_ask_the_kernel_is_told_that_and_not_that_it_lacks_something(
@@ -279,10 +290,14 @@ def test_who_may_not_ask_the_kernel_is_told_that_and_not_that_it_lacks_something
     silent = Recorder({key: text for key, text in WORKS.items() if key[0] not in ("ipset", "nft")}, BOTH)
     monkeypatch.setattr("os.geteuid", lambda: 65534)
     with pytest.raises(HostError, match=r"^this is not root, .*; run it with sudo$"):
-        choose_backend(ONE, silent)
+        require(ONE, silent)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(HostError, match="iptables: the kernel has no ipset; load ip_set"):
-        choose_backend(ONE, silent)
+        require(ONE, silent)
+
+
+def test_without_a_seed_file_the_seeds_are_what_the_configuration_says(tmp_path: Path) -> None:
+    assert seeds_of([tmp_path / "gfwlist.ipset"], PolicyConfig()) == (ip_network("8.8.8.8/32"),)
 
 
 def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> None:
@@ -295,7 +310,6 @@ def test_an_interface_that_is_no_wireguard_has_no_endpoints(tmp_path: Path) -> N
     found = read_facts(ONE._replace(root=tmp_path), Recorder(answers, BOTH))
     assert found.interfaces == {"wg0": Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),))}
     assert found.families == (4,)
-    assert found.seeds == {"gfwlist": (ip_network("8.8.8.8/32"),)}
 
 
 def test_a_wireguard_that_cannot_be_asked_for_its_endpoints_is_an_error_and_none_is_forgotten(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from gfwtools.config.model import Paths
 from gfwtools.errors import HostError
-from gfwtools.host.apply import apply
-from gfwtools.host.bootstrap import _way_back
-from gfwtools.host.plan import Step
-from gfwtools.host.run import Command, Recorder, System
-from gfwtools.interrupts import NUMBERS, Held
+from gfwtools.plumbing.apply import apply
+from gfwtools.storage.interrupts import NUMBERS, Held
+from gfwtools.storage.journal import Entry, Journal
+from gfwtools.system.commands import Command, Recorder, System
+from gfwtools.system.step import Step
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +100,7 @@ def test_a_signal_that_is_ignored_or_that_nobody_handles_is_left_alone() -> None
         signal.signal(number, signal.default_int_handler)
 
 
-def test_signals_at_every_step_of_the_way_back_leave_none_of_them_out() -> None:
+def test_signals_at_every_step_of_theway_back_leave_none_of_them_out() -> None:
     runner = Signals()
     with pytest.raises(KeyboardInterrupt):
         apply([step(1), step(2), step(3, "signal"), step(4)], runner)
@@ -113,18 +114,19 @@ def test_signals_while_a_failed_step_is_taken_back_leave_its_message_whole() -> 
     assert [command.argv[-1] for command in runner.changes if command.argv[1] == "15"] == ["2", "1"]
 
 
-def test_bootstrap_takes_back_every_stage_whatever_signals_come_meanwhile() -> None:
+def test_a_transaction_takes_back_every_change_whatever_signals_come_meanwhile(tmp_path: Path) -> None:
     done: list[str] = []
 
-    def stage(name: str) -> Callable[[], None]:
-        def way() -> None:
-            signal.raise_signal(signal.SIGINT)
-            done.append(name)
+    def stage(entry: Entry, doubtful: bool) -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append(entry.key)
 
-        return way
-
-    with pytest.raises(KeyboardInterrupt), _way_back(done.append) as back:
-        back += [("first", stage("first")), ("second", stage("second"))]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Journal(Paths(tmp_path)).transaction("test", {"stage": stage}) as transaction,
+    ):
+        transaction.record("stage", {}, "first")
+        transaction.record("stage", {}, "second")
         signal.raise_signal(signal.SIGHUP)
     assert done == ["second", "first"]
 

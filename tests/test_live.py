@@ -12,20 +12,21 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.answer import Answer
 from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
 from gfwtools.cli.check_live import show
-from gfwtools.config import Config, PolicyConfig
-from gfwtools.host.run import Recorder
-from gfwtools.live import Chain, Link, LinkState, first_broken, kernel
-from gfwtools.live.address import names_of, parse_address
-from gfwtools.live.dns import Kind, Reply, ask, compare, words
-from gfwtools.live.link import hang
-from gfwtools.live.plumbing import earlier, parse_netstat
-from gfwtools.live.probe import Lookup, _asked, _clean, _way, answer_link
-from gfwtools.policy import Match
-from gfwtools.resolver import Daemon
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose import Chain, Link, LinkState, first_broken
+from gfwtools.diagnose.address import names_of, parse_address
+from gfwtools.diagnose.chain import Lookup, answer_link, clean_link, count_asked, way_link
+from gfwtools.diagnose.link import hang
+from gfwtools.diagnose.plumbing import earlier, parse_netstat
+from gfwtools.dnsmasq.client import Kind, Reply, ask, compare, words
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.lists.answer import Answer
+from gfwtools.lists.policy import Match
+from gfwtools.system import questions
+from gfwtools.system.commands import Recorder
 
 ONE, TWO, LIE = map(ip_address, ("198.51.100.1", "198.51.100.2", "192.0.2.66"))
 states = st.lists(st.sampled_from(LinkState))
@@ -161,16 +162,15 @@ def test_a_name_that_the_cache_knows_to_be_none_says_nothing_of_whom_dnsmasq_ask
 def test_a_clean_resolver_that_will_not_say_is_broken(rcodes: tuple[str, str], state: str, found: str) -> None:
     first, second = rcodes
     clean = (reply(rcode=first), reply(rcode=second, kind="AAAA", error="" if second else "no answer within 2 s"))
-    link = _clean(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
+    link = clean_link(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
     assert (link.state.value, link.found) == (state, found)
     assert ("give another policy.gfwlist.upstream" in link.remedy) == (state == "BROKEN")
 
 
 def test_a_resolver_where_nobody_listens_is_said_in_words() -> None:
     found = ask("127.0.0.1", 9, "x.example", "A", timeout=0.2)
-    assert found.error
+    assert found.error == "no answer within 0.2 s"
     assert found.rcode == ""
-    assert found.seconds < 1
 
 
 def test_answers_are_shown_with_their_aliases_and_ttl() -> None:
@@ -187,8 +187,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, *counts: int | None) -> int | None:
         return {} if count is None else {"8.8.8.8#53": count}
 
     monkeypatch.setattr(Daemon, "queries", queries)
-    monkeypatch.setattr("gfwtools.live.dns.poke", lambda *args: None)
-    return _asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
+    monkeypatch.setattr("gfwtools.dnsmasq.client.poke", lambda *args: None)
+    return count_asked(Config(), Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY), Daemon())
 
 
 def test_one_question_that_is_lost_is_no_proof_that_dnsmasq_asks_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_a_dnsmasq_that_does_not_tell_whom_it_asks_is_not_accused(monkeypatch: p
 
 def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
     found = Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY)
-    link = _way(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
+    link = way_link(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
     assert (link.state, link.found) == (LinkState.UNKNOWN, "ip: no such program; install iproute2")
 
 
@@ -238,14 +238,14 @@ def test_the_counter_is_read_by_its_name() -> None:
 def test_a_way_is_read_and_none_is_told() -> None:
     found = '[{"dst":"198.51.100.1","gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]'
     runner = Recorder({("ip", "-j", "route", "get", str(ONE)): found})
-    assert str(kernel.route(runner, ONE)) == "dev wan0 via 203.0.113.1 src 203.0.113.2"
-    assert kernel.route(runner, ONE, MARK).device is None
+    assert str(questions.route(runner, ONE)) == "dev wan0 via 203.0.113.1 src 203.0.113.2"
+    assert questions.route(runner, ONE, MARK).device is None
 
 
 def test_the_filter_in_force_is_the_larger_one() -> None:
     runner = Recorder({("sysctl", "-n", f"net/ipv4/conf/{name}/rp_filter"): value for name, value in
                        (("wg0", "0\n"), ("all", "1\n"))})  # fmt: skip
-    assert kernel.reverse_path_filter(runner, "wg0") == 1
+    assert questions.reverse_path_filter(runner, "wg0") == 1
 
 
 # ---------------------------------------------------------------- addresses
@@ -278,7 +278,7 @@ def test_the_object_of_an_address_and_what_is_said_on_a_host_that_was_never_boot
         ("ip", "-j", "route", "get", str(ONE)): '[{"gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]',
     }
     tools = frozenset({"ip", "ipset", "iptables-save", "iptables-restore"})
-    monkeypatch.setattr("gfwtools.host.run.System", lambda: Recorder(answers, tools))
+    monkeypatch.setattr("gfwtools.system.commands.System", lambda: Recorder(answers, tools))
     ip.main([str(ONE), "--json"], obj=Context(None, tmp_path, 0), standalone_mode=False)  # 0 where it just returns
     output, errors = capsys.readouterr()
     assert "was never bootstrapped; run: gfwtools bootstrap --interface wg0" in errors
@@ -307,7 +307,7 @@ def test_what_is_no_address_is_a_usage_error(text: str, tmp_path: Path) -> None:
 def test_an_address_of_a_family_that_the_host_lacks_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gfwtools.host.run.System", lambda: Recorder(tools=frozenset({"ip"})))
+    monkeypatch.setattr("gfwtools.system.commands.System", lambda: Recorder(tools=frozenset({"ip"})))
     result = CliRunner().invoke(ip, ["2001:db8::1"], obj=Context(None, tmp_path, 0))
     assert result.exit_code == 2
     assert "IPv6, which this host does not have" in result.output

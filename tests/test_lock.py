@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gfwtools.errors import FetchError, LockedError
-from gfwtools.lock import Run, last_run, lock
+from gfwtools.storage.lock import Run, last_run, lock
 
 
 def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_second_waits_for_the_lock(tmp_path: Path) -> None:
 
 def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    expected = re.escape(f"{path}: held by process {os.getpid()} (")
+    expected = re.escape(f"{path}: still held by process {os.getpid()} (")
     with lock(path), pytest.raises(LockedError, match=expected), lock(path, wait=0.1):
         pass
 
@@ -82,7 +82,7 @@ def test_the_password_in_the_holders_command_line_is_not_told(tmp_path: Path, op
 
 
 def test_the_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
-    program = "import sys, time; from pathlib import Path; from gfwtools.lock import lock\n"
+    program = "import sys, time; from pathlib import Path; from gfwtools.storage.lock import lock\n"
     program += "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE)
     assert process.stdout

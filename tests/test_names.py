@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfwtools.errors import InvalidNameError
-from gfwtools.names import to_ascii
+from gfwtools.lists.hostname import to_ascii
 
 
 @pytest.mark.parametrize(

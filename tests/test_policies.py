@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching import longest, read_conf
 
-from gfwtools.answer import answer
-from gfwtools.compiler import compile_lists
-from gfwtools.config import PolicyConfig, parse_upstream
-from gfwtools.formats import Listing
-from gfwtools.layout import without_claimed
-from gfwtools.policy import Policy
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
+from gfwtools.lists.answer import answer
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.formats import Listing
+from gfwtools.lists.policy import Policy
 from gfwtools.render import dnsmasq
+from gfwtools.render.files import without_claimed
 
 DOMAINS = ["x.com", "a.x.com", "b.a.x.com", "c.b.a.x.com", "a.c.b.a.x.com", "y.com", "a.y.com"]
 ENTRIES = [f"{mark}{name}" for mark in ("||", "@@||") for name in DOMAINS]

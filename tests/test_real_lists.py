@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from dnsmasq_files import dnsmasq_accepts
 from matching import longest, read_conf, verdict
-from test_render import dnsmasq_accepts
 
-from gfwtools.compiler import Status, compile_lists
-from gfwtools.config import PolicyConfig
-from gfwtools.decode import decode
-from gfwtools.formats import Listing
+from gfwtools.config.model import PolicyConfig
+from gfwtools.lists.compiler import Status, compile_lists
+from gfwtools.lists.decode import decode
+from gfwtools.lists.formats import Listing
 from gfwtools.render import dnsmasq
 
 

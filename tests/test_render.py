@@ -1,37 +1,26 @@
 """Generated files: the same policy gives the same bytes, dnsmasq and ipset accept them, and no text of others gets in."""
 
 import re
-import shutil
-import subprocess
 from ipaddress import ip_network
-from pathlib import Path
 
+from dnsmasq_files import body, dnsmasq_accepts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching import read_conf
 from strategies import HOSTILE, domains, hostile_text, lists
 
 import gfwtools
-from gfwtools.compiler import compile_lists
-from gfwtools.config import PolicyConfig, parse_upstream
-from gfwtools.formats import FORMATS, Listing
-from gfwtools.policy import Cover
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
+from gfwtools.lists.compiler import compile_lists
+from gfwtools.lists.formats import FORMATS, Listing
+from gfwtools.lists.policy import Cover
 from gfwtools.render import dnsmasq, ipset, nftables, plain
+from gfwtools.render.backends import TEXTS
 
 POLICY = PolicyConfig()
 COVER = Cover(["a.com", "b.app"], ["*.b.app", "x.a.com"])
 ONE = Cover(["a.com"], [])
-
-
-def body(text: str) -> list[str]:
-    return [line for line in text.splitlines() if not line.startswith("#")]
-
-
-def dnsmasq_accepts(path: Path) -> None:
-    program = shutil.which("dnsmasq", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    assert program, "dnsmasq is missing; apt-get install dnsmasq-base"
-    result = subprocess.run([program, "--test", f"--conf-file={path}"], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_domain_is_a_server_line_and_a_set_line_and_an_exception_both_the_other_way() -> None:
@@ -58,7 +47,7 @@ def test_every_upstream_has_a_line_of_its_own() -> None:
 
 
 def test_nftset_names_both_families_on_one_line() -> None:
-    lines = body(dnsmasq.paired(ONE, POLICY, backend="nftables"))
+    lines = body(dnsmasq.paired(ONE, POLICY, sets=nftables.set_names(POLICY)))
     assert lines[1] == "nftset=/a.com/4#inet#gfwtools#gfwlist4,6#inet#gfwtools#gfwlist6"
 
 
@@ -117,8 +106,8 @@ def test_dnsmasq_accepts_what_any_list_comes_to(tmp_path_factory, text: str, all
     lists = {"allow": [Listing("a", "\n".join(allow), "domains")], "deny": [Listing("d", deny, "domains")]}
     policy = compile_lists(Listing("x", text), **lists).policy
     path = tmp_path_factory.mktemp("conf") / "gfwlist.conf"
-    for backend in ("iptables", "nftables"):
-        path.write_text(dnsmasq.paired(policy.cover(), POLICY, backend=backend))
+    for text in TEXTS.values():
+        path.write_text(dnsmasq.paired(policy.cover(), POLICY, sets=text.names(POLICY)))
         dnsmasq_accepts(path)
 
 

@@ -1,19 +1,21 @@
 """dnsmasq as the host's resolver: what is found on a host, what is written there, and that all of it goes back."""
 
-import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from trees import Tree, host
+from journals import put
+from trees import Tree, host, tree_of
 
-from gfwtools.config import Config, loads
-from gfwtools.host import files, resolver_setup
-from gfwtools.host.resolver_setup import ResolverFacts, edits, leave_steps, observe, steps
-from gfwtools.host.run import Command, Recorder, System
-from gfwtools.resolver import restart_command
+from gfwtools.config.load import loads
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq.manager import restart_command
+from gfwtools.setup import files
+from gfwtools.setup.resolver_edits import edits, leave_steps, steps
+from gfwtools.setup.resolver_facts import ResolverFacts, observe
+from gfwtools.system.commands import Command, Recorder, System
 
 ADDRESSES = """[
  {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},
@@ -48,19 +50,6 @@ def lines(text: str) -> list[str]:
 
 def snippet(config: Config, runner: Recorder = HOST) -> list[str]:
     return lines(written(config, runner)[SNIPPET])
-
-
-def tree_of(root: Path) -> dict[str, bytes | str]:
-    found: dict[str, bytes | str] = {}
-    for folder, folders, names in os.walk(root):
-        for name in [*folders, *names]:
-            path = Path(folder) / name
-            key = str(path.relative_to(root))
-            if path.is_symlink():
-                found[key] = f"-> {os.readlink(path)}"
-            else:
-                found[key] = "folder" if path.is_dir() else path.read_bytes() + f"{path.stat().st_mode:o}".encode()
-    return found
 
 
 # ---------------------------------------------------------------- the ISP's resolvers
@@ -377,7 +366,7 @@ FRESH: list[Tree] = [
 def test_a_second_run_finds_nothing_to_do(tmp_path: Path, tree: Tree) -> None:
     config = host(tmp_path, tree)
     first = edits(config, observe(config, HOST))
-    files.put(first, config.paths)
+    put(first, config.paths)
     facts = observe(config, HOST)
     assert edits(config, facts) == first
     assert steps(facts) == []
@@ -388,7 +377,7 @@ def test_everything_goes_back_byte_for_byte(tmp_path: Path, tree: Tree) -> None:
     config = host(tmp_path, tree)
     config.paths.state_dir.mkdir(parents=True)
     before = tree_of(tmp_path)
-    files.put(edits(config, observe(config, HOST)), config.paths)
+    put(edits(config, observe(config, HOST)), config.paths)
     assert tree_of(tmp_path) != before
     assert files.put_back(config.paths) == {}
     assert tree_of(tmp_path) == before
@@ -397,7 +386,7 @@ def test_everything_goes_back_byte_for_byte(tmp_path: Path, tree: Tree) -> None:
 def test_the_resolvers_are_not_forgotten_when_their_file_has_gone(tmp_path: Path) -> None:
     config = host(tmp_path, FRESH[2])
     first = edits(config, observe(config, HOST))
-    files.put(first, config.paths)
+    put(first, config.paths)
     (tmp_path / "run/NetworkManager/resolv.conf").unlink()
     assert edits(config, observe(config, HOST)) == first
 
@@ -466,7 +455,7 @@ def config(tmp_path: Path) -> Config:
 
 def real(config: Config) -> Path:
     """The configuration as dnsmasq sees it, with the paths below the root in place of the host's."""
-    files.put(edits(config, observe(config, HOST)), config.paths)
+    put(edits(config, observe(config, HOST)), config.paths)
     root = config.root
     whole = root / "whole.conf"
     whole.write_text((root / "etc/dnsmasq.conf").read_text().replace("/etc/dnsmasq.d", str(root / "etc/dnsmasq.d")))
@@ -510,7 +499,7 @@ def test_dnsmasq_refuses_what_the_snippet_avoids(tmp_path: Path) -> None:
 
 
 def test_the_snippet_is_read_before_the_list() -> None:
-    assert resolver_setup.SNIPPET < "gfwlist.conf"
+    assert SNIPPET < "gfwlist.conf"
 
 
 @pytest.mark.parametrize(
@@ -545,9 +534,9 @@ def test_a_file_in_which_somebody_speaks_of_gfwtools_is_not_adopted_as_ours(tmp_
     assert not (tmp_path / "etc/resolv.conf").exists()
 
 
-def test_a_file_that_was_put_back_before_the_record_said_so_is_no_changed_one(tmp_path: Path) -> None:
+def test_a_file_that_was_put_back_before_the_journal_said_so_is_no_changed_one(tmp_path: Path) -> None:
     config = host(tmp_path, {"etc/resolv.conf": "nameserver 192.0.2.1\n"})
-    files.put([files.FileEdit("/etc/resolv.conf", b"# Written by gfwtools\n", "a test")], config.paths)
+    put([files.FileEdit("/etc/resolv.conf", b"# Written by gfwtools\n", "a test")], config.paths)
     (tmp_path / "etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
     assert files.put_back(config.paths) == {}
     assert not (tmp_path / "var/lib/gfwtools/before").exists()

@@ -10,17 +10,20 @@ from pathlib import Path
 
 import pytest
 from cli import gfwlist2dnsmasq
+from journals import put
 from paths import REPO
 
-from gfwtools import store
-from gfwtools.config import Paths, loads
+from gfwtools.config.load import loads
+from gfwtools.config.model import Paths
 from gfwtools.errors import StoreError
-from gfwtools.host import files
-from gfwtools.host.boot import boot_files
+from gfwtools.setup import files
+from gfwtools.setup.boot import boot_files
+from gfwtools.storage import atomic
+from gfwtools.storage.journal import Journal
 
 SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
-STARTERS = {"gfwtools/host/run.py", "gfwtools/trace.py", "gfwtools/trace_guard.py"}
+STARTERS = {"gfwtools/system/commands.py", "gfwtools/diagnose/trace.py", "gfwtools/diagnose/trace_guard.py"}
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
 EVALUATE = {"eval", "exec", "compile", "__import__"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
@@ -90,15 +93,17 @@ def test_no_value_of_the_configuration_reaches_a_script(init: str) -> None:
             assert "id)" not in line.replace("grep -id)", "") or line.startswith("ReadWritePaths="), line
 
 
-def test_what_may_not_be_read_by_others_may_not_be_read_in_the_record(tmp_path: Path) -> None:
+def test_what_may_not_be_read_by_others_may_not_be_read_in_the_journal(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     secret = paths.at("/etc/dnsmasq.conf")
     secret.parent.mkdir()
     secret.write_text("secret\n")
     secret.chmod(0o600)
-    files.put([files.FileEdit("/etc/dnsmasq.conf", b"secret, and more\n", "")], paths)
+    put([files.FileEdit("/etc/dnsmasq.conf", b"secret, and more\n", "")], paths)
     assert secret.stat().st_mode & 0o777 == 0o600
-    assert files.record_path(paths).stat().st_mode & 0o777 == 0o600
+    copies = [path for path in (paths.state_dir / "journal").iterdir() if path.name != "log"]
+    assert [(copy.read_text(), copy.stat().st_mode & 0o777) for copy in copies] == [("secret\n", 0o600)]
+    assert "secret" not in (paths.state_dir / "journal/log").read_text()
     assert files.put_back(paths) == {}
     assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("secret\n", 0o600)
 
@@ -114,7 +119,7 @@ def test_a_file_is_never_open_to_more_than_it_was_not_even_for_a_moment(
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
-    store.write_all({tmp_path / "one": b"1"}, 0o600)
+    atomic.write_all({tmp_path / "one": b"1"}, 0o600)
     assert modes == [0o600]
 
 
@@ -126,33 +131,35 @@ def test_a_configuration_that_only_some_may_read_stays_so(tmp_path: Path) -> Non
     if os.geteuid() == 0:
         os.chown(config, 1000, 1000)
     before = config.stat()
-    snapshot = store.snapshot([config])
-    assert store.write_all({config: b"[fetch]\n"}, None) == []
-    assert store.write_all({config: b"[dns]\n", other: b""}, None) == [config, other]
-    store.restore(snapshot)
+    assert atomic.write_all({config: b"[fetch]\n"}, None) == []
+    with pytest.raises(KeyboardInterrupt), Journal(Paths(tmp_path)).transaction("test", {}) as transaction:
+        assert transaction.write({config: b"[dns]\n", other: b""}, mode=None) == [config, other]
+        during = config.stat()
+        raise KeyboardInterrupt
+    assert (during.st_mode, during.st_uid, during.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     after = config.stat()
     assert config.read_text() == "[fetch]\n"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
-    assert other.stat().st_mode & 0o777 == 0o644
+    assert not other.exists()
 
 
 def test_bootstrap_writes_the_configuration_that_way() -> None:
-    source = (REPO / "gfwtools/host/bootstrap.py").read_text("utf-8")
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and called(node) == "write_all"]
-    assert [ast.unparse(call) for call in calls] == ["store.write_all(wanted, None)"]
+    source = (REPO / "gfwtools/setup/bootstrap.py").read_text("utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and called(node) == "write"]
+    assert [ast.unparse(call) for call in calls] == ["transaction.write(wanted, mode=None)"]
 
 
 def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
-    store.write_output(tmp_path / "link", b"1")  # it leads nowhere yet
+    atomic.write_output(tmp_path / "link", b"1")  # it leads nowhere yet
     (tmp_path / "target").write_text("old")
     (tmp_path / "other").symlink_to("target")
-    store.write_output(tmp_path / "other", b"2")
+    atomic.write_output(tmp_path / "other", b"2")
     assert (tmp_path / "other").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"2"
-    store.write_output(Path("/dev/null"), b"3")
+    atomic.write_output(Path("/dev/null"), b"3")
     with pytest.raises(StoreError, match="is a folder; give a file"):
-        store.write_output(tmp_path, b"4")
+        atomic.write_output(tmp_path, b"4")
 
 
 @pytest.mark.skipif(
@@ -167,7 +174,7 @@ def test_a_link_of_somebody_else_in_a_shared_folder_is_not_followed(tmp_path: Pa
     (shared / "out").symlink_to(tmp_path / "precious")
     os.chown(shared / "out", 1000, 1000, follow_symlinks=False)
     with pytest.raises(StoreError, match="Permission denied"):
-        store.write_output(shared / "out", b"1")
+        atomic.write_output(shared / "out", b"1")
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -179,7 +186,7 @@ def test_certificates_go_unchecked_for_one_flag_only_and_that_is_told(tmp_path: 
         and node.arg == "verify"
         and not (isinstance(node.value, ast.Constant) and node.value.value is True)
     }
-    assert unchecked <= {"gfwtools/cli/gfwlist2dnsmasq.py", "gfwtools/fetch.py"}
+    assert unchecked <= {"gfwtools/cli/gfwlist2dnsmasq.py", "gfwtools/fetch/mirror.py", "gfwtools/fetch/tls.py"}
     (tmp_path / "list.txt").write_text("||google.com\n")
     (tmp_path / "config.toml").write_text(f'[policy.gfwlist]\nsources = ["{tmp_path}/list.txt"]\n')
     result = gfwlist2dnsmasq("-i", "-l", "-o", str(tmp_path / "out"), GFWTOOLS_CONFIG=str(tmp_path / "config.toml"))

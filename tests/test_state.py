@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfwtools.errors import GfwtoolsError
-from gfwtools.state import HISTORY, Change, Mirror, PolicyState, State, read_state, write_state
+from gfwtools.storage.state import HISTORY, Change, Mirror, PolicyState, State, read_state, write_state
 
 
 def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:

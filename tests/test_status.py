@@ -17,16 +17,18 @@ from typing import Any
 
 import pytest
 from cli import gfwtools
+from terminals import environment, terminal, written
 
 from gfwtools.cli.status import fitting
-from gfwtools.config import Config, PolicyConfig
-from gfwtools.host.check import Finding
-from gfwtools.host.plan import State
-from gfwtools.host.resolver_setup import SNIPPET
-from gfwtools.host.run import Recorder
-from gfwtools.lock import Run
-from gfwtools.state import HISTORY, Change, PolicyState, read_state, write_state
-from gfwtools.status import Marked, PolicyStatus, Service, Status, Tunnel, history_lines, lines, status
+from gfwtools.cli.status_screen import history_lines, lines
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose.host import Finding
+from gfwtools.diagnose.status import Marked, PolicyStatus, Service, Status, Tunnel, status
+from gfwtools.dnsmasq.conf import SNIPPET
+from gfwtools.plumbing.plan import State
+from gfwtools.storage.lock import Run
+from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
+from gfwtools.system.commands import Recorder
 
 LIST = "[AutoProxy 0.2.9]\n! Last Modified: {date}\n||google.com\n||youtube.com\n"
 KEYS = {
@@ -298,6 +300,43 @@ def test_on_a_narrow_terminal_no_line_is_wider(tmp_path: Path) -> None:
     os.close(master)
     assert max(map(len, shown)) <= 44
     assert any(line.startswith("domains") for line in shown)
+
+
+def test_on_a_terminal_there_are_colours_unless_the_user_wants_none(tmp_path: Path) -> None:
+    argv = ["-m", "gfwtools", "--root", str(tmp_path), "status"]
+    coloured = written(argv, 80)
+    assert "\x1b[31mnever bootstrapped\x1b[0m" in coloured
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert written(argv, 80, NO_COLOR="1") == written(argv, 80, TERM="dumb") == plain
+
+
+def watching(root: Path, term: str) -> str:
+    """What `status --watch` writes to a terminal until it is interrupted, after the first look."""
+    argv = [sys.executable, "-m", "gfwtools", "--root", str(root), "status", "--watch"]
+    with terminal(80) as (ours, theirs):
+        child = subprocess.Popen(argv, stdout=theirs, stderr=subprocess.PIPE, text=True, env=environment(TERM=term))
+        shown = b""
+        while b"none yet" not in shown:
+            shown += os.read(ours, 65536)
+        child.send_signal(2)
+        assert child.communicate(timeout=30)[1].strip() == "gfwtools: interrupted"
+        assert child.returncode == 130
+        os.write(theirs, b"END")
+        while not shown.endswith(b"END"):
+            shown += os.read(ours, 65536)
+    return shown.decode().removesuffix("END")
+
+
+def test_watch_has_a_screen_of_its_own_and_gives_the_first_one_back(tmp_path: Path) -> None:
+    shown = watching(tmp_path, "xterm")
+    assert shown.startswith("\x1b[?1049h\x1b[?25l\x1b[2J\x1b[1;1H")
+    assert shown.endswith("\x1b[?25h\x1b[?1049l")
+
+
+def test_watch_writes_one_screen_after_the_other_where_the_cursor_cannot_move(tmp_path: Path) -> None:
+    shown = watching(tmp_path, "dumb")
+    assert shown.startswith("host       never bootstrapped")
+    assert "\x1b" not in shown
 
 
 def test_a_run_that_found_nothing_new_and_one_that_failed_are_told_with_their_time(tmp_path: Path) -> None:

@@ -1,27 +1,25 @@
 """Files: whole or not at all, whatever goes wrong."""
 
-import errno
-import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from failing_calls import EIO, failing
 
-from gfwtools import store
 from gfwtools.errors import StoreError
-from gfwtools.lock import lock
+from gfwtools.storage import atomic
+from gfwtools.storage.lock import lock
 
 
 def test_files_are_written_whole_with_mode_0644_whatever_the_umask(tmp_path: Path) -> None:
     previous = os.umask(0o077)
     try:
-        changed = store.write_all({tmp_path / "a/b/one": b"1", tmp_path / "two": b"2"})
+        changed = atomic.write_all({tmp_path / "a/b/one": b"1", tmp_path / "two": b"2"})
     finally:
         os.umask(previous)
     assert changed == [tmp_path / "a/b/one", tmp_path / "two"]
@@ -31,9 +29,9 @@ def test_files_are_written_whole_with_mode_0644_whatever_the_umask(tmp_path: Pat
 
 
 def test_a_file_that_is_as_it_should_be_is_not_touched(tmp_path: Path) -> None:
-    store.write_all({tmp_path / "one": b"1"})
+    atomic.write_all({tmp_path / "one": b"1"})
     before = (tmp_path / "one").stat()
-    assert store.write_all({tmp_path / "one": b"1"}) == []
+    assert atomic.write_all({tmp_path / "one": b"1"}) == []
     assert (tmp_path / "one").stat().st_mtime_ns == before.st_mtime_ns
     assert (tmp_path / "one").stat().st_ino == before.st_ino
 
@@ -41,7 +39,7 @@ def test_a_file_that_is_as_it_should_be_is_not_touched(tmp_path: Path) -> None:
 def test_a_symbolic_link_at_a_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "one").symlink_to(tmp_path / "secret")
-    store.write_all({tmp_path / "one": b"1"})
+    atomic.write_all({tmp_path / "one": b"1"})
     assert not (tmp_path / "one").is_symlink()
     assert (tmp_path / "secret").read_text() == "secret"
 
@@ -50,7 +48,7 @@ def test_when_one_file_cannot_be_staged_none_is_changed(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("old")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="nothing was changed"):
-        store.write_all({tmp_path / "one": b"new", tmp_path / "file/two": b"2"})
+        atomic.write_all({tmp_path / "one": b"new", tmp_path / "file/two": b"2"})
     assert (tmp_path / "one").read_text() == "old"
     assert not list(tmp_path.rglob(".gfwtools*"))
 
@@ -59,26 +57,10 @@ def test_when_one_file_cannot_be_renamed_those_before_it_go_back(tmp_path: Path)
     (tmp_path / "one").write_text("old")
     (tmp_path / "three").mkdir()  # a folder cannot be replaced by a file
     with pytest.raises(StoreError, match="nothing was changed"):
-        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2", tmp_path / "three": b"3"})
+        atomic.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2", tmp_path / "three": b"3"})
     assert (tmp_path / "one").read_text() == "old"
     assert not (tmp_path / "two").exists()
     assert not list(tmp_path.rglob(".gfwtools*"))
-
-
-def failing(call: str, when: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """``os.CALL`` raises ``error`` whenever ``when`` says so of its how many-th call this is."""
-    real = getattr(os, call)
-    count = itertools.count(1)
-
-    def fake(*args: object, **options: object) -> object:
-        if when(next(count)):
-            raise error
-        return real(*args, **options)
-
-    monkeypatch.setattr(os, call, fake)
-
-
-EIO = OSError(errno.EIO, "Input/output error")
 
 
 def test_when_a_folder_cannot_be_flushed_the_renames_are_undone(
@@ -88,7 +70,7 @@ def test_when_a_folder_cannot_be_flushed_the_renames_are_undone(
     failing("fsync", lambda number: number == 3, monkeypatch, EIO)  # after those of the two files
     expected = f"{tmp_path}: cannot write there: Input/output error; nothing was changed"
     with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
-        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
+        atomic.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
     assert (tmp_path / "one").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
@@ -98,62 +80,17 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     failing("fsync", lambda number: number >= 3, monkeypatch, EIO)
     expected = f"{tmp_path}: cannot write there: Input/output error; {tmp_path}/one could not be put back"
     with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
-        store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
+        atomic.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new"}
-
-
-def test_when_the_last_file_fails_those_before_it_and_the_removed_ones_are_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, gone, last = (tmp_path / name for name in ("one", "gone", "last"))
-    for path in (one, gone, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number == 4, monkeypatch, EIO)  # one, its folder, last, its folder
-    with pytest.raises(StoreError, match="nothing was changed"):
-        store.replace_all({one: b"new", last: b"new"}, [gone], last)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old", "gone": "old", "last": "old"}
-
-
-def test_when_putting_back_fails_as_well_that_is_told_and_not_that_nothing_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    for path in (one, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number >= 3, monkeypatch, EIO)
-    with pytest.raises(StoreError) as caught:
-        store.replace_all({one: b"new", last: b"new"}, [], last)
-    assert "nothing was changed" not in str(caught.value)
-    assert "not every file is back as it was" in str(caught.value)
-    assert (one.read_text(), last.read_text()) == ("new", "old")
-
-
-def test_when_there_is_no_memory_to_put_back_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    for path in (one, last):
-        path.write_text("old")
-    failing("fsync", lambda number: number >= 3, monkeypatch, MemoryError())
-    with pytest.raises(StoreError, match="not enough memory; then not enough memory; not every file is back as it was"):
-        store.replace_all({one: b"new", last: b"new"}, [], last)
-
-
-@pytest.mark.parametrize("number", range(1, 5))
-def test_interrupted_all_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    one, last = tmp_path / "one", tmp_path / "last"
-    one.write_text("old")
-    failing("fsync", lambda now: now == number, monkeypatch, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        store.replace_all({one: b"new", last: b"new"}, [], last)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
 
 
 @pytest.mark.e2e
 def test_on_a_full_disk_nothing_is_changed_and_the_reason_is_told(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
     try:
-        store.write_all({tmp_path / "one": b"old"})
+        atomic.write_all({tmp_path / "one": b"old"})
         with pytest.raises(StoreError, match="No space left on device; nothing was changed"):
-            store.write_all({tmp_path / "one": b"new", tmp_path / "two": b"x" * 200_000})
+            atomic.write_all({tmp_path / "one": b"new", tmp_path / "two": b"x" * 200_000})
         assert (tmp_path / "one").read_bytes() == b"old"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one"]
     finally:
@@ -165,7 +102,7 @@ def test_on_a_read_only_file_system_nothing_is_changed_and_the_reason_is_told(tm
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
     try:
         with pytest.raises(StoreError, match="Read-only file system"):
-            store.write_all({tmp_path / "one": b"1"})
+            atomic.write_all({tmp_path / "one": b"1"})
         with pytest.raises(StoreError, match="Read-only file system"), lock(tmp_path / "lock"):
             pass
     finally:
@@ -193,13 +130,13 @@ def test_killed_at_any_moment_each_file_is_the_old_one_or_the_new_one(tmp_path: 
                 data = (tmp_path / name).read_bytes()
                 assert len(data) == 20000
                 assert len(set(data)) == 1
-    store.remove_leftovers(tmp_path)
+    atomic.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"one", "two"}
 
 
 def test_of_all_devices_only_dev_null_is_read(tmp_path: Path) -> None:
     (tmp_path / "null").symlink_to("/dev/null")
-    assert store.read(tmp_path / "null") == b""
+    assert atomic.read(tmp_path / "null") == b""
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(StoreError, match="no regular file"):
-        store.read(tmp_path / "zero", limit=1)
+        atomic.read(tmp_path / "zero", limit=1)

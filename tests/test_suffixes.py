@@ -1,14 +1,19 @@
 """The Public Suffix List is tldextract's, read without tldextract."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+import tldextract
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import names
 from tldextract import TLDExtract
 
-from gfwtools.suffixes import Suffixes, bundled, bundled_path
+from gfwtools.lists.suffixes import Suffixes, bundled, bundled_path
 
 EXTRACT = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True, fallback_to_snapshot=True)
 
@@ -30,7 +35,9 @@ def test_registrable_domains_are_those_of_tldextract(name: str) -> None:
 
 
 def test_every_suffix_of_the_list_gives_what_tldextract_gives() -> None:
-    text = bundled_path().read_text(encoding="utf-8")
+    path = bundled_path()
+    assert path
+    text = path.read_text(encoding="utf-8")
     rules = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("//")]
     for rule in rules:
         name = rule.lstrip("!").replace("*", "any").encode("idna").decode() if rule.isascii() else None
@@ -81,3 +88,66 @@ def test_the_list_is_read_without_importing_tldextract_or_any_network() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+#: Answers every question for every rule of the list, for what is below it and for a name that no rule knows, with each
+#: way to the network closed.
+ANSWERS = """
+import socket, sys
+from pathlib import Path
+def closed(*args, **kwargs):
+    raise AssertionError("the network was used")
+socket.socket.connect = socket.getaddrinfo = closed
+from gfwtools.lists.suffixes import bundled, bundled_path, bundled_stamp
+found, stamp = bundled(), bundled_stamp()
+names = {"localhost", "a.b.invalid"}
+for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines():
+    if line and not line.startswith("//"):
+        name = line.lstrip("!").replace("*", "any").encode("idna").decode()
+        names.update((name, f"x.{name}", f"www.x.{name}"))
+print(bundled_path() is None, "tldextract" in sys.modules, file=sys.stderr)
+for name in sorted(names):
+    print(name, found.registrable(name), found.is_suffix(name), found.is_icann(name), found.has_suffixes(name),
+          found.is_known(name))
+"""
+
+
+def _answers(folder: Path, packages: Path | None, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    path = bundled_path()
+    assert path
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    if packages:
+        environment["PYTHONPATH"] = str(packages)
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERS, str(path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert list(home.iterdir()) == []  # no cache is kept
+    return done
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The installed tldextract, which calls its list by another name, as a later one may do."""
+    package = tmp_path / "packages" / "tldextract"
+    shutil.copytree(Path(tldextract.__file__).parent, package)
+    package.joinpath(".tld_set_snapshot").rename(package / "rules.dat")
+    module = package / "suffix_list.py"
+    text = module.read_text(encoding="utf-8")
+    assert '".tld_set_snapshot"' in text
+    module.write_text(text.replace('".tld_set_snapshot"', '"rules.dat"'), encoding="utf-8")
+    return package
+
+
+def test_a_list_under_another_name_gives_the_same_answers_and_asks_no_network(tmp_path: Path, other: Path) -> None:
+    usual, renamed = _answers(tmp_path, None), _answers(tmp_path, other.parent)
+    assert (usual.stderr, renamed.stderr) == ("False False\n", "True True\n")
+    assert usual.stdout.count("\n") > 25_000
+    assert renamed.stdout == usual.stdout
+
+
+def test_without_any_list_the_error_says_what_to_install(tmp_path: Path, other: Path) -> None:
+    other.joinpath("rules.dat").unlink()
+    assert "pip install --force-reinstall tldextract" in _answers(tmp_path, other.parent, code=1).stderr

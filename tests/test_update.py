@@ -17,12 +17,12 @@ import pytest
 from cli import gfwtools
 from paths import FIXTURES
 
-from gfwtools import compiler
-from gfwtools.config import load
-from gfwtools.formats import Listing
-from gfwtools.state import read_state
-from gfwtools.update import update
-from gfwtools.userinfo import masked
+from gfwtools.config.load import load
+from gfwtools.config.userinfo import masked
+from gfwtools.lists import compiler
+from gfwtools.lists.formats import Listing
+from gfwtools.storage.state import read_state
+from gfwtools.update.update import update
 
 LIST = FIXTURES / "list.txt"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
@@ -407,7 +407,7 @@ def test_a_held_lock_is_an_error_that_says_who_holds_it(tmp_path: Path) -> None:
     import sys
 
     program = (
-        "import sys, time; from pathlib import Path; from gfwtools.lock import lock\n"
+        "import sys, time; from pathlib import Path; from gfwtools.storage.lock import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
     )
     lock = tmp_path / VAR / "lock"

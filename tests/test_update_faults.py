@@ -25,15 +25,19 @@ from cli import gfwtools
 from faults import Authority, Behaviour, Server
 from tools import needs
 
-from gfwtools import config
+from gfwtools.config.load import load
+from gfwtools.config.model import Paths
 from gfwtools.errors import GfwtoolsError
-from gfwtools.state import read_state
-from gfwtools.update import update
+from gfwtools.storage.journal import Journal
+from gfwtools.storage.state import read_state
+from gfwtools.update.update import update
 
 VAR = "var/lib/gfwtools"
 CONF = "etc/dnsmasq.d/gfwlist.conf"
 NAMES = ("gfwlist.list", "gfwlist.direct", "gfwlist.domains", "gfwlist.ipset", "state.json")
 FILES = (CONF, *(f"{VAR}/{name}" for name in NAMES))
+#: What a run that was killed has left for the next one to take back.
+JOURNAL = f"{VAR}/journal/"
 
 
 def published(*names: str) -> bytes:
@@ -75,7 +79,7 @@ def configure(root: Path, *sources: str, more: str = "") -> None:
 def update_from(root: Path, data: bytes) -> None:
     """An update in this process, from a file."""
     (root / "list.txt").write_bytes(data)
-    update(config.load(root / "etc/gfwtools/config.toml", root), sources=[str(root / "list.txt")])
+    update(load(root / "etc/gfwtools/config.toml", root), sources=[str(root / "list.txt")])
 
 
 def assert_answers(root: Path, *, code: int | None = 0) -> None:
@@ -137,7 +141,7 @@ def test_a_mirror_that_misbehaves_changes_nothing_and_the_next_good_run_repairs(
     assert contents(root) == before
     with Server(faults.good(NEW)) as server:
         configure(root, server.url)
-        update(config.load(root / "etc/gfwtools/config.toml", root))
+        update(load(root / "etc/gfwtools/config.toml", root))
     assert "new.example" in (root / VAR / "gfwlist.domains").read_text()
 
 
@@ -285,7 +289,7 @@ def a_host_between_two_lists(root: Path) -> Iterator[tuple[list[Step], Callable[
 def assert_whole(root: Path, before: dict[str, bytes], after: dict[str, bytes]) -> None:
     """Each file is the old one or the new one, and dnsmasq never sees a staged one (its name begins with a dot)."""
     for name, data in contents(root).items():
-        if Path(name).name.startswith("."):
+        if Path(name).name.startswith(".") or name.startswith(JOURNAL):
             continue
         assert without_times(data) in (without_times(before[name]), without_times(after[name])), name
     assert contents(root).keys() >= before.keys()
@@ -377,9 +381,9 @@ def test_killed_at_any_step_of_its_first_run_nothing_stands_in_the_way_of_the_se
         (later / "list.txt").write_bytes(NEW)
         code, _, _ = traced(later, "-e", f"inject={step.call}:signal=SIGKILL:when={step.number}")
         assert code
-        assert set(map(os.path.basename, contents(later))) <= {*map(os.path.basename, after)} | {
-            name for name in map(os.path.basename, contents(later)) if name.startswith(".gfwtools-")
-        }
+        found = {name for name in contents(later) if not name.startswith(JOURNAL)}
+        staged = {name for name in found if os.path.basename(name).startswith(".gfwtools-")}
+        assert {os.path.basename(name) for name in found - staged} <= {*map(os.path.basename, after)}
         assert_repaired(later, after)
         folders = [path for path in later.rglob("*") if path.is_dir()]
         assert all(path.stat().st_mode & 0o777 == 0o755 for path in folders), step
@@ -417,7 +421,7 @@ def test_at_whatever_step_it_is_killed_or_ended_every_file_is_whole_and_the_next
                 found = masked(root)
                 if number == signal.SIGKILL:
                     assert run.code == -signal.SIGKILL, where
-                    staged = {name for name in found if Path(name).name.startswith(".gfwtools-")}
+                    staged = {n for n in found if Path(n).name.startswith(".gfwtools-") or n.startswith(JOURNAL)}
                     for name in (found.keys() | before.keys() | after.keys()) - staged:
                         assert found.get(name) in (before.get(name), after.get(name)), f"{where}: {name}"
                 else:
@@ -480,9 +484,7 @@ def test_however_full_the_disk_is_an_update_is_done_or_not_done(tmp_path: Path) 
             room = os.statvfs(tmp_path).f_bavail - free
             (tmp_path / "fill").write_bytes(bytes(4096 * max(0, room)))
             try:
-                update(
-                    config.load(tmp_path / "etc/gfwtools/config.toml", tmp_path), sources=[str(tmp_path / "list.txt")]
-                )
+                update(load(tmp_path / "etc/gfwtools/config.toml", tmp_path), sources=[str(tmp_path / "list.txt")])
                 done.append(True)
             except GfwtoolsError as error:
                 assert "No space left on device" in str(error)
@@ -559,7 +561,7 @@ def everything(root: Path) -> dict[str, bytes]:
 def test_of_a_foreign_file_no_copy_stays_where_nothing_was_changed(tmp_path: Path, link: bool) -> None:
     """Ended before each step on the disk, the update is done or has left nothing; killed, the next one clears up."""
     root, pristine = tmp_path / "root", tmp_path / "pristine"
-    place, copy = root / CONF, root / VAR / "before" / CONF
+    place = root / CONF
     configure(root, str(root / "list.txt"))
     (root / VAR).mkdir(parents=True)
     (root / "list.txt").write_bytes(NEW)
@@ -579,7 +581,7 @@ def test_of_a_foreign_file_no_copy_stays_where_nothing_was_changed(tmp_path: Pat
     with killing.fork_server(root) as server:
         undisturbed = update_once()
         assert undisturbed.code == 0
-        assert os.path.lexists(copy)
+        assert Journal(Paths(root)).kept("file").keys() == {f"/{CONF}"}
         after = everything(root)
         for step in range(1, len(undisturbed.steps) + 1):
             run = update_once(signal.SIGTERM, step)

@@ -1,5 +1,6 @@
 """The command line: the options that every command has, and the commands, each imported when it is run."""
 
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from gfwtools._version import __version__
 from gfwtools.errors import GfwtoolsError
 
 if TYPE_CHECKING:
-    from gfwtools.config import Config
+    from gfwtools.config.model import Config
 
 __all__ = ["Context", "LazyGroup", "main"]
 
@@ -34,7 +35,7 @@ COMMANDS = {
     "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
 }
 
-#: Those of gfwtools.interrupts, which a question has no need to import.
+#: Those of gfwtools.storage.interrupts, which a question has no need to import.
 POLITE_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,14 +58,15 @@ class Context:
     @property
     def config_path(self) -> Path:
         """Where the configuration is, or will be."""
-        from gfwtools.config import Paths
+        from gfwtools.config.model import Paths
 
         return self._config or Paths(self.root).config
 
     @cached_property
     def config(self) -> "Config":
         """The configuration. One that was named must be there; the usual one may be missing."""
-        from gfwtools.config import Paths, load
+        from gfwtools.config.load import load
+        from gfwtools.config.model import Paths
 
         if self._config:
             return load(self._config, self.root, required=True)
@@ -166,6 +168,8 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # the kernel's words for what Python calls a MemoryError
+            raise MemoryError from None
         # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
         # Of all calls getcwd(2) alone misses something without its name: somebody has removed the folder we are in.
         gone = isinstance(error, FileNotFoundError) and not error.filename

@@ -8,13 +8,13 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
 __all__ = ["bootstrap", "teardown"]
 
 
 def _interface(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    from gfwtools.config import parse_interface
+    from gfwtools.config.checks import parse_interface
 
     try:
         return value if value is None else parse_interface(value)
@@ -61,7 +61,9 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
-    from gfwtools.host.bootstrap import Choices, Refused, plan, run
+    from gfwtools.diagnose.host import check
+    from gfwtools.setup.bootstrap import run
+    from gfwtools.setup.plan import Choices, Refused, plan
 
     choices = Choices(interface, gateway, backend, layout, warm)
     runner = _system(context)
@@ -84,7 +86,12 @@ def bootstrap(
         if not sys.stdin.isatty():
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
         click.confirm("Change the host's resolver set-up?", abort=True)
-    findings = run(planned, runner, say=context.say, warn=context.warn)
+    run(planned, runner, say=context.say, warn=context.warn)
+    try:
+        findings = check(planned.config, runner)
+    except KeyboardInterrupt:
+        context.warn("the host is set up; run: gfwtools check host")
+        raise
     bad = [finding for finding in findings if finding.state.value != "OK"]
     for finding in bad:
         context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; mend it: {finding.remedy}")
@@ -114,7 +121,7 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
       gfwtools teardown
       gfwtools teardown --purge --yes
     """
-    from gfwtools.host.bootstrap import undo
+    from gfwtools.setup.teardown import undo
 
     if not yes:
         if not sys.stdin.isatty():
@@ -126,6 +133,6 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
 
 def _system(context: Context) -> "System":
     """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
     return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)

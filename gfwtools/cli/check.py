@@ -9,8 +9,8 @@ import click
 from gfwtools.cli import Context, LazyGroup
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
-    from gfwtools.config import PolicyConfig
+    from gfwtools.config.model import PolicyConfig
+    from gfwtools.lists.compiler import Compiled
 
 __all__ = ["check", "domain"]
 
@@ -59,8 +59,8 @@ def domain(
       gfwtools check domain --expect tunnel google.com && echo well
       gfwtools check domain --live --connect google.com
     """
-    from gfwtools.answer import answer, name_in
     from gfwtools.errors import InvalidNameError
+    from gfwtools.lists.answer import answer, name_in
 
     if connect and not live:
         raise click.UsageError("--connect is for --live; give both")
@@ -88,7 +88,9 @@ def domain(
         elif as_json:
             import json
 
-            click.echo(json.dumps(found.to_json()))
+            sets = _sets(context, found.policy)
+            # ipset's pair has always been named here by its first one.
+            click.echo(json.dumps(found.to_json(sets[:1] if found.policy.set in sets else sets)))
         else:
             from gfwtools.cli.text import printable
 
@@ -104,7 +106,7 @@ def domain(
                 click.echo(f"            and {len(found.rules) - SHOWN:,} more")
             if found.server:
                 click.echo(f"  resolver  {found.server}")
-                click.echo(f"  set       {', '.join((found.policy.set, found.policy.set6))}")
+                click.echo(f"  set       {', '.join(_sets(context, found.policy))}")
                 click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
     if wrong or failed:
         sys.exit(2 if wrong else 1)
@@ -127,9 +129,17 @@ def _names(names: tuple[str, ...]) -> Iterator[str]:
             yield name
 
 
+def _sets(context: Context, policy: "PolicyConfig") -> tuple[str, ...]:
+    """The sets of a policy whose packets are marked."""
+    from gfwtools.render.backends import TEXTS
+    from gfwtools.update.inputs import backend_of_files
+
+    return TEXTS[backend_of_files(context.config)].names(policy).marked
+
+
 def _compiled(context: Context, about: str | None) -> "list[tuple[PolicyConfig, Compiled]]":
     """Every policy, compiled from what is on disk now; only as far as it is ``about`` a name, where there is one."""
-    from gfwtools.inputs import compile_policy, is_stale, list_or_starter
+    from gfwtools.update.inputs import compile_policy, is_stale, list_or_starter
 
     config = context.config
     lists = []

@@ -23,9 +23,9 @@ def host(context: Context, as_json: bool) -> None:
       gfwtools -q check host || gfwtools up
       gfwtools check host --json | jq '.[] | select(.state != "OK")'
     """
-    from gfwtools.host.check import check
-    from gfwtools.host.plan import State
-    from gfwtools.host.run import System
+    from gfwtools.diagnose.host import check
+    from gfwtools.plumbing.plan import State
+    from gfwtools.system.commands import System
 
     findings = check(context.config, System())
     bad = [finding for finding in findings if finding.state is not State.OK]

@@ -28,9 +28,9 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
       gfwtools check ip 198.51.100.7
       gfwtools check ip 198.51.100.7 2001:db8::7 --json
     """
-    from gfwtools.host.run import System
-    from gfwtools.live.address import parse_address, report
-    from gfwtools.live.plumbing import is_wired
+    from gfwtools.diagnose.address import parse_address, report
+    from gfwtools.dnsmasq.conf import is_wired
+    from gfwtools.system.commands import System
 
     parsed, wrong = [], False
     for text in addresses:

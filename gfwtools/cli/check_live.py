@@ -4,17 +4,17 @@ import json
 
 import click
 
-from gfwtools.answer import Answer
 from gfwtools.cli import Context
-from gfwtools.live.link import Chain, LinkState
+from gfwtools.diagnose.link import Chain, LinkState
+from gfwtools.lists.answer import Answer
 
 __all__ = ["live", "show"]
 
 
 def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
     """Walk the chain of a name, print it, and say whether it is whole."""
-    from gfwtools.host.run import System
-    from gfwtools.live.probe import probe
+    from gfwtools.diagnose.chain import probe
+    from gfwtools.system.commands import System
 
     chain = probe(found, context.config, System(), connect=connect)
     if as_json:

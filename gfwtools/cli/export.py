@@ -8,7 +8,7 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.policy import Cover
+    from gfwtools.lists.policy import Cover
 
 __all__ = ["exceptions_left_out", "export"]
 
@@ -42,11 +42,11 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export direct -o ./direct.txt
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
-    from gfwtools import store
-    from gfwtools.backend import backend_of
-    from gfwtools.inputs import compile_policy, current_list, list_or_starter
-    from gfwtools.layout import cover_of, unset_of, without_claimed
     from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.render.backends import TEXTS
+    from gfwtools.render.files import cover_of, unset_of, without_claimed
+    from gfwtools.storage import atomic
+    from gfwtools.update.inputs import backend_of_files, compile_policy, current_list, list_or_starter
 
     config = context.config
     policies = {policy.name: policy for policy in config.policies}
@@ -71,15 +71,14 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     elif format == "direct":
         text = plain.direct(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(
-            cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date
-        )
+        sets = TEXTS[backend_of_files(config)].names(policy)
+        text = dnsmasq.paired(cover, policy, unset=unset_of(config, compiled), sets=sets, list_date=date)
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:
         text = nftables.seed(policy, compiled.seeds, list_date=date)
     if output:
-        store.write_output(output.absolute(), text.encode())
+        atomic.write_output(output.absolute(), text.encode())
     else:
         click.echo(text, nl=False)
 

@@ -15,9 +15,9 @@ import click
 from gfwtools.cli import run
 
 if TYPE_CHECKING:
-    from gfwtools.compiler import Compiled
-    from gfwtools.config import Upstream
-    from gfwtools.decode import Decoded
+    from gfwtools.config.model import Upstream
+    from gfwtools.lists.compiler import Compiled
+    from gfwtools.lists.decode import Decoded
 
 __all__ = ["main"]
 
@@ -63,22 +63,22 @@ def command(
     """
     if not output:
         raise _Failure("no output file; give one with -o")
-    from gfwtools import store
+    from gfwtools.storage import atomic
 
     target = Path(output)
-    store.require_output(target)
+    atomic.require_output(target)
     upstream = _upstream(dns, port)
     if sets and not _SETS.fullmatch(sets):
         raise _Failure(f"{sets!r} are no names of sets; give letters, digits, _ and -, with commas between the names")
     allow, deny = _file(exclude_domain_file), _file(extra_domain_file)
     text = _convert(upstream, sets, allow, deny, insecure=insecure, domain_list=domain_list)
 
-    store.write_output(target.absolute(), text.encode())
+    atomic.write_output(target.absolute(), text.encode())
     click.echo(f"Converting GfwList to {target}... Done")
 
 
 def _upstream(dns: str, port: str) -> "Upstream":
-    from gfwtools.config import parse_upstream
+    from gfwtools.config.checks import parse_upstream
 
     try:
         return parse_upstream(f"{dns}#{port}")
@@ -108,15 +108,16 @@ def _convert(
 
     :raises GfwtoolsError: no mirror gave a list.
     """
-    from gfwtools.compiler import compile_lists
-    from gfwtools.config import Paths, load
-    from gfwtools.decode import decode
-    from gfwtools.fetch import fetch
-    from gfwtools.formats import Listing
-    from gfwtools.inputs import read_listings
+    from gfwtools.config.load import load
+    from gfwtools.config.model import Paths
+    from gfwtools.fetch.race import fetch
+    from gfwtools.lists.compiler import compile_lists
+    from gfwtools.lists.decode import decode
+    from gfwtools.lists.formats import Listing
     from gfwtools.render import dnsmasq, plain
     from gfwtools.render.header import header
-    from gfwtools.update import require_list
+    from gfwtools.update.inputs import read_listings
+    from gfwtools.update.obtain import require_list
 
     named = os.environ.get("GFWTOOLS_CONFIG")
     root = Path(os.environ.get("GFWTOOLS_ROOT") or "/")
@@ -126,17 +127,17 @@ def _convert(
         warning = "-i: no certificate is checked, and anybody on the way can forge the list"
         click.echo(f"gfwlist2dnsmasq: {warning}", err=True)
     allowed, denied = read_listings(allow), read_listings(deny)
-    accepted: dict[int, tuple[Decoded, Compiled]] = {}
 
-    def accept(data: bytes) -> None:
+    def accept(data: bytes) -> "tuple[Decoded, Compiled]":
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         listing = Listing("the list", decoded.text, policy.format)
         compiled = compile_lists(listing, allow=allowed, deny=denied, granularity="host")
         require_list(compiled, policy.name)
-        accepted[id(data)] = decoded, compiled
+        return decoded, compiled
 
     fetched = fetch(policy.sources, config.fetch, accept=accept, verify=not insecure)
-    decoded, compiled = accepted[id(fetched.data)]
+    assert fetched.data is not None  # without a validator no source answers that nothing is new
+    decoded, compiled = fetched.data
     for problem in compiled.problems:
         click.echo(f"gfwlist2dnsmasq: {problem}", err=True)
     if domain_list:

@@ -8,8 +8,8 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.host.plan import Step
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
+    from gfwtools.system.step import Step
 
 __all__ = ["down", "up"]
 
@@ -28,17 +28,18 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
-    from gfwtools.host import plumbing
-    from gfwtools.host.plan import script
+    from gfwtools.dnsmasq.daemon import clear_caches
+    from gfwtools.plumbing import updown
+    from gfwtools.system.step import script
 
     config, runner = context.config, _system(context)
-    seen = plumbing.look(config, runner)
+    seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
         context.warn(note)
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    _tell(context, plumbing.up(config, runner), "up")
+    _tell(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 
 
 @click.command(short_help="Take the plumbing down; what is not ours is left alone.")
@@ -53,14 +54,14 @@ def down(context: Context) -> None:
     Examples:
       gfwtools down
     """
-    from gfwtools.host import plumbing
+    from gfwtools.plumbing import updown
 
-    _tell(context, plumbing.down(context.config, _system(context)), "down")
+    _tell(context, updown.down(context.config, _system(context)), "down")
 
 
 def _system(context: Context) -> "System":
     """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.host.run import System
+    from gfwtools.system.commands import System
 
     return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
 

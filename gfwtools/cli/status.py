@@ -1,5 +1,7 @@
 """``gfwtools status``."""
 
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -8,11 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gfwtools.cli import Context
+from gfwtools.cli.terminal import can_redraw, has_colours, screen
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from gfwtools.status import Status
+    from gfwtools.diagnose.status import Status
 
 __all__ = ["status"]
 
@@ -41,17 +42,17 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
       gfwtools status --history
       gfwtools status --json | jq '.policies[0].domains'
     """
+    from gfwtools.cli.status_screen import WIDTH, history_lines, lines
     from gfwtools.cli.text import printable
-    from gfwtools.host.run import System
-    from gfwtools.status import WIDTH, history_lines, lines
-    from gfwtools.status import status as look
+    from gfwtools.diagnose.status import status as look
+    from gfwtools.system.commands import System
 
     runner = System()
 
     def seen() -> "Status":
         return look(context.config, runner)
 
-    def words(width: int = WIDTH) -> list[str]:
+    def words(width: int) -> list[str]:
         found = seen()
         text = history_lines(found.policies) if history else lines(found, min(width, WIDTH))
         # A list's date and a mirror's message are somebody else's text.
@@ -63,13 +64,14 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
         def say() -> None:
             click.echo(json.dumps(seen().to_json(), indent=None if watch else 1))
 
-    elif sys.stdout.isatty():
-        _on_terminal(words, watch=watch)
+    elif watch and can_redraw(sys.stdout):
+        _watch(words)
         return
     else:
 
         def say() -> None:
-            click.echo("\n".join(words()) + ("\n" if watch else ""))
+            columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+            click.echo(_shown(words(_width(columns))) + ("\n" if watch else ""))
 
     say()
     while watch:
@@ -78,23 +80,14 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
         say()
 
 
-def _on_terminal(words: Callable[[int], list[str]], *, watch: bool) -> None:
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(highlight=False)
-    if not watch:
-        console.print(_coloured(words(_width(console.width))), soft_wrap=True)
-        return
-
-    def screen() -> "Text":
-        return _coloured(fitting(words(_width(console.width)), console.height))
-
-    with Live(screen(), console=console, auto_refresh=False, screen=True) as live:
+def _watch(words: Callable[[int], list[str]]) -> None:
+    with screen():
         while True:
-            live.refresh()
+            columns, height = shutil.get_terminal_size()
+            text = _shown(fitting(words(_width(columns)), height))
+            click.clear()
+            click.echo(text, nl=False)
             time.sleep(INTERVAL)
-            live.update(screen())
 
 
 def _width(columns: int) -> int:
@@ -110,11 +103,13 @@ def fitting(lines: list[str], height: int) -> list[str]:
     return [*shown, f"and {len(lines) - len(shown)} more lines; see: gfwtools status"]
 
 
-def _coloured(lines: list[str]) -> "Text":
-    from rich.text import Text
+def _shown(lines: list[str]) -> str:
+    return "\n".join(map(_coloured, lines) if has_colours(sys.stdout) else lines)
 
-    text = Text("\n".join(lines))
-    text.highlight_regex(r"(?m)^\S+", "bold")
-    text.highlight_regex(rf"\b({BAD})\b", "red")
-    text.highlight_regex(r"\ball \d+ pieces are OK\b", "green")
-    return text
+
+def _coloured(line: str) -> str:
+    label = line.partition(" ")[0]
+    rest = line[len(label) :]
+    rest = re.sub(rf"\b({BAD})\b", lambda found: click.style(found[0], fg="red"), rest)
+    rest = re.sub(r"\ball \d+ pieces are OK\b", lambda found: click.style(found[0], fg="green"), rest)
+    return click.style(label, bold=True) + rest if label else rest

@@ -9,7 +9,7 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.config import Address
+    from gfwtools.config.model import Address
 
 __all__ = ["trace"]
 
@@ -40,10 +40,10 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --seconds 60
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
-    from gfwtools.host.run import System
-    from gfwtools.lock import lock
-    from gfwtools.trace import Packet, legacy_note
-    from gfwtools.trace import trace as follow
+    from gfwtools.diagnose.trace import Packet, legacy_note
+    from gfwtools.diagnose.trace import trace as follow
+    from gfwtools.storage.lock import lock
+    from gfwtools.system.commands import System
 
     addresses = _addresses(context, target)
     runner = System()
@@ -94,12 +94,12 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
 
 def _addresses(context: Context, target: str) -> "list[Address]":
     """The addresses of a name, as the local dnsmasq gives them, or the one that was given."""
+    from gfwtools.diagnose.address import parse_address
+    from gfwtools.dnsmasq import client
+    from gfwtools.dnsmasq.conf import is_wired
+    from gfwtools.dnsmasq.daemon import daemon_of
     from gfwtools.errors import HostError, InvalidNameError
-    from gfwtools.live import dns
-    from gfwtools.live.address import parse_address
-    from gfwtools.live.plumbing import is_wired
-    from gfwtools.names import to_ascii
-    from gfwtools.resolver import daemon_of
+    from gfwtools.lists.hostname import to_ascii
 
     try:
         return [parse_address(target)]
@@ -110,15 +110,15 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     except InvalidNameError as error:
         raise click.UsageError(f"{target[:60]!r} is neither an address nor a name: {error}") from None
     daemon = daemon_of(context.config)
-    kinds: tuple[dns.Kind, ...] = ("A", "AAAA")
-    replies = [dns.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
+    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
+    replies = [client.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
     addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
     if not addresses:
         why = "nothing to trace"
         if not is_wired(context.config):
             interface = context.config.policies[0].interface
             why = f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}"
-        raise HostError(f"{name}: {dns.words(replies)} (asked {daemon}); {why}")
+        raise HostError(f"{name}: {client.words(replies)} (asked {daemon}); {why}")
     return addresses[:8]
 
 

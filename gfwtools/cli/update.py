@@ -1,6 +1,5 @@
 """``gfwtools update``."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,11 @@ import click
 
 from gfwtools.cli import Context
 from gfwtools.cli.text import printable
-from gfwtools.userinfo import masked
+from gfwtools.config.userinfo import masked
 
 if TYPE_CHECKING:
-    from gfwtools.fetch import Progress
-    from gfwtools.update import PolicyUpdate, Update
+    from gfwtools.fetch.values import Progress
+    from gfwtools.update.values import PolicyUpdate, Update
 
 __all__ = ["update"]
 
@@ -59,7 +58,8 @@ def update(
       gfwtools update --source ./gfwlist.txt     a list that you have
       gfwtools update --offline                  after a change of allow.txt
     """
-    from gfwtools import update as pipeline
+    from gfwtools.update.prepare import prepare
+    from gfwtools.update.update import update as run_update
 
     if offline and sources:
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
@@ -70,9 +70,9 @@ def update(
     notes: list[str] = []
     with _progress(context) as progress:
         if dry_run:
-            done = pipeline.prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
+            done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
-            done, notes = pipeline.update(
+            done, notes = run_update(
                 config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
             )
     for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:
@@ -120,22 +120,26 @@ def _source(source: str) -> str:
 @contextmanager
 def _progress(context: Context) -> Iterator["Progress | None"]:
     """A progress bar on standard error where that is a terminal; cron sees none."""
-    if context.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from gfwtools.cli.terminal import progress
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    with progress(_octets, quiet=context.quiet) as advance:
+        if advance is None:
+            yield None
+            return
+        ahead, most = "", 0
 
         def told(source: str, received: int, total: int | None) -> None:
-            if source not in tasks:
-                tasks[source] = bar.add_task(_short(source), total=total)
-            bar.update(tasks[source], completed=received, total=total)
+            """Show the mirror that is ahead. Once one is complete, another one only goes on where that was no list."""
+            nonlocal ahead, most
+            if source == ahead or received > most:
+                ahead, most = source, 0 if received == total else received
+                advance(_short(source), received, total)
 
         yield told
+
+
+def _octets(received: int, total: int | None) -> str:
+    return f"{received / 1000:,.0f}{'' if total is None else f' of {total / 1000:,.0f}'} kB"
 
 
 def _short(source: str) -> str:
@@ -157,7 +161,7 @@ def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
         f"dropped {sum(counts.dropped.values()):,}",
     ]
     if counts.dropped:
-        from gfwtools.domains import Reason
+        from gfwtools.lists.locator import Reason
 
         sentences = {reason.slug: reason.sentence for reason in Reason}
         width = len(f"{max(counts.dropped.values()):,}")
@@ -181,7 +185,7 @@ def _counted(number: int, thing: str) -> str:
 def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
     """What would change, file by file. The files are sorted, so that a difference of sets is a diff; difflib takes
     quadratic time on a list of a million lines."""
-    from gfwtools.store import read_ours
+    from gfwtools.storage.atomic import read_ours
 
     for path, data in files.items():
         if path.name == "state.json":

@@ -10,8 +10,8 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.config import Config
-    from gfwtools.warm import Progress, Warming
+    from gfwtools.config.model import Config
+    from gfwtools.update.warm import Progress, Warming
 
 __all__ = ["warm", "warm_after"]
 
@@ -76,10 +76,10 @@ def _warm_all(
     tell: bool,
 ) -> "list[Warming]":
     """Every policy, one after the other, unless one is ended early."""
-    from gfwtools.host import record
-    from gfwtools.host.run import System
-    from gfwtools.warm import QPS
-    from gfwtools.warm import warm as warm_policy
+    from gfwtools.plumbing import record
+    from gfwtools.system.commands import System
+    from gfwtools.update.warm import QPS
+    from gfwtools.update.warm import warm as warm_policy
 
     sets_made = record.load(config.paths, record.boot_id(System())).sets_made
     done: list[Warming] = []
@@ -128,13 +128,7 @@ def _summary(found: "Warming") -> list[str]:
 @contextmanager
 def _progress(context: Context, name: str) -> Iterator["Progress"]:
     """A bar on standard error where that is a terminal; cron sees none."""
-    if context.quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from gfwtools.cli.terminal import progress
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress(lambda done, total: f"{done:,} of {total:,}", quiet=context.quiet) as advance:
+        yield (lambda done, total: advance(name, done, total)) if advance else (lambda done, total: None)

@@ -8,26 +8,13 @@ queries that it answers a second (docs/how-it-works.md).
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from gfwtools.config import PolicyConfig, Upstream
-from gfwtools.policy import Cover
-from gfwtools.render import nftables
+from gfwtools.config.model import PolicyConfig, Upstream
+from gfwtools.lists.policy import Cover
+from gfwtools.render import ipset
 from gfwtools.render.header import header
+from gfwtools.render.sets import SetNames
 
-__all__ = ["direct_sets", "inline_servers", "paired", "pairs", "second", "servers", "split_main", "tunnel_sets"]
-
-
-def tunnel_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
-    """What stands behind the domain in a set line: both families on one line, as only one line a domain is used."""
-    if backend == "nftables":
-        return nftables.dnsmasq_sets(policy)
-    return f"{policy.set},{policy.set6}"
-
-
-def direct_sets(policy: PolicyConfig, backend: str = "iptables") -> str:
-    """The set that takes the addresses of exceptions: dnsmasq demands one, and nothing marks this one."""
-    if backend == "nftables":
-        return nftables.dnsmasq_direct_sets(policy)
-    return policy.direct_set
+__all__ = ["inline_servers", "paired", "pairs", "second", "servers", "split_main"]
 
 
 def paired(
@@ -35,7 +22,7 @@ def paired(
     policy: PolicyConfig,
     *,
     unset: Iterable[str] = (),
-    backend: str = "iptables",
+    sets: SetNames | None = None,
     list_date: str = "",
 ) -> str:
     """The dnsmasq file of a policy.
@@ -44,11 +31,11 @@ def paired(
     a name the server line decides; dnsmasq 2.90 reads a ``*`` in a set line as a letter, so that its answers still go
     to the set of the name itself. The split layout has no such gap.
 
-    :param unset: domains that need a set line alone (:meth:`gfwtools.policy.Policy.unset`).
+    :param unset: domains that need a set line alone (:meth:`gfwtools.lists.policy.Policy.unset`).
+    :param sets: the sets of the policy; by default ipset's.
     """
-    keyword = "nftset" if backend == "nftables" else "ipset"
-    sets, direct = tunnel_sets(policy, backend), direct_sets(policy, backend)
-    body = pairs(cover, policy.upstream, keyword, sets, direct, unset)
+    names = sets or ipset.set_names(policy)
+    body = pairs(cover, policy.upstream, names.directive, names.value, names.direct_value, unset)
     return header(f"policy {policy.name}, paired layout", list_date, body) + body
 
 
@@ -74,10 +61,9 @@ def _servers(cover: Cover, port: int) -> str:
     return pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", "")
 
 
-def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "iptables") -> str:
+def second(policy: PolicyConfig, port: int, pid_file: str, sets: SetNames) -> str:
     """The configuration of the second dnsmasq: loopback only, no cache (a cached answer fills no set, and the main
     dnsmasq has one), the clean resolvers, and one set line for whatever it is asked."""
-    keyword = "nftset" if backend == "nftables" else "ipset"
     lines = [
         f"port={port}",
         "listen-address=127.0.0.1",
@@ -88,7 +74,7 @@ def second(policy: PolicyConfig, port: int, pid_file: str, *, backend: str = "ip
         "cache-size=0",
         "dns-forward-max=1000",
         *(f"server={upstream}" for upstream in policy.upstream),
-        f"{keyword}=/#/{tunnel_sets(policy, backend)}",
+        f"{sets.directive}=/#/{sets.value}",
     ]
     body = "".join(f"{line}\n" for line in lines)
     return header(f"policy {policy.name}, the second dnsmasq of the split layout", "", body) + body

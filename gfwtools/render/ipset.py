@@ -2,15 +2,25 @@
 
 from collections.abc import Iterable
 
-from gfwtools.config import Network, PolicyConfig
+from gfwtools.config.model import Network, PolicyConfig
 from gfwtools.render.header import header
+from gfwtools.render.sets import SetNames
 
-__all__ = ["creates", "in_set_order", "seed", "seed_networks"]
+__all__ = ["DIRECTIVE", "creates", "in_set_order", "seed", "seed_networks", "set_names"]
+
+#: dnsmasq's keyword for these sets.
+DIRECTIVE = "ipset"
 
 # hash:net takes single addresses from dnsmasq and networks from the seed alike. With -exist a set must have been made
 # with these very options, or ipset refuses: one place says them. 65,536 elements, the default, is less than a year of a
 # busy gateway's answers.
 OPTIONS = "hashsize 4096 maxelem 1048576"
+
+
+def set_names(policy: PolicyConfig) -> SetNames:
+    """The sets of a policy: IPv4, IPv6, and one for exceptions. What is learned and the seed are in the same ones."""
+    both = (policy.set, policy.set6)
+    return SetNames(DIRECTIVE, both, both, (policy.direct_set,), ",".join(both), policy.direct_set)
 
 
 def creates(policy: PolicyConfig) -> list[str]:

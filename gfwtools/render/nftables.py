@@ -6,38 +6,41 @@ interval set, where an address inside a network that is there already is an erro
 
 from collections.abc import Iterable
 
-from gfwtools.config import Network, PolicyConfig
+from gfwtools.config.model import Network, PolicyConfig
 from gfwtools.render.header import header
 from gfwtools.render.ipset import seed_networks
+from gfwtools.render.sets import SetNames
 
-__all__ = ["TABLE", "declarations", "dnsmasq_direct_sets", "dnsmasq_sets", "seed"]
+__all__ = ["DIRECTIVE", "TABLE", "declarations", "seed", "set_names"]
+
+#: dnsmasq's keyword for these sets.
+DIRECTIVE = "nftset"
 
 TABLE = "inet gfwtools"
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
-def dnsmasq_sets(policy: PolicyConfig) -> str:
-    """Behind the domain in an ``nftset=`` line."""
-    return _both(policy.set)
+def set_names(policy: PolicyConfig) -> SetNames:
+    """The sets of a policy, each of them once a family."""
+    learned, seeds, direct = (
+        tuple(f"{name}{family}" for family in _TYPES) for name in (policy.set, f"{policy.set}_seed", policy.direct_set)
+    )
+    return SetNames(DIRECTIVE, learned, seeds, direct, _both(learned), _both(direct))
 
 
-def dnsmasq_direct_sets(policy: PolicyConfig) -> str:
-    """The same for exceptions."""
-    return _both(policy.direct_set)
-
-
-def _both(name: str) -> str:
+def _both(names: Iterable[str]) -> str:
     table = TABLE.replace(" ", "#")
-    return f"4#{table}#{name}4,6#{table}#{name}6"
+    return ",".join(f"{family}#{table}#{name}" for family, name in zip(_TYPES, names, strict=True))
 
 
 def declarations(policy: PolicyConfig) -> list[str]:
     """The table and the sets of a policy; ``add`` of what is there already is no error."""
     lines = [f"add table {TABLE}"]
-    for family, kind in _TYPES.items():
-        lines.append(f"add set {TABLE} {policy.set}{family} {{ type {kind}; }}")
-        lines.append(f"add set {TABLE} {policy.set}_seed{family} {{ type {kind}; flags interval; auto-merge; }}")
-        lines.append(f"add set {TABLE} {policy.direct_set}{family} {{ type {kind}; }}")
+    names = set_names(policy)
+    for kind, learned, seed, direct in zip(_TYPES.values(), names.learned, names.seeds, names.direct, strict=True):
+        lines.append(f"add set {TABLE} {learned} {{ type {kind}; }}")
+        lines.append(f"add set {TABLE} {seed} {{ type {kind}; flags interval; auto-merge; }}")
+        lines.append(f"add set {TABLE} {direct} {{ type {kind}; }}")
     return lines
 
 
@@ -48,8 +51,7 @@ def seed(policy: PolicyConfig, networks: Iterable[Network], *, list_date: str = 
     """
     lines = declarations(policy)
     wanted = seed_networks(policy, networks)
-    for family in _TYPES:
-        name = f"{policy.set}_seed{family}"
+    for family, name in zip(_TYPES, set_names(policy).seeds, strict=True):
         lines.append(f"flush set {TABLE} {name}")
         elements = ", ".join(str(network) for network in wanted if network.version == family)
         if elements:

@@ -1,6 +1,6 @@
 """The tunnelled domains, one a line, for other programs, and beside them what is direct again."""
 
-from gfwtools.policy import Cover
+from gfwtools.lists.policy import Cover
 
 __all__ = ["direct", "domains"]
 

@@ -1,6 +1,7 @@
 """A host of its own for a test: a network namespace with mounts of its own, so that the tool's real paths can be used.
 
-``/etc``, ``/var`` and ``/run`` are its own (an overlay, an overlay, a tmpfs): nothing that runs in it touches the machine.
+``/etc``, ``/var`` and ``/run`` are its own, made by :mod:`host_tree` in a tmpfs. Nothing of the machine's shows through but
+programs and libraries, and nothing that runs in it touches the machine.
 """
 
 import itertools
@@ -17,25 +18,31 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import host_tree
+
 HERE = Path(__file__).parent
+_REPO = HERE.parent.parent
 _numbers = itertools.count()
 
 _MOUNTS = """
 set -e
 mount --make-rprivate /
-mount -t tmpfs tmpfs {side}
-for folder in etc var; do
-    mkdir -p {side}/$folder/upper {side}/$folder/work
-    mount -t overlay overlay -o lowerdir=/$folder,upperdir={side}/$folder/upper,workdir={side}/$folder/work /$folder
+side=$1
+shift
+mount -t tmpfs -o mode=755 tmpfs "$side"
+cd "$side"
+tar -xm
+for path; do
+    mkdir -p "./$path"
+    mount --bind "$path" "./$path"
 done
-mount -t tmpfs tmpfs /run
-mkdir -p /run/dnsmasq /run/gfwtools
-rm -rf /etc/gfwtools /etc/dnsmasq.d /etc/dnsmasq.conf /var/lib/gfwtools
-mkdir /etc/dnsmasq.d
+for top in {tops}; do
+    mount --rbind "./$top" "/$top"
+done
 ip link set lo up
 echo ready
 exec sleep 3600
-"""
+""".format(tops=" ".join(host_tree.TOPS))
 
 #: Restart every dnsmasq of the host, as a service manager would.
 RESTART = """#!/bin/sh
@@ -57,7 +64,10 @@ for conf in /etc/gfwtools/dns/*.conf; do
     [ -e "$conf" ] || continue
     (ulimit -n 96 && exec dnsmasq --conf-file="$conf" --user=root) || exit 1  # as its unit has it
 done
-dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid || exit 1
+# As the init script of Debian's package does, where its file is there.
+CONFIG_DIR=
+[ -r /etc/default/dnsmasq ] && . /etc/default/dnsmasq
+dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid ${CONFIG_DIR:+-7 "$CONFIG_DIR"} || exit 1
 echo restart >>/run/restarts
 """
 MAIN = """user=root
@@ -82,12 +92,16 @@ class FreshHost:
         subprocess.run(["ip", "netns", "add", self.name], check=True, timeout=10)
         try:
             self._side = Path(tempfile.mkdtemp(prefix="gfw-host-"))
-            script = _MOUNTS.format(side=self._side)
-            self._init = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", script],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            script = ["sh", "-c", _MOUNTS, "sh", self._side, *_below_what_is_hidden()]
+            with tempfile.TemporaryFile() as tree:
+                tree.write(host_tree.archive(host_tree.with_dnsmasq_package()))
+                tree.seek(0)
+                self._init = subprocess.Popen(
+                    ["ip", "netns", "exec", self.name, "unshare", "-m", *script],
+                    stdin=tree,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
             self._children.append(self._init)
             _wait_until_ready(self._init)
         except BaseException:
@@ -128,7 +142,13 @@ class FreshHost:
         self, *argv: str | Path, code: int | None = 0, stdin: str = "", timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.inside(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+            self.inside(argv),
+            env=_environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         assert code is None or done.returncode == code, f"{argv} gave {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
@@ -137,6 +157,7 @@ class FreshHost:
         """A process that ends with the host at the latest; with ``ready``, once it has said so."""
         child = subprocess.Popen(
             self.inside(argv),
+            env=_environment(),
             stdout=subprocess.PIPE if ready else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -162,11 +183,22 @@ class FreshHost:
 
     def wait_for_dns(self, port: int = 53) -> None:
         deadline = time.monotonic() + 10
-        question = (
-            "import sys; from gfwtools.resolver import Daemon; sys.exit(not Daemon(port=int(sys.argv[1])).is_up(0.3))"
-        )
+        question = "import sys; from gfwtools.dnsmasq.daemon import Daemon; sys.exit(not Daemon(port=int(sys.argv[1])).is_up(0.3))"
         while self.run(sys.executable, "-c", question, str(port), code=None).returncode:
             assert time.monotonic() < deadline, "dnsmasq does not answer"
+
+
+def _environment() -> dict[str, str]:
+    """What a program of the host finds in its environment. What else the machine has may name files that are not here."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    return {"HOME": "/root", "LANG": "C.UTF-8", **kept}
+
+
+def _below_what_is_hidden() -> list[Path]:
+    """What a test needs of the machine and lies where the host has files of its own, as a checkout in /var may."""
+    needed = {_REPO, Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir())}
+    hidden = [Path("/", top) for top in host_tree.TOPS]
+    return sorted(path for path in needed if any(top in path.parents for top in hidden))
 
 
 def _wait_until_ready(child: subprocess.Popen[str], seconds: float = 10) -> None:

@@ -17,6 +17,7 @@ import time
 from contextlib import ExitStack
 from types import TracebackType
 
+import host_tree
 from fresh_host import HERE, RESTART, FreshHost
 
 CLEAN = "8.8.8.8"
@@ -195,6 +196,9 @@ class Lab:
             host.write("/etc/resolv.conf", f"nameserver {resolver}\n")
         self.gateway.write("/etc/restart-dns", RESTART)
         self.gateway.write("/etc/dnsmasq.conf", "user=root\n")
+        if host_tree.with_dnsmasq_package():
+            # The package starts its service when it is installed.
+            self.gateway.run("sh", "/etc/restart-dns")
 
     # ------------------------------------------------------------ what is done in it
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from given_back import everything
 from lab import (
     BLOCKED,
     BLOCKED6,
@@ -34,21 +35,6 @@ def backend(request: pytest.FixtureRequest) -> str:
 def lab() -> Iterator[Lab]:
     with Lab() as lab:
         yield lab
-
-
-def everything(lab: Lab) -> str:
-    """The kernel's state and the files that teardown must give back, byte for byte."""
-    script = """
-    # Counters, and what a look itself makes: the tables of iptables exist once somebody has listed them.
-    for t in iptables-save ip6tables-save; do $t | grep -v '^#' | sed 's/ *\\[[0-9]*:[0-9]*\\]//'; done
-    nft list ruleset | sed 's/ counter packets [0-9]* bytes [0-9]*//'
-    ip rule; ip -6 rule; ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80 | sort
-    ipset list -n
-    sysctl -a 2>/dev/null | grep -E 'rp_filter|forwarding|ip_forward|accept_ra |src_valid_mark' | sort
-    cd / && find etc -type f ! -path 'etc/gfwtools/*' ! -path etc/list.txt ! -name '*.cache' | sort | xargs sha256sum
-    cat /etc/resolv.conf
-    """
-    return lab.gateway.run("sh", "-c", script).stdout
 
 
 def test_the_lab_blocks_and_lies_before_bootstrap(lab: Lab) -> None:
@@ -268,7 +254,7 @@ def test_a_configuration_that_is_there_keeps_every_byte_and_an_option_against_it
 
 
 def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend_written_down(lab: Lab) -> None:
-    from gfwtools.config import loads
+    from gfwtools.config.load import loads
 
     lab.gateway.run("rm", "-rf", "/etc/gfwtools")
     lab.gateway.gfwtools("bootstrap", "--interface", "wg0", "--gateway", "--init", "none", "--yes", code=None)
@@ -331,7 +317,10 @@ def test_somebody_elses_file_at_our_place_is_kept_and_given_back(lab: Lab, backe
     lab.gateway.run("chown", "1234:1234", "/etc/dnsmasq.d/gfwlist.conf")
     before = everything(lab)
     told = lab.bootstrap()
-    assert "/etc/dnsmasq.d/gfwlist.conf: not written by gfwtools; it is replaced, kept as" in told.stderr
+    assert (
+        "/etc/dnsmasq.d/gfwlist.conf: not written by gfwtools; it is replaced, and teardown gives it back"
+        in told.stderr
+    )
     assert lab.open(lab.client, "blocked.example") == TUNNEL
     lab.bootstrap()
     lab.gateway.gfwtools("update", "--force")

@@ -6,12 +6,11 @@ import sys
 from collections import Counter
 
 import pytest
+from given_back import BOOTSTRAP, everything, own_files
 from lab import BLOCKED, TUNNEL, Lab
-from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
 
-BOOTSTRAP = ("-v", "bootstrap", "--interface", "wg0", "--init", "none", "--yes")
 #: Stands before a program in the search path. The command in /run/fail/line fails when it comes for the /run/fail/nth time,
 #: once: on the way back the same command has to work.
 SHIM = """#!/bin/sh
@@ -24,12 +23,6 @@ if [ "{program} $*" = "$(cat /run/fail/line)" ]; then
 fi
 exec {real} "$@"
 """
-
-
-def own_files(lab: Lab) -> str:
-    """What :func:`everything` leaves out: the files of the tool itself, but for its locks, which stay by intent."""
-    script = "find /etc/gfwtools /var/lib/gfwtools -type f ! -name lock ! -name host.lock 2>/dev/null | sort | xargs -r sha256sum"
-    return lab.gateway.run("sh", "-c", script).stdout
 
 
 def changing_commands(backend: str) -> list[str]:

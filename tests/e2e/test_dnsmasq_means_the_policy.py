@@ -16,9 +16,10 @@ from paths import FIXTURES
 from stub_resolver import address
 
 import gfwtools
-from gfwtools.config import PolicyConfig, parse_upstream
-from gfwtools.decode import decode
-from gfwtools.policy import Policy
+from gfwtools.config.checks import parse_upstream
+from gfwtools.config.model import PolicyConfig
+from gfwtools.lists.decode import decode
+from gfwtools.lists.policy import Policy
 from gfwtools.render import dnsmasq, ipset
 
 pytestmark = pytest.mark.e2e

@@ -1,7 +1,6 @@
 """The facts about what is forwarded, refused or kept out of the tunnel, made by hand and without gfwtools."""
 
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -107,10 +106,9 @@ def test_the_kill_switch_is_no_hindrance_while_the_tunnel_is_up(lab: Lab) -> Non
 
 def test_with_the_tunnel_down_the_hosts_own_datagrams_and_the_lan_are_refused_at_once(lab: Lab) -> None:
     by_hand(lab, RECIPE, KILL_SWITCH, "ip link set wg0 down")
-    started = time.monotonic()
     assert send(lab.gateway, BLOCKED) == "No route to host"
-    assert lab.visit(lab.client, BLOCKED, 5) == "error: No route to host"
-    assert time.monotonic() - started < 2
+    # Where a neighbour does not answer it says so too, three seconds later: this one gives up before.
+    assert lab.visit(lab.client, BLOCKED, 1.5) == "error: No route to host"
     assert lab.leaked() == 0
 
 

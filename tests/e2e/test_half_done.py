@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from given_back import everything
 from lab import BLOCKED, GATEWAY_WAN, TUNNEL, Lab
-from test_bootstrap import everything
 
 pytestmark = pytest.mark.e2e
 
@@ -175,7 +175,7 @@ def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: 
         lab.gateway.run("sh", "-c", "echo '# edited' >>/etc/resolv.conf")
         told = lab.gateway.gfwtools(*BOOTSTRAP).stderr
     told += lab.gateway.gfwtools("teardown", "--yes").stderr
-    assert "/var/lib/gfwtools/bootstrap.json was lost, and with it what was before gfwtools at /etc/dnsmasq.d/" in told
+    assert "/var/lib/gfwtools/journal was lost, and with it what was before gfwtools at /etc/dnsmasq.d/" in told
     assert etc() == before
     assert lab.open(lab.client, "free.example") == GATEWAY_WAN
     assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
@@ -185,7 +185,7 @@ def test_a_second_bootstrap_that_fails_keeps_what_the_first_has_put_in_place_of_
     configure(lab)
     lab.gateway.write("/etc/dnsmasq.d/gfwlist.conf", "# by hand\n")
     lab.gateway.gfwtools(*BOOTSTRAP)
-    state = "cat /etc/dnsmasq.d/gfwlist.conf /var/lib/gfwtools/before/etc/dnsmasq.d/gfwlist.conf; ls /var/lib/gfwtools"
+    state = "cat /etc/dnsmasq.d/gfwlist.conf /var/lib/gfwtools/journal/[0-9]*; ls /var/lib/gfwtools"
     before = lab.gateway.run("sh", "-c", state).stdout
     lab.gateway.write("/etc/list.txt", lab.gateway.read("/etc/list.txt") + "||new.example\n")
     change(lab, 'layout = "paired"', 'layout = "split"')

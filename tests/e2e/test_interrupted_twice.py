@@ -5,9 +5,8 @@ import shutil
 import sys
 
 import pytest
+from given_back import BOOTSTRAP, everything, own_files
 from lab import TUNNEL, Lab
-from test_bootstrap import everything
-from test_bootstrap_fails import BOOTSTRAP, own_files
 
 pytestmark = pytest.mark.e2e
 

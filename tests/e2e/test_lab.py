@@ -1,15 +1,18 @@
 """The lab proves itself: it blocks and lies as an ISP does, its tunnel is real, and it goes without a trace."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import host_tree
 import pytest
 from conftest import PACKAGES, lacking
 from counting import Count
@@ -117,6 +120,61 @@ def test_a_count_counts_what_matches_and_nothing_else(lab: Lab) -> None:
     assert (dropped.packets, passed.packets) == (0, 1)
     lab.visit(lab.gateway, BLOCKED, 0.3)
     assert (dropped.packets, passed.packets) == (1, 1)
+
+
+# ------------------------------------------------------------ nothing of the machine inside
+
+PACKAGE_FILES = ("/etc/default/dnsmasq", "/etc/dnsmasq.conf", "/etc/init.d/dnsmasq", "/usr/lib/tmpfiles.d/dnsmasq.conf")
+
+
+@pytest.mark.parametrize("form", ["", "debian-dnsmasq"])
+def test_a_host_has_no_other_files_than_the_tests_wrote(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setenv(host_tree.FORM, form)
+    with tarfile.open(fileobj=io.BytesIO(host_tree.archive(form != ""))) as tar:
+        written = {f"/{entry.name}" for entry in tar if not entry.isdir()}
+    with FreshHost() as host:
+        tops = [f"/{top}" for top in host_tree.TOPS]
+        assert set(host.run("find", *tops, "!", "-type", "d").stdout.split()) == written
+
+
+@pytest.mark.parametrize(("form", "there"), [("", ()), ("debian-dnsmasq", PACKAGE_FILES)])
+def test_only_the_debian_form_has_the_files_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, form: str, there: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(host_tree.FORM, form)
+    with FreshHost() as host:
+        assert host.run("ls", *PACKAGE_FILES, code=None).stdout.split() == list(there)
+
+
+def test_in_the_debian_form_dnsmasq_is_started_as_the_package_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(host_tree.FORM, "debian-dnsmasq")
+    with FreshHost() as host:
+        host.write("/etc/dnsmasq.conf", "user=root\n")
+        host.write("/etc/dnsmasq.d/here", "address=/here.example/192.0.2.7\n")
+        host.write("/etc/dnsmasq.d/here.dpkg-old", "nonsense\n")
+        host.write("/etc/restart-dns", RESTART)
+        host.run("sh", "/etc/restart-dns")
+        assert "192.0.2.7" in ask(host, "127.0.0.1", "here.example")
+
+
+def test_a_form_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(host_tree.FORM, "debain")
+    with pytest.raises(ValueError, match=r"^GFWTOOLS_LAB=debain: no such form"), FreshHost():
+        pass
+
+
+def test_no_variable_of_the_machine_reaches_a_program_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/of-the-machine")
+    with FreshHost() as host:
+        assert "of-the-machine" not in host.run("env").stdout
+
+
+def test_what_a_test_writes_to_a_temporary_folder_in_var_is_seen_in_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        Path(folder, "file").write_text("seen\n")
+        with FreshHost() as host:
+            assert host.read(f"{folder}/file") == "seen\n"
 
 
 # ------------------------------------------------------------ nothing of it outside

@@ -1,0 +1,1 @@
+"""What the user says: ``/etc/gfwtools/config.toml`` as frozen, validated values."""

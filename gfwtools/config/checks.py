@@ -1,0 +1,308 @@
+"""One check for each kind of value: a value of TOML -> the value that the configuration holds."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from gfwtools.config.model import Address, Dns, Fetch, Host, Network, PolicyConfig, Upstream, is_url
+
+__all__ = ["CHECKS", "BadValueError", "alternatives", "parse_interface", "parse_proxy", "parse_upstream", "show"]
+
+#: Tables that the kernel names itself: unspec, default, main, local (rtnetlink(7)).
+RESERVED_TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
+# IPSET_MAXNAMELEN is 32 with the NUL; "_direct" and a family digit are put behind the name of a policy's set.
+_SET_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,22}"
+# IFNAMSIZ is 16 with the NUL; the kernel forbids '/' and blanks (dev_valid_name), and ':' names an alias.
+# "all" and "default" are no interfaces to sysctl(8), and iptables(8) takes "wg+" for whatever begins with wg.
+_INTERFACE = r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)"
+
+
+class BadValueError(Exception):
+    """What was expected in place of a value; :func:`loads` puts the file and the key before it."""
+
+
+def alternatives(names: Sequence[str] | Mapping[str, object]) -> str:
+    *head, last = names
+    return f"{', '.join(head)} or {last}" if head else last
+
+
+def show(value: object) -> str:
+    from gfwtools.config.userinfo import masked
+
+    # A list is one where none was expected; it is not looked into.
+    text = repr(masked(value)) if isinstance(value, str) else re.sub(r"://.*@", "://***@", repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+Check = Callable[[object], Any]
+
+
+def _number(low: float, high: float, unit: str) -> Check:
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise BadValueError(f"{show(value)} is not {unit}; give {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def _integer(low: int, high: int, what: str) -> Check:
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadValueError(f"{show(value)} is not {what}; give {low} to {high}")
+        return value
+
+    return check
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadValueError(f"{show(value)} is neither true nor false")
+    return value
+
+
+def _choice(*choices: str) -> Check:
+    def check(value: object) -> str:
+        if value not in choices:
+            raise BadValueError(f"{show(value)} is not known; give {alternatives(choices)}")
+        return str(value)
+
+    return check
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or _has_control(value):
+        raise BadValueError(f"{show(value)} is not a text of one line")
+    return value
+
+
+def _climbs(path: str) -> bool:
+    return ".." in path.split("/")
+
+
+# C0 and C1 controls, the separators that end a line for some terminals and readers of logs, and what turns the
+# direction of a line, so that a message would show another path than the one it is about (UAX 9).
+_CONTROL = (  # compiled where there is a configuration
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+
+def _has_control(text: str) -> bool:
+    return re.search(_CONTROL, text) is not None
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or _has_control(value) or "," in value or _climbs(value):
+        raise BadValueError(f"{show(value)} is not a path; give one that begins with /")
+    return value
+
+
+def _dnsmasq_path(value: object) -> str:
+    """A path that stands in a configuration of dnsmasq, which has quotation marks and comments of its own."""
+    if isinstance(value, str) and (not value.isprintable() or re.search(r"[\"\\]|\s#|\s$", value)):
+        raise BadValueError(
+            f"{show(value)} means something else to dnsmasq; give a path without quotation marks, \\ and ' #'"
+        )
+    return _path(value)
+
+
+def _conf_dir(value: object) -> str:
+    """The folder that the host's dnsmasq reads: what is in ours is for other readers."""
+    path = _dnsmasq_path(value)
+    if re.match(r"/+(?:etc|var/+lib)/+gfwtools(?:/|$)", re.sub(r"/(?:\.?/)+", "/", path)):
+        raise BadValueError(f"{show(path)} is a folder of gfwtools' own; give the one that dnsmasq reads")
+    return path
+
+
+def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
+    def check_list(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise BadValueError(f"{show(value)} is not a list; give {what}")
+        if len(value) < least:
+            raise BadValueError(f"the list is empty; give {what}")
+        return tuple(check(item) for item in value)
+
+    return check_list
+
+
+def _matching(pattern: str, what: str) -> Check:
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value) or value in (".", ".."):
+            raise BadValueError(f"{show(value)} is {what}")
+        return value
+
+    return check
+
+
+def _source(value: object) -> str:
+    text = _text(value)
+    if text.startswith(("http://", "https://", "file:", "/")) and not any(c.isspace() for c in text.rstrip()):
+        return text.strip()
+    raise BadValueError(f"{show(value)} is no source; give an http(s) URL, a file: URL or a path that begins with /")
+
+
+def _own_list(value: object) -> str:
+    return _source(value) if isinstance(value, str) and is_url(value) else _path(value)
+
+
+def parse_proxy(text: str) -> str:
+    """A proxy, ``http://HOST:PORT`` or ``socks5://HOST:PORT``, as httpx takes it; a name and a password may be in it.
+
+    :raises ValueError: with what was expected, and without the password.
+    """
+    host = r"\[([0-9A-Fa-f:.]+)\]|[^\s/?#@:\[\]]+"
+    found = re.fullmatch(rf"(?:https?|socks5h?)://(?:[^\s/?#]*@)?(?:{host})(?::(\d{{1,5}}))?/?", text)
+    try:
+        good = (
+            found and (found[1] is None or ip_address(found[1])) and (found[2] is None or 1 <= int(found[2]) <= 65535)
+        )
+    except ValueError:  # no address in the brackets
+        good = False
+    if not good:
+        from gfwtools.config.userinfo import masked_proxy
+
+        raise ValueError(f"{show(masked_proxy(text))} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    return text
+
+
+def _proxy(value: object) -> str:
+    text = _text(value)
+    try:
+        return text and parse_proxy(text)
+    except ValueError as error:
+        raise BadValueError(str(error)) from None
+
+
+def parse_upstream(text: str) -> Upstream:
+    """``ADDRESS``, ``ADDRESS#PORT`` (dnsmasq's way to write it).
+
+    :raises ValueError: with what was expected.
+    """
+    address, hash_sign, port = text.partition("#")
+    try:
+        parsed = _plain_address(address)
+    except ValueError:
+        raise ValueError(f"{show(text)} is no resolver; give ADDRESS or ADDRESS#PORT, such as 8.8.8.8#53") from None
+    if hash_sign and not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise ValueError(f"{show(text)} has a bad port; give 1 to 65535, such as {address}#53")
+    return Upstream(parsed, int(port) if hash_sign else 53)
+
+
+def _plain_address(text: str) -> Address:
+    """An address without a scope: Python takes any text at all behind a ``%``.
+
+    :raises ValueError: it is none.
+    """
+    if "%" in text:
+        raise ValueError(text)
+    return ip_address(text)
+
+
+def _upstream(value: object) -> Upstream:
+    try:
+        return parse_upstream(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise BadValueError(str(error)) from None
+
+
+def parse_interface(text: str) -> str:
+    """The name of an interface, as the kernel and dnsmasq take it.
+
+    :raises ValueError: with what was expected.
+    """
+    if not re.fullmatch(_INTERFACE, text) or text in (".", ".."):
+        raise ValueError(f"{show(text)} is no name for an interface; give letters, digits, . _ -, 15 at most")
+    return text
+
+
+def _interface(value: object) -> str:
+    try:
+        return parse_interface(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise BadValueError(str(error)) from None
+
+
+def _address(value: object) -> Address:
+    try:
+        return _plain_address(value if isinstance(value, str) else repr(value))
+    except ValueError:
+        raise BadValueError(f"{show(value)} is no address; give one such as 192.168.1.1") from None
+
+
+def _network(value: object) -> Network:
+    try:
+        text = value if isinstance(value, str) else repr(value)
+        _plain_address(text.partition("/")[0])
+        network = ip_network(text)
+    except ValueError as error:
+        hint = "its host bits are set" if "host bits" in str(error) else "no address or network"
+        raise BadValueError(f"{show(value)}: {hint}; give one such as 91.108.4.0/22") from None
+    if not network.prefixlen:
+        raise BadValueError(f"{show(value)} is the whole Internet; give something smaller")
+    return network
+
+
+def _table_number(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value in RESERVED_TABLES:
+        raise BadValueError(f"{value} is the kernel's own table {RESERVED_TABLES[value]}; give another, such as 51820")
+    return int(_integer(1, 2**32 - 1, "a routing table")(value))
+
+
+def _nat(value: object) -> str:
+    if isinstance(value, str) and value in ("masquerade", "none"):
+        return value
+    if isinstance(value, str) and value.startswith("snat:"):
+        return f"snat:{_address(value[5:])}"
+    raise BadValueError(f'{show(value)} is not known; give "masquerade", "snat:ADDRESS" or "none"')
+
+
+CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
+    Fetch: {
+        "timeout": _number(0.1, 3600, "a time in seconds"),
+        "connect_timeout": _number(0.1, 3600, "a time in seconds"),
+        "hedge": _number(0, 3600, "a time in seconds"),
+        "max_bytes": _integer(1024, 2**40, "a size in bytes"),
+        "proxy": _proxy,
+        "min_share": _number(0, 1, "a share"),
+    },
+    Dns: {
+        "layout": _choice("paired", "split"),
+        "conf_dir": _conf_dir,
+        "manager": _choice("auto", "systemd", "openrc", "command", "none"),
+        "restart": _list_of(_text, 'the command as a list, ["service", "dnsmasq", "restart"]'),
+        "pid_file": _dnsmasq_path,
+        "resolvers": _list_of(_upstream, 'resolvers, ["192.168.1.1"]'),
+        "listen": _list_of(_address, 'addresses, ["192.168.1.1"]'),
+        "canary": _boolean,
+        "dnssec": _boolean,
+        "addn_hosts": _list_of(_dnsmasq_path, 'files, ["/etc/hosts.lan"]'),
+        "warm": _boolean,
+    },
+    Host: {
+        "backend": _choice("auto", "iptables", "nftables"),
+        "gateway": _boolean,
+        # Rule 0 is the kernel's lookup of local, 32766 its lookup of main.
+        "preference": _integer(1, 32000, "a preference"),
+    },
+    PolicyConfig: {
+        "format": _choice("autoproxy", "domains", "hosts", "dnsmasq"),
+        "sources": _list_of(_source, "URLs or paths", least=1),
+        "allow": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/allow.txt"]'),
+        "deny": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/deny.txt"]'),
+        "granularity": _choice("registrable", "host"),
+        "upstream": _list_of(_upstream, 'resolvers, ["8.8.8.8#53"]', least=1),
+        "set": _matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most"),
+        "mark": _integer(1, 2**32 - 1, "a mark"),
+        "table": _table_number,
+        "interface": _interface,
+        "nat": _nat,
+        "seeds": _list_of(_network, 'addresses and networks, ["91.108.4.0/22"]'),
+        "routes": _list_of(_network, 'networks, ["192.168.58.0/24"]'),
+    },
+}
+# A key that is a field but has no check, or the other way round, is a mistake in this file.
+for _type, _keys in CHECKS.items():
+    _expected = set(_type._fields) - {"name"}
+    if _expected != set(_keys):
+        raise AssertionError(f"{_type.__name__}: {_expected ^ set(_keys)}")

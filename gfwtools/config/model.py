@@ -1,0 +1,217 @@
+"""The configuration as frozen values. Whatever is in one has been validated."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+__all__ = [
+    "MIRRORS",
+    "Address",
+    "BackendName",
+    "Config",
+    "Dns",
+    "Fetch",
+    "Host",
+    "Network",
+    "Paths",
+    "PolicyConfig",
+    "Upstream",
+    "is_url",
+]
+
+#: Mirrors of gfwlist, in the order they are tried (from the list's own page).
+MIRRORS = (
+    "https://gcore.jsdelivr.net/gh/gfwlist/gfwlist/gfwlist.txt",
+    "https://testingcf.jsdelivr.net/gh/gfwlist/gfwlist/gfwlist.txt",
+    "https://fastly.jsdelivr.net/gh/gfwlist/gfwlist/gfwlist.txt",
+    "https://gitlab.com/gfwlist/gfwlist/raw/master/gfwlist.txt",
+    "https://repo.or.cz/gfwlist.git/blob_plain/HEAD:/gfwlist.txt",
+    "https://raw.githubusercontent.com/gfwlist/gfwlist/master/gfwlist.txt",
+)
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+#: What marks packets: iptables with ipset, or nftables.
+BackendName = Literal["iptables", "nftables"]
+#: Where the second dnsmasq of the split layout listens; mDNS holds 5353 and LLMNR 5355 (RFC 6762, RFC 4795).
+SECOND_PORT = 5354
+LLMNR_PORT = 5355
+
+
+class Upstream(NamedTuple):
+    """A resolver that dnsmasq asks: an address and a port."""
+
+    address: Address
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"{self.address}#{self.port}"
+
+
+class Fetch(NamedTuple):
+    """``[fetch]``: how a list is brought here. Times in seconds, sizes in bytes."""
+
+    timeout: float = 20.0
+    connect_timeout: float = 3.0
+    hedge: float = 2.0
+    max_bytes: int = 64 * 1024 * 1024
+    proxy: str = ""
+    min_share: float = 0.5
+
+
+class Dns(NamedTuple):
+    """``[dns]``: how dnsmasq is told, and how it is reloaded."""
+
+    layout: Literal["paired", "split"] = "paired"
+    conf_dir: str = "/etc/dnsmasq.d"
+    manager: Literal["auto", "systemd", "openrc", "command", "none"] = "auto"
+    restart: tuple[str, ...] = ()
+    pid_file: str = "/run/dnsmasq/dnsmasq.pid"
+    resolvers: tuple[Upstream, ...] = ()
+    listen: tuple[Address, ...] = ()
+    canary: bool = True
+    dnssec: bool = False
+    addn_hosts: tuple[str, ...] = ()
+    warm: bool = False
+
+
+class Host(NamedTuple):
+    """``[host]``: the plumbing that all policies share."""
+
+    backend: Literal["auto", "iptables", "nftables"] = "auto"
+    gateway: bool = False
+    preference: int = 5180
+
+
+class PolicyConfig(NamedTuple):
+    """``[policy.NAME]``: which domains, by which resolver, into which set, with which mark, table and interface."""
+
+    name: str = "gfwlist"
+    format: Literal["autoproxy", "domains", "hosts", "dnsmasq"] = "autoproxy"
+    sources: tuple[str, ...] = MIRRORS
+    allow: tuple[str, ...] = ("/etc/gfwtools/allow.txt",)
+    deny: tuple[str, ...] = ("/etc/gfwtools/deny.txt",)
+    granularity: Literal["registrable", "host"] = "registrable"
+    upstream: tuple[Upstream, ...] = (Upstream(IPv4Address("8.8.8.8")),)
+    set: str = "gfwlist"
+    mark: int = 0xCA6C
+    table: int = 51820
+    interface: str = "wg0"
+    nat: str = "masquerade"
+    seeds: tuple[Network, ...] = ()
+    routes: tuple[Network, ...] = ()
+
+    @property
+    def set6(self) -> str:
+        """The ipset beside :attr:`set` that holds IPv6 addresses."""
+        return f"{self.set}6"
+
+    @property
+    def direct_set(self) -> str:
+        """The ipset that takes the addresses of exceptions, and that nothing marks."""
+        return f"{self.set}_direct"
+
+    @property
+    def snat(self) -> Address | None:
+        """The address of ``nat = "snat:ADDRESS"``, or None."""
+        return ip_address(self.nat[5:]) if self.nat.startswith("snat:") else None
+
+
+class Paths(NamedTuple):
+    """Every file that the tool reads or writes, below ``root`` (as DESTDIR does)."""
+
+    root: Path = Path("/")
+
+    def at(self, path: str | Path) -> Path:
+        """``path``, an absolute path on the host, below the root."""
+        return self.root / str(path).lstrip("/")
+
+    @property
+    def etc(self) -> Path:
+        return self.at("/etc/gfwtools")
+
+    @property
+    def config(self) -> Path:
+        return self.etc / "config.toml"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.at("/var/lib/gfwtools")
+
+    @property
+    def state(self) -> Path:
+        return self.state_dir / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.state_dir / "lock"
+
+    def list(self, policy: str) -> Path:
+        """The last good list of a policy, decoded."""
+        return self.state_dir / f"{policy}.list"
+
+    def domains(self, policy: str) -> Path:
+        """The tunnelled domains of a policy, one a line."""
+        return self.state_dir / f"{policy}.domains"
+
+    def direct(self, policy: str) -> Path:
+        """Beside :meth:`domains`: what is direct again below a tunnelled domain."""
+        return self.state_dir / f"{policy}.direct"
+
+    def own_list(self, entry: str) -> Path:
+        """Where an entry of ``allow`` or ``deny`` is on disk: the file itself, or the last good copy of a URL."""
+        if not is_url(entry):
+            return self.at(entry)
+        from hashlib import sha256
+
+        return self.state_dir / f"own-{sha256(entry.encode()).hexdigest()[:16]}.list"
+
+    def ipset(self, policy: str) -> Path:
+        """The seed of a policy, for ``ipset restore``."""
+        return self.state_dir / f"{policy}.ipset"
+
+    def servers(self, policy: str) -> Path:
+        """The domains of a policy for the main dnsmasq in the split layout; it reads them again on SIGHUP."""
+        return self.etc / "dns" / f"{policy}.servers"
+
+    def second(self, policy: str) -> Path:
+        """The configuration of the second dnsmasq of the split layout."""
+        return self.etc / "dns" / f"{policy}.conf"
+
+    def second_pid(self, policy: str) -> Path:
+        return self.at(f"/run/gfwtools/dns-{policy}.pid")
+
+    def nft(self, policy: str) -> Path:
+        """The seed of a policy, for ``nft -f``."""
+        return self.state_dir / f"{policy}.nft"
+
+    def warm(self, policy: str) -> Path:
+        """What the last warm-up was answered: ``{"name": ["address", ...]}``, of names without an address none."""
+        return self.state_dir / f"{policy}.warm.json"
+
+
+def is_url(entry: str) -> bool:
+    """Whether an entry of ``allow`` or ``deny`` is fetched, and no file of this host."""
+    return entry.startswith(("http://", "https://"))
+
+
+class Config(NamedTuple):
+    """The whole configuration."""
+
+    fetch: Fetch = Fetch()
+    dns: Dns = Dns()
+    host: Host = Host()
+    policies: tuple[PolicyConfig, ...] = (PolicyConfig(),)
+    root: Path = Path("/")
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root)
+
+    def second_port(self, policy: PolicyConfig) -> int:
+        """The port of the policy's second dnsmasq: counted up from 5354, but for 5355, which LLMNR holds."""
+        ports = (port for port in range(SECOND_PORT, 65536) if port != LLMNR_PORT)
+        return next(port for port, other in zip(ports, self.policies, strict=False) if other.name == policy.name)
+
+    def dnsmasq_conf(self, policy: PolicyConfig) -> Path:
+        """The file that ``update`` writes for dnsmasq."""
+        return self.paths.at(self.dns.conf_dir) / f"{policy.name}.conf"

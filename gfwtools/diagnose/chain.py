@@ -1,0 +1,490 @@
+"""The chain of a name: what dnsmasq's question and then the client's packets pass, in that order.
+
+Everything is asked first, side by side, so that a resolver that is silent costs its two seconds once; then each link
+is judged by a function of its own.
+"""
+
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Timer
+
+from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
+from gfwtools.diagnose import plumbing
+from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
+from gfwtools.dnsmasq import client
+from gfwtools.dnsmasq.client import Reply, Similarity
+from gfwtools.dnsmasq.conf import is_wired
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.manager import restart_command
+from gfwtools.errors import HostError
+from gfwtools.lists.answer import Answer
+from gfwtools.plumbing.backend import Backend, sets_with, working_backend
+from gfwtools.plumbing.facts import Interface
+from gfwtools.plumbing.survey import Survey
+from gfwtools.plumbing.updown import look
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
+
+__all__ = ["Connection", "Lookup", "answer_link", "clean_link", "clear_command", "count_asked", "probe", "way_link"]
+
+PORT = 443
+#: Seconds for a TCP connection.
+CONNECT_TIMEOUT = 2.0
+#: A keepalive packet of WireGuard is 32 bytes (its paper, section 5.4.6): more than that is an answer.
+KEEPALIVE = 32
+#: Where nobody listens: traceroute(8)'s first port.
+KNOCK_PORT = 33434
+#: So many questions without one to the policy's resolvers, and dnsmasq asks somebody else.
+POKES = 3
+#: No more addresses of one name than these are looked at.
+LIMIT = 8
+
+_AFTER = ("peer", "second dnsmasq", "dnsmasq", "clean resolver", "upstream", "answer", "in the set", "way", "connect")
+#: What the question to the clean resolver passes on this host: while one of these is broken, nothing comes back.
+_PATH = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "reverse path")
+_RESTS_ON = {
+    "peer": _PATH,
+    "clean resolver": (*_PATH, "peer"),
+    "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq"),
+    "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq"),
+    "in the set": ("set", "upstream", "answer"),
+    "way": ("tunnel", "route", "ip rule", "in the set"),
+    "connect": (*_PATH, "peer", "in the set", "way"),
+}
+_OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What the resolvers said."""
+
+    daemon: Daemon
+    alive: bool
+    local: tuple[Reply, ...] = ()
+    clean: tuple[Reply, ...] = ()
+    upstream: Upstream | None = None
+    """Who gave the clean answer, or should have."""
+    asked: int | None = None
+    """Questions that our dnsmasq sent to the policy's resolvers when it was asked for what it does not cache."""
+    second_alive: bool | None = None
+
+    @property
+    def nowhere(self) -> bool:
+        """Our dnsmasq says that there is no such name; it may have that from its cache, for any type of record."""
+        return any(reply.rcode == "NXDOMAIN" for reply in self.local)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Our dnsmasq asked somebody else than the policy's resolvers."""
+        return self.asked is not None and self.asked <= 0 and not self.nowhere
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(dict.fromkeys(address for reply in self.local for address in reply.addresses))[:LIMIT]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A TCP connection that was tried: ``error`` is empty where it came about."""
+
+    address: Address
+    seconds: float
+    error: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """A refusal is an answer: the way there and back works."""
+        return not self.error or self.error == "refused"
+
+    def __str__(self) -> str:
+        return f"{self.address} {self.error or 'connected'} in {self.seconds * 1000:.0f} ms"
+
+
+def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = False) -> Chain:
+    """Walk the chain of a name whose verdict is ``found``. Nothing is changed.
+
+    :param connect: also try a TCP connection to port 443 of each address.
+    """
+    first = [_policy(found)]
+    tunnelled = found.match.verdict == "tunnel"
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        looking = pool.submit(_look, config, runner)
+        if not is_wired(config) and not plumbing.is_bootstrapped(config, looking.result()[0]):
+            remedy = f"gfwtools bootstrap --interface {found.policy.interface}"
+            host = Link("host", _BROKEN, "gfwtools bootstrap has run", "it was never bootstrapped", remedy)
+            names = ("client", *plumbing.LINKS, *_AFTER)
+            return _chain(found, [*first, host, *skipped(names, "never bootstrapped")])
+        daemon = daemon_of(config)
+        dropped = plumbing.dropped_by_filter()
+        received = questions.received(runner, found.policy.interface)
+        lookup = _lookup(pool, found, config, daemon)
+        survey, problem = looking.result()
+        tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
+        first += [_host(problem), _client(config, daemon, runner)]
+        # Without IPv6 in the tunnel the kill switch has it: that is no connection to try.
+        tried = [a for a in lookup.addresses if a.version == 4 or not tunnelled or (tunnel and tunnel.carries(6))]
+        connections = tuple(pool.map(_connect, tried)) if connect else None
+    dropped = plumbing.dropped_by_filter() - dropped
+    pipes = skipped(plumbing.LINKS, "the name goes directly") if not tunnelled else skipped(plumbing.LINKS, problem)
+    peer = Link("peer", _SKIPPED, found=problem or "the name goes directly")
+    if tunnelled and survey is not None:
+        seen = plumbing.see(config, survey, found.policy, runner)
+        pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
+        peer = _peer(
+            found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
+        )
+    rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
+    backend = survey.backend if survey else _backend(config, runner)
+    if tunnelled:
+        rest += [clean_link(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
+    else:
+        rest += skipped(("clean resolver", "upstream"), "the name goes directly")
+    holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
+    rest.append(
+        _in_set(found, config, lookup, holding)
+        if backend
+        else Link("in the set", _UNKNOWN, "that the sets can be seen", problem)
+    )
+    rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
+    rest.append(_connect_link(connections, dropped))
+    return _chain(found, [*first, *pipes, *rest])
+
+
+def _chain(found: Answer, links: Sequence[Link]) -> Chain:
+    return Chain(found.name, found.match.verdict, tuple(hang(links, _RESTS_ON)))
+
+
+def _look(config: Config, runner: Runner) -> tuple[Survey | None, str]:
+    """What is there; or why that cannot be seen."""
+    try:
+        survey = look(config, runner)
+        assert survey.pieces is not None
+    except HostError as error:
+        return None, str(error)
+    return survey, ""
+
+
+def _backend(config: Config, runner: Runner) -> Backend | None:
+    try:
+        return working_backend(config, runner)
+    except HostError:
+        return None
+
+
+def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Daemon) -> Lookup:
+    """Ask everybody at once."""
+    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
+
+    def both(address: Address | str, port: int) -> list[Future[Reply]]:
+        return [pool.submit(client.ask, address, port, found.name, kind) for kind in kinds]
+
+    alive = pool.submit(daemon.is_up)
+    local = both(daemon.address, daemon.port)
+    if found.match.verdict != "tunnel":
+        return Lookup(daemon, alive.result(), _replies(local))
+    addresses = [server.address for server in found.policy.upstream]
+    _knock(addresses)
+    # Once more while a resolver is silent: one may be lost, and a kernel tells an address that it has told several
+    # times already no more than once in a second (icmp(7), icmp_ratelimit).
+    again = Timer(1.0, _knock, [addresses])
+    again.daemon = True
+    again.start()
+    clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
+    second = None
+    if config.dns.layout == "split":
+        second = pool.submit(Daemon("127.0.0.1", config.second_port(found.policy)).is_up)
+    asked = count_asked(config, found, daemon) if alive.result() else None
+    replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
+    again.cancel()
+    # dnsmasq takes whichever answers: so do we.
+    upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
+    return Lookup(
+        daemon,
+        alive.result(),
+        _replies(local),
+        replies[upstream],
+        upstream,
+        asked,
+        second.result() if second else None,
+    )
+
+
+def _knock(addresses: Sequence[Address]) -> None:
+    """Have the tunnel's peer show that it lives, whatever becomes of the questions to the resolver behind it.
+
+    As traceroute(8) begins: one hop, and a port where nobody listens. The peer's kernel says "time exceeded", or "port
+    unreachable" where an address is its own, and the tunnel counts what comes back. By itself a peer that has nothing
+    to say is silent for ten seconds (WireGuard's paper, section 6.5).
+    """
+    for address in addresses:
+        family, level, option = (
+            (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+            if address.version == 6
+            else (socket.AF_INET, socket.IPPROTO_IP, socket.IP_TTL)
+        )
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as knock:  # no way there: other links say so
+            knock.setsockopt(level, option, 1)
+            knock.sendto(b"", (str(address), KNOCK_PORT))
+
+
+def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
+    return tuple(future.result() for future in futures)
+
+
+def count_asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
+    """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
+
+    :returns: None where dnsmasq does not tell.
+    """
+    asked = 0
+    for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
+        before = daemon.queries()
+        if not before:
+            return None
+        client.poke(daemon.address, daemon.port, found.name)
+        after = daemon.queries()
+        if not after:
+            return None
+        asked = sum(after.get(server, 0) - before.get(server, 0) for server in _servers(config, found.policy))
+        if asked > 0:
+            break
+    return asked
+
+
+def _servers(config: Config, policy: PolicyConfig) -> list[str]:
+    """Whom the main dnsmasq asks for the policy's names."""
+    if config.dns.layout == "split":
+        return [f"127.0.0.1#{config.second_port(policy)}"]
+    return list(map(str, policy.upstream))
+
+
+# ---------------------------------------------------------------- the name, the host, the client
+
+
+def _policy(found: Answer) -> Link:
+    match = found.match
+    if match.reason == "none":
+        return Link("policy", _OK, "a verdict", "direct: no list names it")
+    rule = f" ({found.rules[0].source} line {found.rules[0].line})" if found.rules else ""
+    return Link("policy", _OK, "a verdict", f"{match.verdict}: {match.reason}, {match.matched}{rule}")
+
+
+def _host(problem: str) -> Link:
+    expected = "gfwtools can look at it"
+    if problem:
+        return Link("host", _UNKNOWN, expected, problem)
+    return Link("host", _OK, expected, "bootstrapped")
+
+
+def _client(config: Config, daemon: Daemon, runner: Runner) -> Link:
+    asked = questions.resolver(config.paths, runner, daemon.address, daemon.listens_at)
+    expected = f"this host asks its dnsmasq, {daemon.address}"
+    found = f"{asked.address} ({config.paths.at(questions.RESOLV_CONF)})"
+    if asked.is_ours:
+        return Link("client", _OK, expected, found)
+    return Link("client", _BROKEN, expected, found, "gfwtools bootstrap")
+
+
+# ---------------------------------------------------------------- resolvers
+
+
+def clear_command(config: Config) -> str:
+    """What clears dnsmasq's cache."""
+    return f"kill -HUP $(cat {config.dns.pid_file})"
+
+
+def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, runner: Runner) -> Link:
+    """Does the other end of the tunnel answer? Judged by what came back from it while the clean resolver was asked, and
+    it was knocked at."""
+    assert survey.facts is not None
+    tunnel = survey.facts.interfaces.get(policy.interface)
+    if tunnel is None or not tunnel.up:
+        return Link("peer", _SKIPPED, found=f"{policy.interface} is not up")
+    if not tunnel.endpoints:
+        return Link("peer", _SKIPPED, found=f"{policy.interface} has no WireGuard peer with an address")
+    expected = f"the peer of {policy.interface} answers"
+    age = questions.handshake_age(runner, policy.interface)
+    shake = "there was no handshake yet" if age is None else f"last handshake {age:,} s ago"
+    if any(reply.rcode for reply in lookup.clean) or received > KEEPALIVE:
+        return Link("peer", _OK, expected, f"{shake}, {received:,} bytes came back meanwhile")
+    return Link("peer", _BROKEN, expected, f"{shake}, nothing came back meanwhile", f"wg show {policy.interface}")
+
+
+def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
+    if lookup.second_alive is None:
+        return Link("second dnsmasq", _SKIPPED, found="the layout has none" if config.dns.layout == "paired" else "")
+    port = config.second_port(found.policy)
+    expected = f"answers at 127.0.0.1#{port}"
+    if lookup.second_alive:
+        return Link("second dnsmasq", _OK, expected, "answers")
+    remedy = restart_command(config, found.policy.name)
+    return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
+
+
+def _dnsmasq(config: Config, lookup: Lookup) -> Link:
+    expected = f"dnsmasq answers at {lookup.daemon}"
+    if not lookup.alive:
+        return Link("dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", restart_command(config))
+    return Link("dnsmasq", _OK, expected, "answers")
+
+
+def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
+    """Does the resolver that is reached through the tunnel answer?"""
+    upstream = lookup.upstream or policy.upstream[0]
+    expected = f"{' or '.join(map(str, policy.upstream))} answers"
+    slowest = max((reply.seconds for reply in lookup.clean), default=0.0)
+    if all(reply.error for reply in lookup.clean):
+        found = lookup.clean[0].error if lookup.clean else "not asked"
+        return Link("clean resolver", _BROKEN, expected, found, f"ping -I {policy.interface} {upstream.address}")
+    if not any(reply.usable for reply in lookup.clean):
+        # It got through, and will not say: another resolver is wanted, and no other tunnel. SERVFAIL is also what is
+        # said of a name whose own servers fail.
+        said = f"{upstream}: {client.words(lookup.clean)}"
+        if all(reply.rcode == "SERVFAIL" for reply in lookup.clean if reply.rcode):
+            said += "; if it says so of this name alone, the name's own servers fail"
+        remedy = f"give another policy.{policy.name}.upstream in {config.paths.config}, then: gfwtools update --reload"
+        return Link("clean resolver", _BROKEN, expected, said, remedy)
+    return Link(
+        "clean resolver", _OK, expected, f"{upstream}: {client.words(lookup.clean)}, in {slowest * 1000:.0f} ms"
+    )
+
+
+def _upstream(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
+    servers = ", ".join(_servers(config, policy))
+    expected = f"dnsmasq asks {servers} for this name"
+    if lookup.asked is None:
+        return Link("upstream", _UNKNOWN if lookup.alive else _SKIPPED, expected, "dnsmasq does not tell")
+    if lookup.nowhere and lookup.asked <= 0:
+        return Link("upstream", _SKIPPED, expected, "dnsmasq knows that there is no such name")
+    if lookup.elsewhere:
+        found = "it asks somebody else: its answers can be poisoned"
+        return Link("upstream", _BROKEN, expected, found, _reload(config))
+    return Link("upstream", _OK, expected, "it does")
+
+
+def _reload(config: Config) -> str:
+    return f"gfwtools update && {restart_command(config)}"
+
+
+def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Address]) -> Link:
+    """What our dnsmasq says, beside what the clean resolver says.
+
+    Large sites answer differently from one question to the next: a different answer is wrong only where its addresses
+    have not come by the clean resolver.
+
+    :param in_set: those of the local addresses that are in the set.
+    """
+    words = client.words(lookup.local)
+    if not lookup.alive:
+        return Link("answer", _SKIPPED, found="dnsmasq does not answer")
+    if found.match.verdict != "tunnel":
+        if all(reply.error for reply in lookup.local):
+            return Link("answer", _BROKEN, "an answer", words, restart_command(config))
+        return Link("answer", _OK, "an answer", words)
+    expected = "what the clean resolver says"
+    silent = [reply for reply in lookup.local if reply.error]
+    if len(silent) == len(lookup.local):
+        return Link("answer", _BROKEN, expected, words, restart_command(config))
+    pairs = list(zip(lookup.local, lookup.clean, strict=False))
+    similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
+    for (local, clean), how in zip(pairs, similar, strict=True):
+        foreign = how == "different" and not (set(local.addresses) & in_set)
+        lost = how == "missing" and not any(reply.addresses for reply in lookup.local)
+        if foreign or lost or (lookup.elsewhere and how == "different"):
+            kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
+            said = client.listed(local.addresses) if local.addresses else local.rcode
+            text = f"{local.kind} {said} is {kind}; the clean resolver says {client.listed(clean.addresses)}"
+            return Link(
+                "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
+            )
+    if "different" in similar:
+        return Link("answer", _OK, expected, f"{words}; other addresses than it says now, learned from it earlier")
+    return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def _in_set(found: Answer, config: Config, lookup: Lookup, holding: dict[Address, list[str]]) -> Link:
+    name = "in the set"
+    if not lookup.addresses:
+        return Link(name, _SKIPPED, found="there is no address")
+    absent = [address for address, names in holding.items() if not names]
+    names = ", ".join(dict.fromkeys(name for found_ in holding.values() for name in found_)) or "no set"
+    if found.match.verdict != "tunnel":
+        shared = [address for address in holding if address not in absent]
+        if shared:
+            text = f"{client.listed(shared)} in {names}: another name has brought it there, so it takes the tunnel"
+            return Link(name, _OK, "in none", text)
+        return Link(name, _OK, "in none", "in none")
+    expected = "every address is in the set"
+    if absent:
+        text = f"{client.listed(absent)} is in none: dnsmasq answers from its cache, which fills no set"
+        return Link(name, _BROKEN, expected, text, clear_command(config))
+    return Link(name, _OK, expected, f"{client.listed(list(holding))} in {names}")
+
+
+def way_link(
+    found: Answer,
+    lookup: Lookup,
+    holding: dict[Address, list[str]] | None,
+    tunnel: Interface | None,
+    runner: Runner,
+) -> Link:
+    """Where the packets go: with the mark, if the address is in the set; where that is not known, if it should be."""
+    policy = found.policy
+    if not lookup.addresses:
+        return Link("way", _SKIPPED, found="there is no address")
+    tunnelled = found.match.verdict == "tunnel"
+    expected = f"mark {policy.mark:#x}, dev {policy.interface}" if tunnelled else "no mark, the host's usual way"
+    if not runner.has("ip"):
+        return Link("way", _UNKNOWN, expected, "ip: no such program; install iproute2")
+    words, wrong = [], False
+    for address in lookup.addresses:
+        mark = policy.mark if (tunnelled if holding is None else holding[address]) else 0
+        way = questions.route(runner, address, mark)
+        text = f"{address}{f' mark {mark:#x}' if mark else ''} {way}"
+        if tunnelled and way.device != policy.interface:
+            if address.version == 6 and way.device is None and not (tunnel and tunnel.carries(6)):
+                text += f" ({policy.interface} carries no IPv6: nothing leaks)"
+            else:
+                wrong = True
+        words.append(text)
+    if wrong:
+        return Link(
+            "way", _BROKEN, expected, "; ".join(words), f"ip route get {lookup.addresses[0]} mark {policy.mark:#x}"
+        )
+    return Link("way", _OK, expected, "; ".join(words))
+
+
+def _connect(address: Address) -> Connection:
+    started = time.monotonic()
+    try:
+        with socket.create_connection((str(address), PORT), timeout=CONNECT_TIMEOUT):
+            error = ""
+    except ConnectionRefusedError:
+        error = "refused"
+    except TimeoutError:
+        error = "timed out"
+    except OSError as problem:
+        error = (problem.strerror or str(problem)).lower()
+    return Connection(address, time.monotonic() - started, error)
+
+
+def _connect_link(connections: tuple[Connection, ...] | None, dropped: int) -> Link:
+    if connections is None:
+        return Link("connect", _SKIPPED, found="not asked for (--connect)")
+    if not connections:
+        return Link("connect", _SKIPPED, found="there is no address to connect to")
+    expected = f"port {PORT} answers"
+    words = "; ".join(map(str, connections))
+    if any(connection.answered for connection in connections):
+        return Link("connect", _OK, expected, words)
+    if dropped:
+        words += f"; {dropped} packets dropped meanwhile (IPReversePathFilter)"
+    return Link("connect", _BROKEN, expected, words, f"gfwtools trace --connect {connections[0].address}")

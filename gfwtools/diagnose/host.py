@@ -1,0 +1,191 @@
+"""Is the plumbing as it should be? Every piece as OK, MISSING or MISMATCH, with what mends it.
+
+Nothing is changed. What cannot be seen in a listing is asked: dnsmasq for a name, the tunnel for an answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose.firewall import opening
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.manager import restart_command
+from gfwtools.plumbing import record
+from gfwtools.plumbing.facts import Facts
+from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.updown import look
+from gfwtools.system import questions
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import detect_init
+
+__all__ = ["Finding", "check"]
+
+#: WireGuard makes a new handshake after 120 s of use and gives a session up after 180 s (its paper, section 6.1).
+HANDSHAKE_AGE = 180
+UP = "gfwtools up"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One piece of the host, and how it is."""
+
+    name: str
+    state: State
+    detail: str = ""
+    remedy: str = ""
+    """The command that mends it; empty where it is OK."""
+
+
+def check(config: Config, runner: Runner) -> list[Finding]:
+    """Every piece of the wanted state, and whether it works.
+
+    :raises HostError: a tool is missing.
+    """
+    seen = look(config, runner)
+    assert seen.facts is not None
+    assert seen.backend is not None
+    mend = seen.backend.taken(runner)
+    findings = [
+        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else mend.get(piece.name, UP))
+        for piece in seen.pieces
+    ]
+    for policy in config.policies:
+        findings += _tunnel(policy, seen.facts, runner)
+        if config.host.gateway:
+            findings.append(_firewall(policy, runner))
+    findings += _dnsmasq(config, runner)
+    return findings
+
+
+# ---------------------------------------------------------------- the tunnel
+
+
+def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Finding]:
+    name = policy.interface
+    tunnel = facts.interfaces.get(name)
+    if tunnel is None:
+        yield Finding(
+            f"interface {name}", State.MISSING, "no such interface", f"bring up the tunnel: wg-quick up {name}"
+        )
+        return
+    if not tunnel.up:
+        yield Finding(f"interface {name}", State.MISMATCH, "it is down", f"ip link set {name} up")
+        return
+    yield Finding(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up")
+    yield from _way(policy, runner)
+    for endpoint in tunnel.endpoints:
+        device = questions.route(runner, endpoint).device
+        if device == name:
+            yield Finding(
+                f"endpoint {endpoint}", State.MISMATCH, f"routed into {name} itself", f"ip route get {endpoint}"
+            )
+        elif questions.own_mark(runner, name) == policy.mark:
+            # wg-quick's usual FwMark is 51820, the default mark of a policy: the tunnel would be sent into itself.
+            detail = f"{name} marks its own packets with {policy.mark:#x}, the policy's mark"
+            yield Finding(f"endpoint {endpoint}", State.MISMATCH, detail, f"wg set {name} fwmark 0")
+        else:
+            yield Finding(f"endpoint {endpoint}", State.OK, f"reached by {device or 'nothing yet'}, not through {name}")
+    if tunnel.endpoints:
+        yield _handshake(policy, runner)
+
+
+def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
+    """Where a marked packet goes: rules of somebody else's may come before ours."""
+    resolver = policy.upstream[0].address
+    device = questions.route(runner, resolver, policy.mark).device
+    name = f"way of packets with mark {policy.mark:#x}"
+    if device == policy.interface:
+        yield Finding(name, State.OK, f"by {device}")
+    else:
+        yield Finding(name, State.MISMATCH, f"by {device or 'none'}, should be {policy.interface}", "ip rule show")
+
+
+def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
+    """An idle tunnel has an old handshake and is well: it is given something to do before it is judged."""
+    name = f"handshake of {policy.interface}"
+    age = questions.handshake_age(runner, policy.interface)
+    if age is None or age > HANDSHAKE_AGE:
+        upstream = policy.upstream[0]
+        Daemon(str(upstream.address), upstream.port).ask("example.com", timeout=2)
+        age = questions.handshake_age(runner, policy.interface)
+    if age is None:
+        return Finding(name, State.MISSING, "there was none yet", f"wg show {policy.interface}")
+    if age > HANDSHAKE_AGE:
+        return Finding(name, State.MISMATCH, f"{age:,} s ago; the peer does not answer", f"wg show {policy.interface}")
+    return Finding(name, State.OK, f"{age} s ago")
+
+
+def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
+    name = f"firewall before {policy.interface}"
+    command = opening(runner, policy.interface)
+    if not command:
+        return Finding(name, State.OK, "nothing that surely keeps the LAN out")
+    return Finding(name, State.MISMATCH, f"it lets nothing of the LAN into {policy.interface}", command)
+
+
+# ---------------------------------------------------------------- dnsmasq
+
+
+def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
+    daemon = daemon_of(config)
+    restart = restart_command(config)
+    if not daemon.is_up():
+        yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
+        return
+    yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
+    yield from _at_boot(config, runner)
+    yield _is_resolver(config, daemon, runner)
+    before = _sets_before_dnsmasq(config, runner)
+    if before is not None:
+        detail = (
+            "the sets were there first" if before else "the sets are younger than its answers: its cache fills no set"
+        )
+        yield Finding(
+            "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
+        )
+    for policy in config.policies:
+        if not config.dnsmasq_conf(policy).is_file():
+            missing = f"{config.dnsmasq_conf(policy)} is not there"
+            yield Finding(f"list of policy {policy.name}", State.MISSING, missing, "gfwtools update --reload")
+        if config.dns.layout == "split":
+            second = Daemon("127.0.0.1", config.second_port(policy))
+            state = State.OK if second.is_up(1) else State.MISSING
+            detail = f"answers at {second}" if state is State.OK else f"nobody answers at {second}"
+            mend = "" if state is State.OK else restart_command(config, policy.name)
+            yield Finding(f"second dnsmasq of {policy.name}", state, detail, mend)
+
+
+def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
+    """Nothing where no init system that we know starts dnsmasq."""
+    init = detect_init(config.root)
+    there = service.observe(config, init, runner)
+    if there.live and there.is_there:
+        on, _ = service.enabling(config, init, there.service)
+        detail = f"{there.service} is {'' if there.enabled else 'not '}enabled"
+        state = State.OK if there.enabled else State.MISSING
+        yield Finding("dnsmasq at boot", state, detail, "" if there.enabled else str(on))
+
+
+def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Finding:
+    asked = questions.resolver(config.paths, runner, daemon.address, daemon.listens_at)
+    name, path = "this host's resolver", config.paths.at(questions.RESOLV_CONF)
+    if asked.is_ours:
+        return Finding(name, State.OK, f"{asked.address} ({path})")
+    detail = f"{asked.address}, should be {daemon.address} ({path})"
+    return Finding(name, State.MISMATCH, detail, "gfwtools bootstrap")
+
+
+def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:
+    """Whether dnsmasq started, or cleared its cache, after the sets were made; None where that is not known."""
+    known = record.load(config.paths, record.boot_id(runner))
+    if known.cache_cleared or not known.sets_made:
+        return True if known.cache_cleared else None
+    try:
+        pid = int(config.paths.at(config.dns.pid_file).read_text())
+        # Field 22, behind the name in parentheses, which may hold blanks itself (proc(5)).
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    return ticks / 100 + 1 >= known.sets_made  # USER_HZ is 100 everywhere; one second of grace for a common start

@@ -1,0 +1,1 @@
+"""The daemon dnsmasq: its configuration, a check of it, its process, its service, its answers."""

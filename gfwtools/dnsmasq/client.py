@@ -1,0 +1,133 @@
+"""Ask a resolver as a client does, and compare what two of them say."""
+
+import random
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+
+from gfwtools.config.model import Address
+
+__all__ = ["TIMEOUT", "Kind", "Reply", "Similarity", "ask", "compare", "listed", "poke", "words"]
+
+#: Seconds that a resolver has.
+TIMEOUT = 2.0
+Kind = Literal["A", "AAAA"]
+Similarity = Literal["same", "overlapping", "different", "both empty", "missing", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a resolver said to one question."""
+
+    kind: Kind
+    rcode: str = ""
+    """NOERROR, NXDOMAIN, ...; empty where nothing came."""
+    addresses: tuple[Address, ...] = ()
+    aliases: tuple[str, ...] = ()
+    ttl: int | None = None
+    """The smallest of the answer's records."""
+    error: str = ""
+    seconds: float = 0.0
+    """How long it took."""
+
+    @property
+    def usable(self) -> bool:
+        """It says what there is, be it nothing."""
+        return self.rcode in ("NOERROR", "NXDOMAIN")
+
+
+def ask(address: Address | str, port: int, name: str, kind: Kind, timeout: float = TIMEOUT) -> Reply:
+    """Ask; again by TCP where the answer does not fit, within the same time."""
+    import dns.exception
+    import dns.flags
+    import dns.message
+    import dns.query
+    import dns.rcode
+    import dns.rdatatype
+
+    started = time.monotonic()
+    query = dns.message.make_query(name, kind)
+    try:
+        answer = dns.query.udp(query, str(address), timeout=timeout, port=port, ignore_unexpected=True)
+        if answer.flags & dns.flags.TC:
+            left = max(0.1, timeout - (time.monotonic() - started))
+            answer = dns.query.tcp(query, str(address), timeout=left, port=port)
+    except dns.exception.Timeout:
+        return Reply(kind, error=f"no answer within {timeout:g} s", seconds=time.monotonic() - started)
+    except dns.exception.DNSException as error:
+        return Reply(kind, error=f"no DNS answer: {error}", seconds=time.monotonic() - started)
+    except OSError as error:
+        return Reply(kind, error=(error.strerror or str(error)).lower(), seconds=time.monotonic() - started)
+    return Reply(
+        kind,
+        rcode=dns.rcode.to_text(answer.rcode()),
+        addresses=tuple(
+            ip_address(record.address)
+            for rrset in answer.answer
+            if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)
+            for record in rrset
+        ),
+        aliases=tuple(
+            r.target.to_text(omit_final_dot=True)
+            for rrset in answer.answer
+            if rrset.rdtype == dns.rdatatype.CNAME
+            for r in rrset
+        ),
+        ttl=min((rrset.ttl for rrset in answer.answer), default=None),
+        seconds=time.monotonic() - started,
+    )
+
+
+def poke(address: Address | str, port: int, name: str, timeout: float = 0.25) -> None:
+    """Ask for a record that nobody caches and that brings no address into a set. What comes back is of no interest.
+
+    The type is one for private use (RFC 6895 section 3.1), another one each time: dnsmasq sends a question that it is
+    already waiting for no second time.
+    """
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rdatatype
+
+    query = dns.message.make_query(name, dns.rdatatype.RdataType.make(random.SystemRandom().randint(65280, 65534)))
+    with suppress(dns.exception.DNSException, OSError):
+        dns.query.udp(query, str(address), timeout=timeout, port=port)
+
+
+def compare(local: Reply, clean: Reply) -> Similarity:
+    """How the local answer compares with the clean resolver's: "missing" is one that only the clean one has."""
+    if not (local.usable and clean.usable):
+        return "unknown"
+    ours, theirs = set(local.addresses), set(clean.addresses)
+    if not ours and not theirs:
+        return "both empty"
+    if not ours:
+        return "missing"
+    if ours == theirs:
+        return "same"
+    return "overlapping" if ours & theirs else "different"
+
+
+def words(replies: Sequence[Reply]) -> str:
+    """The replies to A and AAAA for people, in one line."""
+    return "; ".join(f"{reply.kind} {_one(reply)}" for reply in replies)
+
+
+def _one(reply: Reply) -> str:
+    if reply.error:
+        return reply.error
+    if not reply.addresses:
+        return reply.rcode if reply.rcode != "NOERROR" else "none"
+    text = listed(reply.addresses)
+    if reply.aliases:
+        text += f" by {' -> '.join(reply.aliases)}"
+    return text if reply.ttl is None else f"{text} (TTL {reply.ttl:,})"
+
+
+def listed(addresses: Collection[Address], limit: int = 4) -> str:
+    """Some addresses, and how many more there are."""
+    shown = ", ".join(map(str, list(addresses)[:limit]))
+    return f"{shown} and {len(addresses) - limit} more" if len(addresses) > limit else shown or "none"

@@ -1,0 +1,238 @@
+"""dnsmasq's configuration as dnsmasq reads it: which files, in which order, and what they say."""
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from gfwtools.config.model import Config, Paths
+from gfwtools.storage import atomic
+
+__all__ = [
+    "MAIN_CONF",
+    "SNIPPET",
+    "DnsmasqConf",
+    "directive",
+    "folder_and_filters",
+    "is_conf_dir",
+    "is_wired",
+    "own_value",
+    "passes",
+    "plain",
+    "read",
+    "start_folders",
+    "whole",
+]
+
+MAIN_CONF = "/etc/dnsmasq.conf"
+#: Our own set-up in ``dns.conf_dir``: read before the files of the policies, and before whatever else is there.
+SNIPPET = "00-gfwtools.conf"
+_DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
+#: In quotation marks a comma separates nothing: it is kept as this until the value has been taken apart.
+_COMMA = "\ue000"
+_ESCAPED = {"t": "\t", "n": "\n", "e": "\033", "b": "\b", "r": "\r"}
+_TOKEN = re.compile(r'"(?P<quoted>(?:\\["tnebr\\]|[^"])*+)"|(?P<comment>(?:^|(?<=\s))#.*)|(?P<plain>[^"#]+|#)')
+
+
+@dataclass(frozen=True, slots=True)
+class DnsmasqConf:
+    """What dnsmasq reads."""
+
+    directives: tuple[tuple[str, str], ...]
+    """Name and value of each line, in dnsmasq's order."""
+    reads_conf_dir: bool
+    """``dns.conf_dir`` is read, and the policies' files in it."""
+
+
+def is_wired(config: Config) -> bool:
+    """Whether dnsmasq has the file that bootstrap writes."""
+    return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
+
+
+def read(
+    config: Config, *, skip: Collection[str] = (), edit: Callable[[str], str] = str, only: Collection[str] = ()
+) -> DnsmasqConf:
+    """Read what dnsmasq reads. Where nothing leads it to ``dns.conf_dir``, that is read as our own line would have it.
+
+    :param skip: names of files in ``dns.conf_dir`` that are passed over.
+    :param edit: what is made of a file's content before it is read.
+    :param only: the directives that are wanted, which is quicker; none for all of them.
+    :raises StoreError: a file is there and cannot be read.
+    """
+    reader = _Reader(config, skip, edit, only)
+    # dnsmasq takes its command line first.
+    for value in start_folders(config):
+        reader.folder(value)
+    reader.file(MAIN_CONF)
+    reads = reader.reads_conf_dir
+    if not reads:
+        reader.folder(own_value(config))
+    return DnsmasqConf(tuple(reader.directives), reads)
+
+
+def own_value(config: Config) -> str:
+    """The value of the line that leads dnsmasq to ``dns.conf_dir`` where nothing else does."""
+    return f"{config.dns.conf_dir},*.conf"
+
+
+# ---------------------------------------------------------------- what dnsmasq is started with
+
+
+def start_folders(config: Config) -> tuple[str, ...]:
+    """The values of ``conf-dir`` on dnsmasq's command line: as it runs, or as Debian's init script would start it."""
+    values = _command_line(config) if config.root == Path("/") else None
+    return _debian_conf_dir(config.paths) if values is None else values
+
+
+def _command_line(config: Config) -> tuple[str, ...] | None:
+    """The folders that the running dnsmasq was given; None where it does not run."""
+    try:
+        pid = int(config.paths.at(config.dns.pid_file).read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "surrogateescape").split("\0")
+    except (OSError, ValueError):
+        return None
+    if PurePosixPath(words[0]).name != "dnsmasq":
+        return None
+    found = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-7", "--conf-dir"):
+            found.append(following)
+        elif word.startswith(("-7/", "--conf-dir=")):
+            found.append(word.removeprefix("-7").removeprefix("--conf-dir="))
+    return tuple(value for value in found if value)
+
+
+def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:
+    """What Debian's init script hands to ``-7``: CONFIG_DIR of /etc/default/dnsmasq."""
+    values = re.findall(r"^[ \t]*(?:export[ \t]+)?CONFIG_DIR=(.*)$", _text(paths, _DEBIAN_DEFAULTS) or "", re.M)
+    if not values:
+        return ()
+    try:
+        return tuple(value for value in shlex.split(values[-1], comments=True)[:1] if value)
+    except ValueError:  # a quotation mark without its end: the script would fail as well
+        return ()
+
+
+# ---------------------------------------------------------------- one line
+
+
+def directive(line: str) -> tuple[str, str] | None:
+    """Name and value of a line; None where it says nothing, or has a quotation mark without its end.
+
+    A value that is no list is for :func:`whole`, one of ``conf-dir`` for :func:`folder_and_filters`.
+    """
+    text = ""
+    at = 0
+    while at < len(line):
+        token = _TOKEN.match(line, at)
+        if token is None:
+            return None
+        if token["comment"]:  # a number sign begins one at the start of a line or after a blank
+            break
+        text += token["plain"] or _unquoted(token["quoted"])
+        at = token.end()
+    name, _, value = text.strip().partition("=")
+    return (name.strip(), value.strip()) if name.strip() else None
+
+
+def _unquoted(text: str) -> str:
+    text = re.sub(r'\\(["tnebr\\])', lambda found: _ESCAPED.get(found[1], found[1]), text)
+    return text.replace(",", _COMMA)
+
+
+def whole(value: str) -> str:
+    """A value that is no list."""
+    return value.replace(_COMMA, ",")
+
+
+def folder_and_filters(value: str) -> tuple[str, list[str]]:
+    """A value of ``conf-dir``: the folder, and endings to leave out or patterns ``*ending`` to read alone."""
+    folder, *filters = (whole(part.strip()) for part in value.split(","))
+    return folder, filters
+
+
+def passes(name: str, filters: Collection[str]) -> bool:
+    """Whether a file of this name in a folder is read (dnsmasq(8), --conf-dir)."""
+    if name.endswith("~") or name.startswith(".") or (name.startswith("#") and name.endswith("#")):
+        return False
+    only = [pattern[1:] for pattern in filters if pattern.startswith("*") and pattern != "*"]
+    without = [pattern for pattern in filters if pattern and not pattern.startswith("*")]
+
+    def ends_in(endings: list[str]) -> bool:
+        return any(name.endswith(ending) and name != ending for ending in endings)
+
+    return not ends_in(without) and (not only or ends_in(only))
+
+
+def plain(path: str) -> str:
+    """The plain spelling of a path on the host; dnsmasq is started in the root."""
+    return "/" + os.path.normpath(f"/{path}").lstrip("/")
+
+
+def is_conf_dir(config: Config, folder: str) -> bool:
+    """Whether a folder is ``dns.conf_dir``, in whatever spelling and behind whatever link."""
+    at = config.paths.at
+    if plain(folder) == plain(config.dns.conf_dir):
+        return True
+    return at(folder).is_dir() and os.path.realpath(at(folder)) == os.path.realpath(at(config.dns.conf_dir))
+
+
+# ---------------------------------------------------------------- the files
+
+
+def _text(paths: Paths, path: str) -> str | None:
+    data = atomic.read(paths.at(path))
+    return None if data is None else data.decode("utf-8", "surrogateescape")
+
+
+class _Reader:
+    """Follows ``conf-file`` and ``conf-dir``; each file is read once, by whatever names it is found."""
+
+    def __init__(
+        self, config: Config, skip: Collection[str], edit: Callable[[str], str], only: Collection[str]
+    ) -> None:
+        self._config = config
+        self._paths = config.paths
+        self._skip = skip
+        self._ours = {*skip, *(f"{policy.name}.conf" for policy in config.policies)}
+        self._edit = edit
+        self._only = only
+        names = "|".join(re.escape(name) for name in (*only, "conf-file", "conf-dir"))
+        self._wanted = re.compile(rf"^[^\S\n]*(?:{names})[^\S\n]*=.*$" if only else r"^.+$", re.MULTILINE)
+        self._seen: set[tuple[int, int]] = set()
+        self.directives: list[tuple[str, str]] = []
+        self.reads_conf_dir = False
+
+    def file(self, path: str) -> None:
+        place = self._paths.at(path)
+        if not place.is_file():
+            return
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in self._seen:
+            return
+        self._seen.add((status.st_dev, status.st_ino))
+        for name, value in self._lines(path):
+            if not self._only or name in self._only:
+                self.directives.append((name, whole(value)))
+            if name == "conf-file":
+                self.file(whole(value))
+            elif name == "conf-dir":
+                self.folder(value)
+
+    def _lines(self, path: str) -> Iterator[tuple[str, str]]:
+        for line in self._wanted.findall(self._edit(_text(self._paths, path) or "")):
+            found = directive(line)
+            if found:
+                yield found
+
+    def folder(self, value: str) -> None:
+        path, filters = folder_and_filters(value)
+        is_ours = is_conf_dir(self._config, path)
+        if is_ours and all(passes(name, filters) for name in self._ours):
+            self.reads_conf_dir = True
+        place = self._paths.at(path)
+        for entry in sorted(place.iterdir()) if place.is_dir() else ():
+            if passes(entry.name, filters) and not (is_ours and entry.name in self._skip):
+                self.file(f"{path}/{entry.name}")

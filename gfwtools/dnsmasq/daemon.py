@@ -1,0 +1,158 @@
+"""A running dnsmasq: where it answers, what it says, and the signals it takes."""
+
+import os
+import re
+import shlex
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq import conf
+
+if TYPE_CHECKING:
+    from dns.message import Message
+
+__all__ = ["Daemon", "clear_caches", "daemon_of", "end", "hang_up", "runs"]
+
+#: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
+START_TIMEOUT = 10.0
+#: Seconds for one question.
+QUERY_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A dnsmasq that answers at an address."""
+
+    address: str = "127.0.0.1"
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"{self.address}#{self.port}"
+
+    def ask(
+        self, name: str, kind: str = "A", *, chaos: bool = False, timeout: float = QUERY_TIMEOUT
+    ) -> list[str] | None:
+        """The data of the answer's records of ``kind``; None where no answer came within ``timeout`` seconds."""
+        import dns.rdatatype
+
+        answer = self._answer(name, kind, chaos=chaos, timeout=timeout)
+        if answer is None:
+            return None
+        wanted = dns.rdatatype.from_text(kind)
+        return [record.to_text() for rrset in answer.answer if rrset.rdtype == wanted for record in rrset]
+
+    def rcode(self, name: str) -> str:
+        """NOERROR, NXDOMAIN, REFUSED, ... for the addresses of ``name``; empty where no answer came."""
+        import dns.rcode
+
+        answer = self._answer(name, "A", chaos=False, timeout=QUERY_TIMEOUT)
+        return "" if answer is None else dns.rcode.to_text(answer.rcode())
+
+    def _answer(self, name: str, kind: str, *, chaos: bool, timeout: float) -> "Message | None":
+        import dns.exception
+        import dns.message
+        import dns.query
+
+        query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
+        try:
+            return dns.query.udp(query, self.address, timeout=timeout, port=self.port)
+        except (dns.exception.DNSException, OSError):
+            return None
+
+    def is_up(self, timeout: float = QUERY_TIMEOUT) -> bool:
+        """Whether dnsmasq itself answers: version.bind is a question that it asks nobody else."""
+        return self.ask("version.bind", "TXT", chaos=True, timeout=timeout) is not None
+
+    def listens_at(self, address: str) -> bool:
+        """Whether it may be asked at another address of this host as well. resolv.conf can name no port but 53."""
+        return self.port == 53 and Daemon(address).is_up()
+
+    def wait(self, timeout: float = START_TIMEOUT) -> bool:
+        """Wait until it answers."""
+        deadline = time.monotonic() + timeout
+        while not self.is_up(timeout=0.25):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def queries(self) -> dict[str, int]:
+        """How many questions each upstream has had: ``8.8.8.8#53`` -> number (dnsmasq(8), servers.bind)."""
+        found = {}
+        for text in self.ask("servers.bind", "TXT", chaos=True) or ():
+            for entry in shlex.split(text):
+                server, _, numbers = entry.partition(" ")
+                first = numbers.split(" ")[0]
+                if first.isdigit():
+                    found[server] = int(first)
+        return found
+
+
+def daemon_of(config: Config) -> Daemon:
+    """Where the host's dnsmasq answers, by its own configuration."""
+    own = conf.read(
+        # The policies' files have no such line, and may have a million others.
+        config,
+        skip={f"{policy.name}.conf" for policy in config.policies},
+        only=("port", "listen-address"),
+    )
+    ports = [value for name, value in own.directives if name == "port" and re.fullmatch(r"[0-9]{1,5}", value)]
+    words = [word.strip() for name, value in own.directives if name == "listen-address" for word in value.split(",")]
+    listed = [word for word in words if re.fullmatch(r"[0-9a-fA-F.:]+", word)]
+    chosen = "127.0.0.1" if not listed or "127.0.0.1" in listed else listed[0]
+    return Daemon(chosen, int(ports[-1]) if ports else 53)
+
+
+def hang_up(pid_file: Path) -> bool:
+    """Send SIGHUP to the dnsmasq of ``pid_file``: it reads its ``servers-file`` again and clears its cache.
+
+    :returns: False where the file names no dnsmasq of this network namespace.
+    """
+    return _signal(pid_file, signal.SIGHUP)
+
+
+def clear_caches(config: Config) -> bool:
+    """Have every running dnsmasq clear its cache: an answer from it adds nothing to a set that was just made.
+
+    :returns: whether the host's main dnsmasq has.
+    """
+    for policy in config.policies:
+        hang_up(config.paths.second_pid(policy.name))
+    return hang_up(config.paths.at(config.dns.pid_file))
+
+
+def end(pid_file: Path) -> bool:
+    """End the dnsmasq of ``pid_file``.
+
+    :returns: False where the file names no dnsmasq of this network namespace.
+    """
+    return _signal(pid_file, signal.SIGTERM)
+
+
+def runs(pid_file: Path) -> bool:
+    """Whether ``pid_file`` names a dnsmasq of this network namespace."""
+    return _signal(pid_file, 0)
+
+
+def _signal(pid_file: Path, number: int) -> bool:
+    try:
+        pid = int(pid_file.read_text())
+        descriptor = os.pidfd_open(pid)
+    except (OSError, ValueError, OverflowError):
+        return False
+    try:
+        # The descriptor is looked up first: whoever has the number now keeps it while we look who it is.
+        if Path(f"/proc/{pid}/comm").read_text().strip() != "dnsmasq":
+            return False
+        if os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net"):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

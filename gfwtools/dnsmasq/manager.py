@@ -1,0 +1,126 @@
+"""Who restarts the daemons of this host: systemd, OpenRC or a command of the user."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.errors import NoManagerError
+from gfwtools.system.commands import Command, Runner
+
+__all__ = ["Manager", "manager_of", "restart_command"]
+
+
+class Manager(Protocol):
+    """Whoever starts and stops the daemons of this host."""
+
+    @property
+    def name(self) -> str:
+        """What ``dns.manager`` calls it."""
+
+    def restart_main(self) -> None:
+        """:raises CommandError: it failed."""
+
+    def restart_second(self, policy: PolicyConfig) -> None:
+        """Restart (or start) the second dnsmasq of a policy.
+
+        :raises CommandError: it failed.
+        """
+
+    def stop_second(self, policy: str) -> None:
+        """Stop it, where it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Systemd:
+    runner: Runner
+    name: str = "systemd"
+
+    def restart_main(self) -> None:
+        self._do("restart", "dnsmasq.service")
+
+    def restart_second(self, policy: PolicyConfig) -> None:
+        self._do("restart", f"gfwtools-dns@{policy.name}.service")
+
+    def stop_second(self, policy: str) -> None:
+        self._do("stop", f"gfwtools-dns@{policy}.service")
+
+    def _do(self, verb: str, unit: str) -> None:
+        self.runner.change(Command(("systemctl", verb, unit)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRC:
+    runner: Runner
+    name: str = "openrc"
+
+    def restart_main(self) -> None:
+        self._do("dnsmasq", "restart")
+
+    def restart_second(self, policy: PolicyConfig) -> None:
+        self._do(f"gfwtools-dns.{policy.name}", "restart")
+
+    def stop_second(self, policy: str) -> None:
+        self._do(f"gfwtools-dns.{policy}", "--ifstarted", "stop")
+
+    def _do(self, service: str, *verb: str) -> None:
+        self.runner.change(Command(("rc-service", *verb[:-1], service, verb[-1])))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCommand:
+    """The command of ``dns.restart``; it restarts every dnsmasq of the host."""
+
+    runner: Runner
+    argv: Sequence[str]
+    name: str = "command"
+
+    def restart_main(self) -> None:
+        self.runner.change(Command(tuple(self.argv)))
+
+    def restart_second(self, policy: PolicyConfig) -> None:
+        self.restart_main()
+
+    def stop_second(self, policy: str) -> None:
+        pass  # the command starts what the configuration names
+
+
+def manager_of(config: Config, runner: Runner) -> Manager | None:
+    """Who restarts dnsmasq; None for ``dns.manager = "none"``.
+
+    :raises ResolverError: nobody is found who could.
+    """
+    kind = config.dns.manager
+    if kind == "auto":
+        if Path("/run/systemd/system").is_dir() and runner.has("systemctl"):
+            kind = "systemd"
+        elif Path("/run/openrc").is_dir() and runner.has("rc-service"):
+            kind = "openrc"
+        elif config.dns.restart:
+            kind = "command"
+        else:
+            raise NoManagerError(
+                "neither systemd nor OpenRC runs here, so dnsmasq cannot be reloaded; in config.toml set "
+                'dns.manager = "command" with dns.restart, or "none"'
+            )
+    if kind == "systemd":
+        return Systemd(runner)
+    if kind == "openrc":
+        return OpenRC(runner)
+    return OwnCommand(runner, config.dns.restart) if kind == "command" else None
+
+
+def restart_command(config: Config, second: str = "") -> str:
+    """What somebody types to restart the main dnsmasq, or the second one of the policy ``second``."""
+    kind = config.dns.manager
+    if kind == "auto":
+        kind = "systemd"
+        if not config.paths.at("/run/systemd/system").is_dir():
+            kind = "openrc" if config.paths.at("/run/openrc").is_dir() else "command" if config.dns.restart else kind
+    if kind == "systemd":
+        return f"systemctl restart gfwtools-dns@{second}" if second else "systemctl restart dnsmasq"
+    if kind == "openrc":
+        return f"rc-service gfwtools-dns.{second} restart" if second else "rc-service dnsmasq restart"
+    return shlex.join(config.dns.restart) if kind == "command" else "restart dnsmasq"

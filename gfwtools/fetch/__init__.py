@@ -1,0 +1,1 @@
+"""A source (a URL or a path) -> the bytes of a list."""

@@ -1,0 +1,118 @@
+"""The mirrors of one list -> its bytes: asked in order, hedged, each within its limits; the first valid list wins.
+
+Where a mirror is blocked its packets vanish rather than being refused, so a silent mirror must not hold up the others:
+the next is asked beside it. Each mirror has a daemon thread with an HTTP client of its own. Blocking calls can then be
+left behind whatever they hang in, getaddrinfo() on a dead resolver included, which nothing can interrupt; the thread
+that called :func:`fetch` keeps the clock of all of them and never waits longer than their limits.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar, overload
+
+from gfwtools.config.model import Fetch
+from gfwtools.errors import FetchError, GfwtoolsError
+from gfwtools.fetch.mirror import Mirror
+from gfwtools.fetch.tls import Authorities
+from gfwtools.fetch.values import Event, FailedError, Fetched, Phase, Progress, Validators, printable, shown
+
+__all__ = ["fetch"]
+
+T = TypeVar("T")
+
+
+@overload
+def fetch(
+    sources: Sequence[str],
+    options: Fetch,
+    *,
+    validators: Mapping[str, Validators] = {},
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> Fetched[bytes | None]: ...
+
+
+@overload
+def fetch(
+    sources: Sequence[str],
+    options: Fetch,
+    *,
+    validators: Mapping[str, Validators] = {},
+    accept: Callable[[bytes], T],
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> Fetched[T | None]: ...
+
+
+def fetch(
+    sources: Sequence[str],
+    options: Fetch,
+    *,
+    validators: Mapping[str, Validators] = {},
+    accept: Callable[[bytes], object] = lambda data: data,
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> Fetched[Any]:
+    """The first complete and valid list of ``sources``: http(s) and ``file:`` URLs, and paths.
+
+    A source is asked when the one before it has failed, or has sent no headers for ``options.hedge`` seconds.
+    Connecting (resolver, proxy and TLS included) may take ``options.connect_timeout`` seconds, again after each
+    redirect, and the whole of it ``options.timeout``. The body may have ``options.max_bytes`` octets, before and after
+    content decoding.
+
+    :param validators: source -> what it said of its version when it gave the list that the caller has.
+    :param accept: called in this thread with a complete body; what it makes of it is returned. It raises a
+        :class:`GfwtoolsError` when that is no valid list. The source has then failed, and the others go on.
+    :param verify: False: any certificate will do. Only for ``gfwlist2dnsmasq -i``.
+    :raises FetchError: no source gave a list; one line says what each of them answered.
+    """
+    events: SimpleQueue[tuple[Mirror, Event]] = SimpleQueue()
+    authorities = Authorities(verify)
+    waiting = deque(sources)
+    asked: list[Mirror] = []
+
+    def ask_next() -> None:
+        source = waiting.popleft()
+        asked.append(Mirror(source, options, validators.get(source, Validators()), authorities, progress, events))
+        asked[-1].start()
+
+    try:
+        while waiting or any(mirror.running for mirror in asked):
+            if not asked or (waiting and not asked[-1].running):
+                ask_next()
+                continue
+            moments = [mirror.limit for mirror in asked if mirror.running]
+            if waiting and asked[-1].silent:
+                moments.append(asked[-1].started + options.hedge)
+            try:
+                # What has been told counts before what is late: accept() may have taken its time.
+                mirror, event = events.get(timeout=max(0.0, min(moments) - time.monotonic()))
+            except Empty:
+                now = time.monotonic()
+                for mirror in asked:
+                    if mirror.running and now >= mirror.limit:
+                        mirror.fail(mirror.lateness)
+                if waiting and asked[-1].silent and now >= asked[-1].started + options.hedge:
+                    ask_next()
+                continue
+            if not mirror.running:
+                continue  # it was given up before it told us
+            if isinstance(event, Phase):
+                mirror.enter(event)
+            elif isinstance(event, FailedError):
+                mirror.fail(str(event))
+            else:
+                try:
+                    made = None if event.data is None else accept(event.data)
+                except GfwtoolsError as error:
+                    mirror.fail(str(error))
+                else:
+                    return Fetched(made, event.source, event.validators)
+    finally:
+        for mirror in asked:
+            mirror.cancel()
+    answers = "; ".join(f"{shown(mirror.source)}: {printable(mirror.answer)}" for mirror in asked)
+    told = tuple(printable(mirror.answer) for mirror in asked)
+    raise FetchError(f"no source gave a list: {answers or 'there is no source'}", told)

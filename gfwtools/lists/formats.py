@@ -1,0 +1,202 @@
+"""The formats of lists: each a text -> :class:`Rule` values, so that nothing further on knows which it was."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from gfwtools.lists import autoproxy
+from gfwtools.lists.decode import decode
+from gfwtools.lists.rule import Anchor, Rule, Scan
+
+__all__ = ["FORMATS", "Listing", "looks_like", "parse"]
+
+#: "[AutoPr", the beginning of every list that its mirrors have.
+_AUTOPROXY_BASE64 = "W0F1dG9Q"
+# Some lists have "0" for 0.0.0.0, as inet_aton(3) does; whatever it is, it is no name.
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
+_DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
+# dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
+_DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
+_NETWORK = r"[0-9a-fA-F.:]+/(?:[0-9]{1,3}|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
+# Nothing but Adblock's "##" and its like stands so; a comment has a blank at one side at least.
+_HIDES = rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S"
+
+
+def parse_domains(text: str) -> Iterator[Rule]:
+    """One domain a line; ``#`` begins a comment. What a person pastes is understood: a URL, ``*.name``, ``.name``,
+    ``||name^``, an address or a network."""
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.partition("#")[0].strip().strip("\ufeff")
+        if not entry:
+            continue
+        text = line.strip()
+        if entry is not text and re.search(_HIDES, text):
+            yield Rule(number, text, False, "", Anchor.LOOSE, True)
+        elif re.fullmatch(_NETWORK, entry):  # no host with a path
+            yield Rule(number, text, False, entry.lower(), Anchor.NAME, True)
+        elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
+            if rule.anchor is Anchor.NONE:
+                rule = rule._replace(host=f"{entry[:60]!r}: give one domain a line")
+            elif not rule.whole and rule.host and "." not in rule.host:  # "payload:", "regexp:^a", "keyword:163"
+                rule = rule._replace(host=f"{entry[:60]!r} is no domain", anchor=Anchor.NONE)
+            elif rule.anchor is Anchor.HOST:
+                rule = rule._replace(anchor=Anchor.NAME)
+            yield rule._replace(text=text, whole=True)
+
+
+def parse_hosts(text: str) -> Iterator[Rule]:
+    """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
+    last = ""  # most lists have one address, a million times
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        entry = line.strip()  # once: a line can have a hundred thousand names
+        address, *names = words
+        if address != last:
+            if not _ADDRESS.fullmatch(address):
+                yield Rule(number, entry, False, "no address before the name", Anchor.NONE, True)
+                continue
+            last = address
+        if not names:
+            yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
+        for name in names:
+            yield Rule(number, entry, False, name.lower(), Anchor.NAME, True)
+
+
+def parse_dnsmasq(text: str) -> Iterator[Rule]:
+    """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception. Any
+    other option names no domain."""
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.strip().strip("\ufeff")
+        if not entry or entry.startswith("#"):
+            continue
+        said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
+        found = _DNSMASQ.fullmatch(said)
+        if not found:
+            yield Rule(number, entry, False, "no server=/name/address", Anchor.NONE, True)
+            continue
+        option, names, value = found.groups()
+        exception = value == "#" and option in ("server", "local")  # local is another name of server
+        for name in names.split("/"):
+            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.NAME, True)
+
+
+FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
+    "autoproxy": autoproxy.parse,
+    "domains": parse_domains,
+    "hosts": parse_hosts,
+    "dnsmasq": parse_dnsmasq,
+}
+
+
+#: Formats that cannot be read, as messages call them.
+_OTHERS = {
+    "v2fly": "a v2fly domain list",
+    "clash": "a Clash rule provider",
+    "surge": "a Surge or Clash rule set",
+    "sing_box": "a sing-box rule set",
+}
+# What a line of each format has and no line of another one: the name of the group is the format's. It and the two below
+# are for a new list only, and compiled when one comes.
+_SIGNS = (
+    r"(?P<dnsmasq>(?:server|address|local|ipset|nftset)\s*=\s*/)"
+    r"|(?P<hosts>(?:0|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-f]{0,4}:[0-9a-f:.]*)\s+[a-z0-9_])"
+    r"|(?P<v2fly>(?:domain|full|keyword|regexp|include):\S|[a-z0-9_.-]+\s+[@&][a-z!-])"
+    r"|(?P<clash>(?:payload|rules)\s*:\s*$|-\s+\S|['\"]?\+\.[a-z0-9_])"
+    r"|(?P<surge>(?:DOMAIN|HOST|IP-|GEOIP|GEOSITE|URL-REGEX|USER-AGENT|PROCESS-|RULE-SET|MATCH|FINAL)[A-Z0-9-]*,)"
+    r"|(?P<autoproxy>@@|\|)"
+    r"|(?P<domains>(?:\.|\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+\^?(?:\s*#.*)?$)"
+)
+# A JSON document with the keys of a rule set, or the head of a compiled one.
+_SING_BOX = r'\s*\{(?:[^"]|"(?!version|rules))*"(?:version|rules)"\s*:|SRS[\0-\x08]'
+# gfwlist's own head, also in base64, and that of Adblock's lists.
+_AUTOPROXY = rf"\s*(?:{_AUTOPROXY_BASE64}|\[(?:AutoProxy|Adblock)\b)"
+_NO_RULE = ("#", "!", "//", ";")
+#: How much of a list is looked at: characters and lines.
+_LOOKED_AT = 200_000, 1000
+#: Of its lines at least this share shows another format; a stray line is dropped, and the list is read.
+_FOREIGN_SHARE = 0.1
+
+
+def looks_like(text: str, format: str) -> str | None:
+    """What to say of a list that is in another format than ``format``: what it looks like, and what to do about it.
+    None: nothing speaks against ``format``."""
+    if re.match(_AUTOPROXY, text):
+        found: str | None = "autoproxy"
+    elif re.match(_SING_BOX, text[:4096]):
+        found = "sing_box"
+    else:
+        found = _mostly(text, format)
+    if found is None or found == format:
+        return None
+    if found in _OTHERS:
+        *known, last = FORMATS
+        return f"it looks like {_OTHERS[found]}, which gfwtools cannot read; give one in {', '.join(known)} or {last}"
+    return f'it looks like {found}, not {format}; write format = "{found}"'
+
+
+def _mostly(text: str, format: str) -> str | None:
+    """The other format that enough lines of ``text`` have."""
+    characters, most = _LOOKED_AT
+    sign_of = re.compile(_SIGNS, re.IGNORECASE).match
+    lines = (line.strip().strip("\ufeff") for line in text[:characters].split("\n"))
+    lines_of_rules = list(islice((line for line in lines if line and not line.startswith(_NO_RULE)), most))
+    signs = Counter(sign.lastgroup for line in lines_of_rules if (sign := sign_of(line)))
+    # The format domains reads "||name" as well, and autoproxy a name alone.
+    for own in {"autoproxy", "domains"} if format in ("autoproxy", "domains") else {format}:
+        del signs[own]
+    if not signs:
+        return None
+    ((found, count),) = signs.most_common(1)
+    enough = count == len(lines_of_rules) or (count > 1 and count >= _FOREIGN_SHARE * len(lines_of_rules))
+    return found if enough else None
+
+
+class Listing(NamedTuple):
+    """A list as text, with the name that errors and answers call it by."""
+
+    source: str
+    text: str
+    format: str = "autoproxy"
+
+    def rules(self) -> Iterator[Rule]:
+        """Its rules, parsed anew each time: a list of a million is not kept twice."""
+        return FORMATS[self.format](self.text)
+
+    def scan(self) -> Iterable[Scan]:
+        """The same in parts, of plain blocks nothing but the name, where that is quicker."""
+        return autoproxy.scan(self.text) if self.format == "autoproxy" else [Scan([], [], self.rules())]
+
+    def scan_about(self, domain: str) -> Scan:
+        """The rules that may mean ``domain`` (A-labels), its top-level domain or any under it, and perhaps others. They
+        can be gone through many times."""
+        if self.format == "autoproxy":
+            return autoproxy.scan_about(self.text, domain)
+        return Scan([], [], list(self.rules()))
+
+
+def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:
+    """The rules of a list, as published or decoded, in one of :data:`FORMATS`.
+
+    :raises ListError: the text is base64 that is broken, or its checksum is wrong.
+    :raises ValueError: no such format.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
+    return list(FORMATS[format](decoded_text(text, format)))
+
+
+def decoded_text(text: str | bytes, format: str) -> str:
+    """The text of a list; bytes, and a text that is an AutoProxy list in base64, are decoded.
+
+    :raises ListError: what is to be decoded is broken.
+    """
+    base64 = format == "autoproxy"
+    if isinstance(text, bytes):
+        return decode(text, base64=base64).text
+    if base64 and text.lstrip().startswith(_AUTOPROXY_BASE64):
+        return decode(text.encode("ascii", "replace")).text
+    return text.replace("\r\n", "\n").replace("\r", "\n")

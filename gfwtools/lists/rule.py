@@ -1,0 +1,51 @@
+"""What a line of a list is, whatever the format it came in."""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Anchor", "Rule", "Scan"]
+
+
+class Anchor(Enum):
+    """Where in a URL a rule's host pattern stands."""
+
+    NAME = "name"  #: the line has a name, and can have nothing else: a list of domains, hosts(5), dnsmasq.conf(5)
+    HOST = "host"  #: ``||host``: the host and everything under it
+    URL = "url"  #: ``|scheme://host``: a URL that begins so
+    LOOSE = "loose"  #: anywhere in a URL: a host, or only a keyword
+    REGEX = "regex"  #: a regular expression over the URL
+    NONE = "none"  #: nowhere: the line is not written as its format has it
+
+
+class Rule(NamedTuple):
+    """One line of a list, parsed."""
+
+    line: int
+    """Its number in the list, from 1."""
+    text: str
+    """The line as the list has it, without blanks around it."""
+    exception: bool
+    """``@@``: reachable directly."""
+    host: str
+    """The host pattern in lower case: it may hold ``*``, other characters than ASCII's, or anything else that a list
+    writes there; the expression itself for :attr:`Anchor.REGEX`, and what is missing, in words, for
+    :attr:`Anchor.NONE`."""
+    anchor: Anchor
+    whole: bool
+    """The rule means every URL of its host: it has no path, no port and no scheme of its own."""
+
+
+class Scan(NamedTuple):
+    """Rules by how much there is to say of them: nine of ten are a name and no more.
+
+    A Rule and a Target for each of a million lines took two seconds of four.
+    """
+
+    names: list[str]
+    """Of plain blocks, rules such as ``||name``: the name, which is surely one
+    (:func:`~gfwtools.lists.hostname.is_plain`)."""
+    lines: list[int]
+    """The line of each of ``names``."""
+    rules: Iterable[Rule]
+    """All others, in the list's order."""

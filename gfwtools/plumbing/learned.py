@@ -1,0 +1,57 @@
+"""The addresses that dnsmasq has learned, kept in a file between ``down`` and ``up``, one a line.
+
+Clients hold answers in caches of their own: without this, a blocked site that was just resolved would be tried directly
+after ``down`` and ``up`` until its answer has expired. The file is the same for both backends.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+from gfwtools.config.model import Address, Config, Paths
+from gfwtools.storage import atomic
+
+__all__ = ["forget", "load", "path", "save"]
+
+
+def path(paths: Paths, policy: str) -> Path:
+    return paths.state_dir / f"{policy}.learned"
+
+
+def save(config: Config, learned: Mapping[str, tuple[Address, ...]]) -> None:
+    """Write the addresses of each policy (policy's name -> addresses); a policy without any gets no file.
+
+    :raises StoreError: one of the files cannot be written.
+    """
+    atomic.write_all(
+        {
+            path(config.paths, policy): "".join(f"{address}\n" for address in addresses).encode()
+            for policy, addresses in learned.items()
+            if addresses
+        }
+    )
+
+
+def load(config: Config) -> dict[str, tuple[Address, ...]]:
+    """Policy's name -> the addresses that :func:`save` wrote. A line that is no address is passed over.
+
+    :raises StoreError: one of the files cannot be read.
+    """
+    return {policy.name: _addresses(path(config.paths, policy.name)) for policy in config.policies}
+
+
+def _addresses(file: Path) -> tuple[Address, ...]:
+    found = []
+    for line in (atomic.read(file) or b"").decode("ascii", "replace").split():
+        with suppress(ValueError):
+            found.append(ip_address(line))
+    return tuple(found)
+
+
+def forget(config: Config) -> None:
+    """Remove the files: what was in them is in the sets again.
+
+    :raises StoreError: one of them cannot be removed.
+    """
+    atomic.remove(path(config.paths, policy.name) for policy in config.policies)

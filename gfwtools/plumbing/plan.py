@@ -1,0 +1,123 @@
+"""The parts of the plumbing: what each finds on the host, and the steps from there to what is wanted.
+
+A :class:`Part` says what is there, and how to get from one state to another. ``up`` goes from what is there to what is
+wanted, ``down`` from what is there to nothing, and the inverse of a step is the same way back: one function a part
+serves all three.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from gfwtools.system.step import Step
+
+__all__ = ["Comparison", "Kind", "Part", "Piece", "State", "Worded", "compare"]
+
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class State(StrEnum):
+    """How a piece of the host compares with what is wanted."""
+
+    OK = "OK"
+    MISSING = "MISSING"
+    MISMATCH = "MISMATCH"
+
+
+class Kind(StrEnum):
+    """What a piece is a part of."""
+
+    SETS = "sets"
+    CHAIN = "chain"  #: the chain that marks
+    JUMP = "jump"  #: from the hooks into that chain
+    CLAMP = "clamp"  #: the size of TCP segments
+    NAT = "nat"
+    RULE = "rule"
+    ROUTE = "route"
+    SYSCTL = "sysctl"
+    NAMES = "names"  #: of tables, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing that is wanted, and how it is. ``name`` and ``detail`` are for people; code reads the other fields."""
+
+    name: str
+    state: State
+    detail: str = ""
+    kind: Kind = Kind.NAMES
+    subject: object = None
+    """The value of :mod:`~gfwtools.plumbing.wanted` that it is about; None where it is about the whole of its kind."""
+    extra: bool = False
+    """It is there and not wanted."""
+
+
+class Worded(str):
+    """A rule in the words of a backend, with the value of :mod:`~gfwtools.plumbing.wanted` that it says."""
+
+    subject: object
+
+    @classmethod
+    def of(cls, text: str, subject: object) -> "Worded":
+        made = cls(text)
+        made.subject = subject
+        return made
+
+
+class Part(Protocol[S_contra]):
+    """One part of the plumbing. Both functions are pure, and ``steps`` is empty exactly where all pieces are OK."""
+
+    def pieces(self, there: S_contra, wanted: S_contra) -> list[Piece]:
+        """Every piece of ``wanted``, and whatever of ours is there that should not be."""
+
+    def steps(self, there: S_contra, wanted: S_contra) -> list[Step]:
+        """The steps from ``there`` to ``wanted``, in an order in which no packet goes astray."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Generic[S]):
+    """A part, as it is and as it shall be."""
+
+    part: Part[S]
+    there: S
+    wanted: S
+
+    def pieces(self) -> list[Piece]:
+        return self.part.pieces(self.there, self.wanted)
+
+    def steps(self) -> list[Step]:
+        return self.part.steps(self.there, self.wanted)
+
+
+def compare(
+    kind: Kind, name: str, wanted: Sequence[str], there: Sequence[str] | None, same: Callable[[str], object]
+) -> list[Piece]:
+    """The pieces of a chain: each rule that is wanted, each of ours that is not, and the order they are in.
+
+    :param there: None where the chain is missing.
+    :param same: rule -> a value that is equal for two spellings of one rule.
+    """
+    have = [same(rule) for rule in there or ()]
+    want = [same(rule) for rule in wanted]
+    pieces = [
+        Piece(
+            name,
+            State.OK if key in have else State.MISSING,
+            rule,
+            kind,
+            rule.subject if isinstance(rule, Worded) else None,
+        )
+        for key, rule in zip(want, wanted, strict=True)
+    ]
+    if not wanted and there is None:
+        pieces.append(Piece(name, State.MISSING, kind=kind))
+    pieces += [
+        Piece(name, State.MISMATCH, f"not wanted: {rule}", kind, extra=True)
+        for key, rule in zip(have, there or (), strict=True)
+        if key not in want
+    ]
+    if have != want and all(piece.state is State.OK for piece in pieces):
+        pieces.append(Piece(name, State.MISMATCH, "rules twice or in another order", kind))
+    return pieces

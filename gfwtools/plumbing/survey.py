@@ -1,0 +1,188 @@
+"""What is there beside what is wanted, for every part of the plumbing."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from gfwtools.config.model import Address, Config, Network
+from gfwtools.plumbing import learned, record, routing, rt_tables, sysctl
+from gfwtools.plumbing.backend import BACKENDS, Backend, Marking, seed_files, working_backend
+from gfwtools.plumbing.facts import Facts, Interface, families_of, read_facts, seeds_of
+from gfwtools.plumbing.plan import Comparison, Piece
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.routing import Routing, RoutingState
+from gfwtools.plumbing.rt_tables import NamesState, TableNames
+from gfwtools.plumbing.sysctl import Sysctls, SysctlState
+from gfwtools.plumbing.wanted import Wanted, wanted
+from gfwtools.system.commands import Runner
+from gfwtools.system.step import Step
+
+__all__ = ["Survey", "look", "look_for_down"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All parts. Of the backends at most one is wanted; what is left of another one goes."""
+
+    facts: Facts | None
+    """None on the way down, which must work on a host that has lost its interface or its tools."""
+    wanted: Wanted
+    record: Record
+    names: Comparison[NamesState]
+    sysctls: Comparison[SysctlState]
+    routing: Comparison[RoutingState]
+    backend: Backend | None
+    """The one that is wanted; None on the way down."""
+    markings: tuple[Marking, ...]
+    """Every backend."""
+    learned: dict[str, tuple[Address, ...]]
+    """Policy -> what dnsmasq has learned: in the kernel now, or saved by ``down``."""
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """Every piece that is wanted, from the set to the routes."""
+        return [
+            *(piece for marking in self.markings for piece in marking.pieces()),
+            *self.routing.pieces(),
+            *self.sysctls.pieces(),
+            *self.names.pieces(),
+        ]
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Up: the routes are there before a packet is marked. Down: no packet is marked when the routes go."""
+        ways = [*self.names.steps(), *self.sysctls.steps(), *self.routing.steps()]
+        if self.facts is None:
+            marks = [step for marking in self.markings for step in marking.steps()]
+            return [*marks, *self.routing.steps(), *self.sysctls.steps(), *self.names.steps()]
+        # The new backend marks before the old one stops.
+        new_first = sorted(self.markings, key=lambda marking: marking.backend is not self.backend)
+        return [*ways, *(step for marking in new_first for step in marking.steps())]
+
+    @property
+    def is_up(self) -> bool:
+        """Some of ours is in the kernel."""
+        return any(marking.is_there for marking in self.markings) or bool(self.routing.there.rules)
+
+    def interfaces_down(self, config: Config) -> list[str]:
+        """What is wrong with the policies' interfaces, in words."""
+        if self.facts is None:
+            return []
+        known = self.facts.interfaces
+        names = dict.fromkeys(policy.interface for policy in config.policies)
+        return [_complaint(name, known.get(name)) for name in names if not (name in known and known[name].up)]
+
+    @property
+    def makes_sets(self) -> bool:
+        """Some of the sets are not there yet, or somebody has emptied them: dnsmasq's cache may hold answers whose
+        addresses are in none."""
+        return any(marking.lacks_sets for marking in self.markings)
+
+    def next_record(self) -> Record:
+        """The record once the steps are done."""
+        after = self.record
+        for marking in self.markings:
+            after = marking.next_record(after)
+        # A parameter that is not as we set it is somebody else's again: the last value before ours counts.
+        changed = {
+            key: (self.sysctls.there.values[key], value)
+            for key, value in self.sysctls.wanted.values.items()
+            if self.sysctls.there.values.get(key, value) != value
+        }
+        was = {**self.record.sysctls, **changed}
+        made_folders = self.names.there.text is None and self.names.wanted.text is not None
+        return replace(
+            after,
+            sysctls={item.key: was[item.key] for item in self.wanted.sysctls if item.key in was},
+            folders=self.names.wanted.folders if made_folders else self.record.folders,
+            sets_made=time.clock_gettime(time.CLOCK_BOOTTIME) if self.makes_sets else self.record.sets_made,
+            cache_cleared=self.record.cache_cleared and not self.makes_sets,
+        )
+
+
+def _complaint(name: str, interface: Interface | None) -> str:
+    what = "there is no such interface" if interface is None else "it is down"
+    return f"{name}: {what}: blocked sites are refused until it is up and `gfwtools up` has run again"
+
+
+def look(config: Config, runner: Runner) -> Survey:
+    """Look at the host, and at what the configuration wants of it.
+
+    :raises HostError: a tool is missing, or the configuration does not fit the host.
+    :raises StoreError: one of our files cannot be read.
+    """
+    facts = read_facts(config, runner)
+    backend = working_backend(config, runner)
+    known = record.load(config.paths, record.boot_id(runner))
+    there = _observe(config, runner, known)
+    saved = learned.load(config)
+    for marking in there:
+        if marking.backend is not backend:  # it goes, and what dnsmasq has learned stays
+            for name, addresses in _learned(config, marking).items():
+                saved[name] = tuple(dict.fromkeys((*saved[name], *addresses)))
+    facts = replace(facts, seeds=_seeds(config, backend), learned=saved)
+    shall = wanted(config, facts)
+    names = rt_tables.observe(config.paths, known.folders)
+    values = sysctl.observe(runner, [*(item.key for item in shall.sysctls), *known.sysctls])
+    return Survey(
+        facts=facts,
+        wanted=shall,
+        record=known,
+        names=Comparison(TableNames(), names, names.with_names(shall.table_names)),
+        sysctls=Comparison(Sysctls(), values, SysctlState.of(shall, values.before(known))),
+        routing=Comparison(Routing(), routing.observe(runner, facts.families, shall), RoutingState.of(shall)),
+        backend=backend,
+        markings=tuple(
+            replace(marking, wanted=backend.want(shall, facts.families, marking.there))
+            if marking.backend is backend
+            else marking
+            for marking in there
+        ),
+        learned=saved,
+    )
+
+
+def _observe(config: Config, runner: Runner, known: Record) -> list[Marking]:
+    """Every backend, with nothing of it wanted."""
+    markings = []
+    for backend in BACKENDS.values():
+        there = backend.observe(runner, config.policies, known)
+        markings.append(Marking(backend, there, backend.nothing(there, known)))
+    return markings
+
+
+def _seeds(config: Config, backend: Backend) -> dict[str, tuple[Network, ...]]:
+    paths = config.paths
+    return {policy.name: seeds_of(seed_files(backend, paths, policy), policy) for policy in config.policies}
+
+
+def _learned(config: Config, marking: Marking) -> dict[str, tuple[Address, ...]]:
+    """Policy -> what dnsmasq has put into the sets of a backend."""
+    backend, seeds = marking.backend, _seeds(config, marking.backend)
+    return {policy.name: backend.learned(marking.there, policy, seeds[policy.name]) for policy in config.policies}
+
+
+def look_for_down(config: Config, runner: Runner) -> Survey:
+    """Look at the host, where nothing of ours is wanted.
+
+    :raises StoreError: one of our files cannot be read.
+    """
+    known = record.load(config.paths, record.boot_id(runner))
+    there = _observe(config, runner, known)
+    found = [_learned(config, marking) for marking in there]
+    names = rt_tables.observe(config.paths, known.folders)
+    values = sysctl.observe(runner, known.sysctls)
+    return Survey(
+        facts=None,
+        wanted=Wanted(),
+        record=known,
+        names=Comparison(TableNames(), names, names.with_names(())),
+        sysctls=Comparison(Sysctls(), values, values.before(known)),
+        routing=Comparison(Routing(), routing.observe(runner, families_of(runner), Wanted()), RoutingState()),
+        backend=None,
+        markings=tuple(there),
+        learned={
+            policy.name: tuple(address for addresses in found for address in addresses[policy.name])
+            for policy in config.policies
+        },
+    )

@@ -1,0 +1,109 @@
+"""``up`` and ``down``: look, compare, and run the difference. This is what the boot script runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from gfwtools.config.model import Config
+from gfwtools.plumbing import learned, record
+from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
+from gfwtools.plumbing.record import Record
+from gfwtools.plumbing.survey import Survey, look, look_for_down
+from gfwtools.storage.journal import Entry, Journal, Undo
+from gfwtools.storage.lock import lock
+from gfwtools.system.commands import Runner
+from gfwtools.system.step import Step
+
+__all__ = ["as_data", "down", "go_back", "look", "look_for_down", "up"]
+
+#: The transaction of both; made with host.lock held.
+NAME = "plumbing"
+
+
+def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]) -> list[Step]:
+    """Bring the plumbing from whatever it is to what the configuration wants; where it is so already, change nothing.
+
+    The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
+    an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` tells).
+
+    :param clear_caches: has the resolvers clear their caches (:func:`gfwtools.dnsmasq.daemon.clear_caches`), and says
+        whether the main one has.
+    :returns: the steps that were run.
+    :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with lock(config.paths.state_dir / "host.lock"):
+        _recover(config, runner)
+        survey = look(config, runner)
+        after = survey.next_record()
+        _run(config, survey, runner, after)
+        if survey.makes_sets:
+            record.save(config.paths, replace(after, cache_cleared=clear_caches(config)))
+        learned.forget(config)
+        return survey.steps
+
+
+def down(config: Config, runner: Runner) -> list[Step]:
+    """Remove what is ours and put back what was there before it; what dnsmasq has learned is saved for :func:`up`.
+
+    It needs neither the interface nor the tools of a backend, and a second time it finds nothing to do.
+
+    :returns: the steps that were run.
+    :raises HostError: a step failed, and the plumbing is as it was before.
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with lock(config.paths.state_dir / "host.lock"):
+        _recover(config, runner)
+        survey = look_for_down(config, runner)
+        learned.save(config, survey.learned)
+        _run(config, survey, runner, Record())
+        record.forget(config.paths)
+        return survey.steps
+
+
+def as_data(before: Survey, runner: Runner) -> dict[str, Any]:
+    """What :func:`go_back` needs to undo an :func:`up` that finds the host as ``before`` has it."""
+    return {
+        "boot": record.boot_id(runner),
+        "was_up": before.is_up,
+        "steps": [step.what for step in before.steps],
+        "undo": [list(undo) for step in reversed(before.steps) for undo in as_words(step.undo)],
+        "record": record.as_data(before.record),
+    }
+
+
+def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
+    """Undo an :func:`up`: what was down goes down, and what was up, perhaps for another configuration, is so again.
+
+    :param before: :func:`as_data`.
+    :raises HostError: a step failed.
+    :raises StoreError: one of our files cannot be written.
+    """
+    if not before["was_up"]:
+        down(config, runner)
+        return
+    with lock(config.paths.state_dir / "host.lock"):
+        _recover(config, runner)
+        if [step.what for step in look(config, runner).steps] == before["steps"]:
+            return  # it has failed, and was taken back then
+        entry = Entry(0, COMMANDS, "plumbing", {"boot": before["boot"], "undo": before["undo"]})
+        undo_commands(runner, record.boot_id(runner))(entry, False)
+        Journal(config.paths).keep(record.KIND, "", before["record"])
+
+
+def _recover(config: Config, runner: Runner) -> None:
+    """Take back what a run that was killed has begun; what that leaves, the look that comes next finds."""
+    Journal(config.paths).recover(NAME, _inverses(runner))
+
+
+def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:
+    """Run the steps. The record of what was before is written down first."""
+    if not survey.steps:
+        return
+    with Journal(config.paths).transaction(NAME, _inverses(runner)) as transaction:
+        record.note(transaction, after)
+        apply(survey.steps, runner, transaction, boot=record.boot_id(runner))
+
+
+def _inverses(runner: Runner) -> dict[str, Undo]:
+    return {COMMANDS: undo_commands(runner, record.boot_id(runner)), record.KIND: record.leave}

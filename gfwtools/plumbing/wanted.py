@@ -1,0 +1,362 @@
+"""The plumbing as data: what must be on the host for a configuration, each piece with its reason.
+
+The way of a packet to a blocked site::
+
+    dnsmasq puts the address into a set          AddressSets
+    OUTPUT (PREROUTING for the LAN) -> GFWLIST   Jump
+    an address in the set is marked              Entry
+    the mark selects the policy's table          Rule
+    whose default route is the tunnel            Route
+    which knows only the tunnel's own address    Nat
+    and less room in a packet                    Clamp
+
+Nothing is read here and nothing is run.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gfwtools.config.model import Address, Config, Network, PolicyConfig
+from gfwtools.errors import HostError
+from gfwtools.plumbing.facts import Facts, Family, Interface
+
+__all__ = [
+    "CHAIN",
+    "KILL_SWITCH_METRIC",
+    "MAIN",
+    "TAG",
+    "AddressSets",
+    "Clamp",
+    "Entry",
+    "Jump",
+    "Nat",
+    "Route",
+    "Rule",
+    "Sysctl",
+    "TableName",
+    "Wanted",
+    "wanted",
+]
+
+#: The chain that marks, in both backends.
+CHAIN = "GFWLIST"
+#: What the comment of every rule of ours begins with.
+TAG = "gfwtools"
+#: The main table (rtnetlink(7)).
+MAIN = 254
+#: Behind every route that anybody would set by hand, and not the 4294967295 that the kernel has for its own null entry.
+KILL_SWITCH_METRIC = 4278198272
+#: The kernel's metric for an IPv6 route that names none (IP6_RT_PRIO_USER).
+_IPV6_METRIC = 1024
+#: Bytes of an IP and a TCP header without options: what of an MTU is not segment (RFC 879, RFC 8200 section 8.3).
+_HEADERS: dict[Family, int] = {4: 40, 6: 60}
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSets:
+    """The sets of a policy (both families, and the unmarked ones for exceptions), and their first elements."""
+
+    policy: PolicyConfig
+    seeds: tuple[Network, ...]
+    learned: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rule of the chain GFWLIST: ``mark`` the packet, or let it go as it is. What is None matches any packet."""
+
+    why: str
+    family: Family | None = None
+    answers: bool = False
+    """Only packets of a connection that the other side has begun."""
+    arrives_on: str | None = None
+    to: Address | None = None
+    to_set_of: PolicyConfig | None = None
+    marked: int | None = None
+    mark: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """From a hook of the mangle table into the chain GFWLIST."""
+
+    hook: Literal["OUTPUT", "PREROUTING"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """The largest TCP segment of a forwarded connection, for packets that leave by the tunnel or come from it.
+
+    ``mss`` in bytes; None for what the path's MTU leaves.
+    """
+
+    family: Family
+    interface: str
+    leaving: bool
+    mss: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """The source address of marked packets that leave by the interface: ``to``, or with None the interface's own."""
+
+    family: Family
+    mark: int
+    interface: str
+    to: Address | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of ip-rule(8)."""
+
+    family: Family
+    preference: int
+    table: int
+    fwmark: int | None = None
+    suppress_prefixlength: int | None = None
+    why: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of ip-route(8): destination None is the default, interface None is ``unreachable``."""
+
+    family: Family
+    table: int
+    destination: Network | None
+    interface: str | None
+    metric: int
+    why: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel parameter by its path below /proc/sys: with slashes, as a name of an interface may hold a dot."""
+
+    key: str
+    value: str
+    why: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A name in rt_tables, so that ``ip rule`` and ``ip route`` speak of the policy."""
+
+    table: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The whole plumbing. The default is none: what ``down`` wants."""
+
+    sets: tuple[AddressSets, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    jumps: tuple[Jump, ...] = ()
+    clamps: tuple[Clamp, ...] = ()
+    nats: tuple[Nat, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    routes: tuple[Route, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    table_names: tuple[TableName, ...] = ()
+
+
+def wanted(config: Config, facts: Facts) -> Wanted:
+    """What must be on the host.
+
+    Where a policy's interface is missing or down its marked packets have only the kill switch: they are refused.
+
+    :raises HostError: an address of a policy is of a family that its tunnel does not carry.
+    """
+    policies = config.policies
+    gateway = config.host.gateway
+    tunnels = _tunnels(config, facts)
+    for policy in policies:
+        _check_families(policy, facts.interfaces.get(policy.interface))
+    return Wanted(
+        sets=tuple(
+            AddressSets(policy, facts.seeds.get(policy.name, ()), facts.learned.get(policy.name, ()))
+            for policy in policies
+        ),
+        entries=_entries(config, facts),
+        jumps=_jumps(gateway),
+        clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts)) if gateway else (),
+        nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
+        rules=tuple(
+            rule
+            for index, policy in enumerate(policies)
+            for rule in _rules(policy, config.host.preference + 2 * index, facts)
+        ),
+        routes=tuple(dict.fromkeys(route for policy in policies for route in _routes(policy, facts))),
+        sysctls=_sysctls(tunnels, gateway, facts),
+        table_names=tuple(TableName(policy.table, policy.name) for policy in policies),
+    )
+
+
+def _tunnels(config: Config, facts: Facts) -> list[Interface]:
+    """The interfaces of the policies that are there, each once."""
+    names = dict.fromkeys(policy.interface for policy in config.policies)
+    return [facts.interfaces[name] for name in names if name in facts.interfaces]
+
+
+def _check_families(policy: PolicyConfig, tunnel: Interface | None) -> None:
+    """What the configuration alone cannot tell: whether the tunnel carries the family of an address."""
+    if tunnel is None or not tunnel.addresses:
+        return
+    where = f"policy.{policy.name}"
+    if policy.snat and not tunnel.carries(policy.snat.version):
+        raise HostError(
+            f"{where}.nat: {policy.nat} is IPv{policy.snat.version} and {tunnel.name} has no such address",
+            "give one that it has, or masquerade",
+        )
+    for network in policy.routes:
+        if not tunnel.carries(network.version):
+            raise HostError(
+                f"{where}.routes: {network} is IPv{network.version} and {tunnel.name} has no such address",
+                "give the interface one, or remove the route",
+            )
+    if not any(tunnel.carries(upstream.address.version) for upstream in policy.upstream):
+        first = policy.upstream[0].address
+        raise HostError(
+            f"{where}.upstream: {first} is IPv{first.version} and {tunnel.name} has no such address",
+            "give a resolver that the tunnel reaches",
+        )
+
+
+def _jumps(gateway: bool) -> tuple[Jump, ...]:
+    # The mark must be there before the packet is routed: in PREROUTING for what is forwarded; what the host sends
+    # itself is routed a second time after OUTPUT when its mark has changed.
+    own = Jump("OUTPUT", "what this host sends")
+    return (own, Jump("PREROUTING", "what it forwards")) if gateway else (own,)
+
+
+def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
+    """The chain GFWLIST, first to last."""
+    # The host's own service may be called from an address that is in a set: its answers must leave by where the
+    # question came in, or the caller gets them from an address that it does not know.
+    entries = [Entry("an answer leaves by where the question came in", answers=True)]
+    tunnels = _tunnels(config, facts)
+    if config.host.gateway:
+        for name in dict.fromkeys(policy.interface for policy in config.policies):
+            entries.append(Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name))
+    # If the tunnel's own packets to the peer were marked, the tunnel would be sent into itself.
+    for tunnel in tunnels:
+        for endpoint in tunnel.endpoints:
+            family: Family = 4 if endpoint.version == 4 else 6
+            entries.append(Entry(f"the peer of {tunnel.name} is reached without it", family=family, to=endpoint))
+    for index, policy in enumerate(config.policies):
+        if index:
+            # Sites of two policies may share an address; without this the last policy would have it.
+            before = config.policies[index - 1]
+            entries.append(Entry(f"policy {before.name} has it already", marked=before.mark))
+        # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
+        for family in (4, 6):
+            entries.append(Entry(f"policy {policy.name}", family=family, to_set_of=policy, mark=policy.mark))
+    return tuple(entries)
+
+
+def _clamps(tunnel: Interface, facts: Facts) -> list[Clamp]:
+    clamps = []
+    for family in facts.families:
+        why = f"segments fit into {tunnel.name}"
+        clamps.append(Clamp(family, tunnel.name, True, None, why))
+        # "What the path leaves" would be wrong this way round: the kernel looks up the route back to the site without
+        # a mark, and finds the MTU of the WAN.
+        mss = max(tunnel.mtu - _HEADERS[family], 1)
+        clamps.append(
+            Clamp(family, tunnel.name, False, mss, f"and so do those that answer what comes from {tunnel.name}")
+        )
+    return clamps
+
+
+def _nats(policy: PolicyConfig, facts: Facts) -> list[Nat]:
+    """A packet got its source address before it was marked: the WAN's, or the LAN client's. The peer knows neither."""
+    if policy.nat == "none":
+        return []
+    why = f"the peer of {policy.interface} knows only its address"
+    # An address to translate to is of one family; the other one takes the interface's own.
+    return [
+        Nat(
+            family,
+            policy.mark,
+            policy.interface,
+            policy.snat if policy.snat and policy.snat.version == family else None,
+            why,
+        )
+        for family in facts.families
+    ]
+
+
+def _rules(policy: PolicyConfig, preference: int, facts: Facts) -> list[Rule]:
+    rules = []
+    for family in facts.families:
+        rules.append(
+            Rule(
+                family,
+                preference,
+                MAIN,
+                suppress_prefixlength=0,
+                why="every route but the default one is for marked packets too: the LAN, other VPNs; and what comes "
+                "from there passes the reverse-path filter",
+            )
+        )
+        rules.append(
+            Rule(
+                family, preference + 1, policy.table, fwmark=policy.mark, why=f"marked packets of policy {policy.name}"
+            )
+        )
+    return rules
+
+
+def _routes(policy: PolicyConfig, facts: Facts) -> list[Route]:
+    tunnel = facts.interfaces.get(policy.interface)
+    routes = []
+    for family in facts.families:
+        routes.append(
+            Route(
+                family,
+                policy.table,
+                None,
+                None,
+                KILL_SWITCH_METRIC,
+                "without the tunnel marked packets are refused, they do not leave by the WAN",
+            )
+        )
+        # The kernel takes no route over an interface that is down, and drops those it had.
+        if tunnel and tunnel.up and tunnel.carries(family):
+            metric = 0 if family == 4 else _IPV6_METRIC
+            routes.append(Route(family, policy.table, None, tunnel.name, metric, f"marked packets take {tunnel.name}"))
+    for network in policy.routes:
+        if tunnel and tunnel.up:
+            net_family: Family = 4 if network.version == 4 else 6
+            metric = 0 if net_family == 4 else _IPV6_METRIC
+            routes.append(
+                Route(net_family, MAIN, network, tunnel.name, metric, f"a network at the other end of {tunnel.name}")
+            )
+    return routes
+
+
+def _sysctls(tunnels: list[Interface], gateway: bool, facts: Facts) -> tuple[Sysctl, ...]:
+    sysctls = [
+        Sysctl(
+            f"net/ipv4/conf/{tunnel.name}/rp_filter",
+            "2",
+            "replies come by the tunnel and the unmarked route back is the WAN: a strict filter drops them",
+        )
+        for tunnel in tunnels
+    ]
+    if gateway:
+        sysctls.append(Sysctl("net/ipv4/ip_forward", "1", "a gateway forwards"))
+        if 6 in facts.families and any(tunnel.carries(6) for tunnel in tunnels):
+            # With forwarding on, the kernel forgets default routes from router advertisements unless accept_ra is 2
+            # (ip-sysctl.rst): that must come first.
+            sysctls += [
+                Sysctl(f"net/ipv6/conf/{name}/accept_ra", "2", "its default route stays when IPv6 is forwarded")
+                for name in facts.advertised
+            ]
+            sysctls.append(Sysctl("net/ipv6/conf/all/forwarding", "1", "a gateway forwards"))
+    return tuple(sysctls)

@@ -1,0 +1,1 @@
+"""``bootstrap`` and ``teardown``: set up a host, and undo that."""

@@ -1,0 +1,244 @@
+"""``bootstrap``: the order in which a host is set up, and the way back.
+
+    configuration -> list -> plumbing -> dnsmasq's files and the host's resolver -> boot -> reload -> check
+
+Each stage is a module of its own that says what differs; nothing here knows a command. A stage that fails has the
+stages before it taken back, the last one first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
+from gfwtools.dnsmasq.daemon import clear_caches, end, runs
+from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.errors import GfwtoolsError, HostError, NoManagerError, ResolverError
+from gfwtools.plumbing import updown
+from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
+from gfwtools.setup import files, resolver_edits
+from gfwtools.setup.ours import adopt, forget_loaded, lost_words, main_runs
+from gfwtools.setup.plan import Planned, boot_steps, missing_lists
+from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
+from gfwtools.storage.lock import lock, lock_folder
+from gfwtools.storage.state import read_state
+from gfwtools.system.commands import Runner
+from gfwtools.system.step import Step
+from gfwtools.update.inputs import current_list
+from gfwtools.update.update import lock_wait, update
+from gfwtools.update.update import recover as recover_update
+from gfwtools.update.values import PolicyUpdate
+
+__all__ = ["Say", "recover", "run"]
+
+Say = Callable[[str], None]
+
+
+#: The transaction; made with the lock on the state's folder held.
+NAME = "bootstrap"
+#: The kinds of its entries, besides files and commands.
+RUNNING, PLUMBING, SERVICES = "running", "up", "services"
+
+
+def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
+    """Do it, stage by stage. Whether the host then works is for ``check host`` to say.
+
+    :raises GfwtoolsError: a stage failed, and those before it have been taken back.
+    """
+    config = planned.config
+    alone = lock_folder(config.paths.state_dir, "bootstrap or teardown")
+    with alone, _transaction(config, runner, warn) as transaction:
+        running = _note_what_runs(config, transaction)
+        _write_configuration(planned, transaction, say)
+        _first_list(config, transaction, say, warn)
+        _set_up_plumbing(config, runner, transaction, say)
+        _adopt_what_is_lost(config, runner, warn)
+        _put_files(planned, transaction, say)
+        _apply(planned.resolver_steps, runner, transaction, say)
+        transaction.amend(running, {**running.data, "touched": True})
+        _apply(boot_steps(config, planned.init, runner, is_first=planned.is_first), runner, transaction, say)
+        _reload(config, transaction, say, warn)
+        _note_what_was_started(planned, running, transaction)
+    _fetch_real_list(config, say, warn)
+
+
+def recover(config: Config, runner: Runner) -> None:
+    """Take back a bootstrap that was killed, and an update within it; the lock on the state's folder is held.
+
+    :raises HostError: not all of it could be taken back.
+    """
+    with lock(config.paths.lock, wait=lock_wait()):
+        recover_update(config)
+    left = Journal(config.paths).recover(NAME, _inverses(config, runner))
+    if left:
+        raise HostError(f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}")
+
+
+@contextmanager
+def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transaction]:
+    recover(config, runner)
+    begun: Transaction | None = None
+    try:
+        with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as begun:
+            yield begun
+    except KeyboardInterrupt:
+        for problem in begun.left if begun else ():
+            warn(f"could not be taken back: {problem}")
+        raise
+
+
+def _inverses(config: Config, runner: Runner) -> dict[str, Undo]:
+    return {
+        RUNNING: lambda entry, doubtful: _run_as_before(config, runner, entry.data),
+        PLUMBING: lambda entry, doubtful: updown.go_back(config, runner, entry.data),
+        SERVICES: lambda entry, doubtful: apply(
+            resolver_edits.leave_steps(entry.data["files"], runner, config.paths), runner
+        ),
+        COMMANDS: undo_commands(runner),
+    }
+
+
+# ---------------------------------------------------------------- what runs
+
+
+def _note_what_runs(config: Config, transaction: Transaction) -> Entry:
+    """Which dnsmasqs run. It is the first entry, so that its inverse is the last: by then the old files are back."""
+    second = [policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name))]
+    return transaction.record(RUNNING, {"main": main_runs(config), "second": second, "touched": False})
+
+
+def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
+    """Have those that ran read the files of before, which are back; the others end.
+
+    :raises GfwtoolsError: the restart failed.
+    """
+    if not before["touched"] or config.dns.manager == "none":
+        return
+    for policy in config.policies:
+        if policy.name not in before["second"]:
+            end(config.paths.second_pid(policy.name))
+    if not before["main"]:
+        end(config.paths.at(config.dns.pid_file))
+        return
+    with suppress(ResolverError):  # nobody is known who could, and nobody has
+        manager = manager_of(config, runner)
+        if manager:
+            manager.restart_main()
+
+
+def _note_what_was_started(planned: Planned, running: Entry, transaction: Transaction) -> None:
+    """Where no dnsmasq ran and one does now, teardown ends it."""
+    config = planned.config
+    is_new = planned.is_first and not running.data["main"] and service.STARTED not in transaction.recorded(COMMANDS)
+    if is_new and runs(config.paths.at(config.dns.pid_file)):
+        transaction.record(COMMANDS, {"boot": "", "undo": []}, service.STARTED, keep=True)
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def _write_configuration(planned: Planned, transaction: Transaction, say: Say) -> None:
+    wanted: dict[Path, bytes] = {}
+    if planned.config_text is not None:
+        wanted[planned.config_path] = planned.config_text.encode()
+    wanted |= missing_lists(planned.config)
+    for path in transaction.write(wanted, mode=None):  # a proxy's password may be in it
+        say(f"wrote {path}")
+
+
+def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
+    """The list that dnsmasq starts from.
+
+    Mirrors are often blocked themselves: where there is no list yet and it would have to come over the network, the
+    starter list does until the tunnel is up.
+    """
+    had_list = all(current_list(config, policy) is not None for policy in config.policies)
+    from_network = any(
+        source.startswith(("http://", "https://")) for policy in config.policies for source in policy.sources
+    )
+    done, _ = update(config, offline=had_list or from_network, within=transaction)
+    for warning in done.warnings:
+        warn(warning)
+    for policy in done.policies:
+        if not policy.unchanged:
+            say(_came(policy))
+
+
+def _set_up_plumbing(config: Config, runner: Runner, transaction: Transaction, say: Say) -> None:
+    seen = updown.look(config, runner)
+    if seen.steps:
+        transaction.record(PLUMBING, updown.as_data(seen, runner))
+        updown.up(config, runner, clear_caches=clear_caches)
+        say(f"plumbing: {len(seen.steps)} steps")
+
+
+def _adopt_what_is_lost(config: Config, runner: Runner, warn: Say) -> None:
+    found = adopt(config, runner)
+    if found:
+        warn(lost_words(config, found))
+
+
+def _put_files(planned: Planned, transaction: Transaction, say: Say) -> None:
+    """dnsmasq's set-up, the host's resolver set-up, units and scripts."""
+    paths = planned.config.paths
+    due = [edit.path for edit in files.differing(planned.edits, paths)]
+    # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
+    transaction.record(SERVICES, {"files": due})
+    for path in files.put(planned.edits, paths, transaction):
+        say(f"wrote {path}")
+    if any(path == MAIN_CONF or path.endswith(f"/{SNIPPET}") for path in due):
+        # What dnsmasq has loaded, it has loaded with another set-up: a restart is due.
+        forget_loaded(paths, transaction)
+
+
+def _apply(steps: list[Step], runner: Runner, transaction: Transaction, say: Say) -> None:
+    apply(steps, runner, transaction)
+    for step in steps:
+        say(f"{step.what}: {step.why}")
+
+
+def _reload(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
+    """Have dnsmasq read everything. Where nobody is known who could restart it, that is the owner's to do."""
+    try:
+        _, notes = update(config, offline=True, reload=True, within=transaction)
+    except NoManagerError:
+        warn("dnsmasq was not restarted, as no service manager runs here; restart it (see dns.manager)")
+        return
+    for note in notes:
+        say(note)
+
+
+def _fetch_real_list(config: Config, say: Say, warn: Say) -> None:
+    """The list itself in place of the starter list, now that the tunnel is up."""
+    try:
+        if any(_is_starter(config, policy.name) for policy in config.policies):
+            _real_list(config, say, warn)
+    except KeyboardInterrupt:
+        warn("the host is set up; run: gfwtools check host")
+        raise
+
+
+def _real_list(config: Config, say: Say, warn: Say) -> None:
+    """The list itself, now that the tunnel is up; without it the host works all the same."""
+    try:
+        done, _ = update(config, reload=config.dns.manager != "none")
+    except GfwtoolsError as error:
+        warn(f"the starter list stays for now: {error}")
+        return
+    for policy in done.policies:
+        if policy.obtained.starter:
+            warn(f"{policy.policy.name}: no mirror answers yet; the starter list stays until the next update")
+        else:
+            say(_came(policy))
+
+
+def _came(policy: PolicyUpdate) -> str:
+    count = policy.state.domains
+    return f"{policy.policy.name}: {count:,} domain{'s' * (count != 1)} from {policy.source}"
+
+
+def _is_starter(config: Config, policy: str) -> bool:
+    return read_state(config.paths.state).of(policy).starter

@@ -1,0 +1,191 @@
+"""Files of the host that ``bootstrap`` writes or changes. The journal keeps what was there before, for ``teardown``."""
+
+import os
+import re
+import shlex
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfwtools.config.model import Paths
+from gfwtools.storage import atomic, displaced
+from gfwtools.storage.journal import FILE, Entry, Journal, Original, Transaction
+from gfwtools.storage.journal import put_back as journal_put_back
+
+# What resolver_setup puts into a file that is somebody else's.
+_OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
+
+#: How the heading of a file begins that is ours as a whole.
+_WRITTEN = b"# Written by gfwtools"
+
+__all__ = ["FileEdit", "adopt", "content_of", "differing", "original_of", "put", "put_back", "recorded"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileEdit:
+    """A file as it shall be: ``path`` on the host (without the root), its whole content, and the reason."""
+
+    path: str
+    data: bytes
+    why: str
+    mode: int = 0o644
+    """Of a file that was not there before; another one keeps its own."""
+
+
+def recorded(paths: Paths) -> dict[str, Entry]:
+    """What is changed now, by path on the host, in the order in which it was changed.
+
+    :raises StoreError: the journal is there and cannot be read.
+    """
+    return Journal(paths).kept(FILE)
+
+
+def original_of(entry: Entry) -> Original:
+    """What was at the path of an entry before gfwtools."""
+    return Original.of(entry.data.get("original") or entry.data["before"])
+
+
+def content_of(paths: Paths, original: Original) -> bytes | None:
+    """The content of the file that was there; None where there was none, or a link."""
+    return atomic.read(Journal(paths).folder / original.copy) if original.copy else None
+
+
+def differing(edits: Iterable[FileEdit], paths: Paths) -> list[FileEdit]:
+    """The edits whose file is not as it shall be."""
+    return [edit for edit in edits if not _is(edit, paths.at(edit.path))]
+
+
+def put(edits: Iterable[FileEdit], paths: Paths, transaction: Transaction) -> list[str]:
+    """Put the files in place. Those that are as they shall be are not touched.
+
+    :returns: the paths that changed.
+    :raises StoreError: one cannot be written.
+    """
+    wanted = differing(edits, paths)
+    known = recorded(paths)
+    for edit in wanted:
+        place, entry = paths.at(edit.path), known.get(edit.path)
+        # One that was written since (DHCP a new resolv.conf) is another original: teardown gives that back.
+        is_new = entry is None or not (_is_still(place, entry) or _grew_from(edit, paths))
+        regular = place.is_file() and not place.is_symlink()
+        now = (atomic.read(place) or b"") if regular else b""
+        stripped = _OURS.sub(b"", now)
+        transaction.write(
+            {place: edit.data},
+            mode=None if regular and edit.mode == atomic.MODE else edit.mode,
+            keep=(place,) if is_new else (),
+            originals={place: stripped} if is_new and stripped != now else None,
+        )
+    return [edit.path for edit in wanted]
+
+
+def put_back(paths: Paths, *, whole: Iterable[str] = (), ours: Collection[str] = ()) -> dict[str, str]:
+    """Put the originals back, the last change first.
+
+    :param whole: files that the host cannot do with when we have gone. Where one of them is ours and was edited, the
+        original comes back all the same.
+    :param ours: files that are ours whoever has changed them.
+    :returns: the files that were changed since, by their paths: what was done about each, in words.
+    """
+    journal = Journal(paths)
+    left: dict[str, str] = {}
+    for path, entry in reversed(recorded(paths).items()):
+        place, original = paths.at(path), original_of(entry)
+        changed = path not in ours and place.exists() and not _is_still(place, entry)
+        # Where it is the original, an earlier run has put it back, and ended before the journal said so.
+        if changed and not _is_original(paths, place, original):
+            now = atomic.read(place) or b""
+            if path in whole and not place.is_symlink() and _says_so(now):
+                copy = displaced.keep_data(paths, place, now, original.mode)
+                journal_put_back(journal, place, original)
+                left[path] = f"{path} was changed since; what was there before is back, and the other one is {copy}"
+            elif not place.is_symlink() and _OURS.search(now):
+                atomic.write_all({place: _OURS.sub(b"", now)}, None)
+                left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
+            else:
+                how = _how_to_go_back(paths, path, original)
+                left[path] = f"{path} was changed since; it is left as it is; {how}"
+        else:
+            journal_put_back(journal, place, original)
+        journal.drop([entry])
+    journal.settle()
+    return left
+
+
+def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> list[str]:
+    """Record the files of ours that the journal does not know, as it was removed: what is ours alone was not there
+    before, as far as anybody can tell.
+
+    :param places: where files of ours may be, on the host.
+    :param instead: of files that the host cannot do without, what to put there when ours goes.
+    :returns: the files that were not known.
+    """
+    journal, known = Journal(paths), recorded(paths)
+    found = []
+    for path in places:
+        place = paths.at(path)
+        data = None if path in known or place.is_symlink() else atomic.read(place)
+        if data is None:
+            continue
+        if _OURS.search(data):
+            before: bytes | None = _OURS.sub(b"", data)
+        elif _says_so(data) or "gfwtools" in path.rpartition("/")[2]:
+            before = instead.get(path)
+        else:
+            continue
+        status = place.stat()
+        original = Original("", None, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        journal.keep_file(path, before, original, atomic.digest(data))
+        found.append(path)
+    return found
+
+
+def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:
+    """What to type for what was there before; it is left for its owner, as the journal forgets it."""
+    place = paths.at(path)
+    if original.target is not None:
+        return f"before, it was a link: ln -sfn {shlex.quote(original.target)} {shlex.quote(str(place))}"
+    data = content_of(paths, original)
+    if data is None:
+        return f"before, there was none: rm {shlex.quote(str(place))}"
+    copy = displaced.keep_data(paths, place, data, original.mode)
+    return f"what was there before: cp {shlex.quote(str(copy))} {shlex.quote(str(place))}"
+
+
+def _is(edit: FileEdit, path: Path) -> bool:
+    try:
+        status = path.lstat()
+        executable = edit.mode == stat.S_IMODE(status.st_mode) or edit.mode == atomic.MODE
+        return stat.S_ISREG(status.st_mode) and executable and path.read_bytes() == edit.data
+    except OSError:
+        return False
+
+
+def _grew_from(edit: FileEdit, paths: Paths) -> bool:
+    """Whether somebody has edited a file that is ours alone: the line that says so is still in it."""
+    heading = next((line for line in edit.data.split(b"\n")[:3] if line[:1] == b"#" and b"gfwtools" in line), None)
+    if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
+        return False
+    return heading in (atomic.read(paths.at(edit.path)) or b"").split(b"\n")
+
+
+def _is_original(paths: Paths, place: Path, original: Original) -> bool:
+    """Whether it is as it was before us."""
+    if place.is_symlink() or original.target is not None:
+        return place.is_symlink() and os.readlink(place) == original.target
+    data = content_of(paths, original)
+    return data is not None and atomic.read(place) == data
+
+
+def _says_so(data: bytes) -> bool:
+    """Whether the head of a file says that it is ours, as a whole. That somebody speaks of us there is not enough."""
+    return any(line.startswith(_WRITTEN) for line in data.split(b"\n")[:3]) and not _OURS.search(data)
+
+
+def _is_still(place: Path, entry: Entry) -> bool:
+    """Whether the file is as we have written it."""
+    if place.is_symlink():
+        return False
+    data = atomic.read(place)
+    return data is not None and atomic.digest(data) == entry.data["wrote"]

@@ -1,0 +1,161 @@
+"""dnsmasq as the resolver of the host: its own set-up, /etc/resolv.conf, and the programs that would write that file.
+
+:func:`edits` and :func:`steps` decide, from what :mod:`~gfwtools.setup.resolver_facts` has read. What of a file is ours
+stands between two comments, or is the whole file: so that a second run comes to the same content as the first one.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from gfwtools.config.model import Address, Config, Paths, Upstream
+from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.setup.files import FileEdit
+from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
+from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts, pid_in
+from gfwtools.system.commands import Command, Runner
+from gfwtools.system.step import Step
+
+__all__ = ["edits", "leave_steps", "nameservers_instead", "places", "steps"]
+
+CANARY = "use-application-dns.net"
+#: dnsmasq's own default is 150 names, which a browser fills with a few pages.
+CACHE_SIZE = 4096
+#: The root's key-signing keys of 2017 and 2024 (IANA, root-anchors.xml); dnsmasq 2.90 ships only the first.
+ROOT_KEYS = (
+    ".,20326,8,2,E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
+    ".,38696,8,2,683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16",
+)
+_LOOPBACK: tuple[Address, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
+#: Directives by which dnsmasq serves other hosts; without an interface named it does so on all of them.
+_SERVES_OTHERS = frozenset({"dhcp-range", "except-interface", "local-service", "enable-tftp", "auth-server"})
+
+
+def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
+    """The files as they shall be; what is right already is among them, and what needs no change of ours is not."""
+    found = [
+        FileEdit(snippet(config), encode(HEADER + "".join(_snippet_lines(config, facts))), "dnsmasq for this host")
+    ]
+    if not facts.reads_conf_dir:
+        base = without_ours(facts.texts.get(MAIN_CONF, ""))
+        folder = config.dns.conf_dir.rstrip("/")
+        text = append(f"conf-dir={folder}/,*.conf")(base)
+        found.append(FileEdit(MAIN_CONF, encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
+    found += [edit for _, edit in _manager_edits(facts)]
+    found.append(FileEdit(RESOLV_CONF, encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
+    return found
+
+
+def places(config: Config) -> tuple[str, ...]:
+    """Every path that :func:`edits` may give."""
+    return (snippet(config), MAIN_CONF, *(manager.path for manager in WRITERS), RESOLV_CONF)
+
+
+def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
+    """A resolv.conf for a host of which nobody knows any more what it had: the resolvers that dnsmasq has asked."""
+    lines = [f"nameserver {server.address}\n" for server in facts.resolvers if server.port == 53]
+    return {RESOLV_CONF: "".join(lines).encode()} if lines else {}
+
+
+def _resolv_conf(facts: ResolverFacts) -> str:
+    text = facts.texts.get(RESOLV_CONF, "")
+    kept = re.findall(r"^[ \t]*(?:search|domain|options|sortlist)\b.*$", text, re.MULTILINE)
+    return HEADER + "".join(f"{line}\n" for line in ("nameserver 127.0.0.1", *kept))
+
+
+def _manager_edits(facts: ResolverFacts) -> Iterator[tuple[Writer, FileEdit]]:
+    for manager in WRITERS:
+        if manager.name not in facts.managers:
+            continue
+        base = without_ours(facts.texts.get(manager.path, ""))
+        text = manager.change(base)
+        if text != base:
+            yield manager, FileEdit(manager.path, encode(text), f"{manager.name} {manager.why}")
+
+
+def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """The lines that the host's own configuration lacks.
+
+    dnsmasq refuses cache-size, pid-file and the like when they come twice; lists such as listen-address may grow.
+    """
+    dns = config.dns
+    yield from _listen_lines(config, facts)
+    if dns.resolvers or not facts.has_upstream:
+        # resolv.conf leads to dnsmasq itself now.
+        if facts.resolvers and not facts.has("no-resolv"):
+            yield "no-resolv\n"
+        known = facts.values("server")
+        yield from (f"server={_server(resolver)}\n" for resolver in facts.resolvers if _server(resolver) not in known)
+    if not facts.has("cache-size"):
+        yield f"cache-size={CACHE_SIZE}\n"
+    if facts.pid_folder and not facts.has("pid-file"):
+        yield f"pid-file={dns.pid_file}\n"
+    if dns.dnssec:
+        if not facts.has("dnssec"):
+            yield "dnssec\n"
+        if facts.anchors and facts.anchors not in facts.values("conf-file"):
+            yield f"conf-file={facts.anchors}\n"
+        yield from (f"trust-anchor={key}\n" for key in ROOT_KEYS)
+    yield from (f"addn-hosts={path}\n" for path in dns.addn_hosts if path not in facts.values("addn-hosts"))
+    answered = [value for name in ("server", "local", "address") for value in facts.values(name)]
+    if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
+        yield "# Firefox keeps to this resolver where this name does not exist\n"
+        yield f"server=/{CANARY}/\n"
+
+
+def _server(resolver: Upstream) -> str:
+    return str(resolver.address) if resolver.port == 53 else str(resolver)
+
+
+def _listen_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """Without any dnsmasq listens everywhere, the WAN included."""
+    limited = facts.has("listen-address") or facts.has("interface")
+    binds = facts.has("bind-interfaces")
+    if limited or not any(facts.has(name) for name in _SERVES_OTHERS):
+        there = {part.strip() for value in facts.values("listen-address") for part in value.split(",")}
+        lan = (config.dns.listen or facts.lan) if config.host.gateway else config.dns.listen
+        for address in dict.fromkeys((*_LOOPBACK, *lan)):
+            # With bind-interfaces dnsmasq does not start where an address is missing.
+            if str(address) not in there and not (binds and address not in facts.addresses):
+                yield f"listen-address={address}\n"
+    # Unlike bind-interfaces it waits for an address that is not there yet, and leaves the others to other programs;
+    # both at once is an error.
+    if not binds and not facts.has("bind-dynamic"):
+        yield "bind-dynamic\n"
+
+
+def steps(facts: ResolverFacts) -> list[Step]:
+    """The managers that have to read a file that :func:`edits` changes; the files are in place."""
+    found = []
+    for manager, edit in _manager_edits(facts):
+        if facts.texts.get(edit.path) != edit.data.decode("utf-8", "surrogateescape"):
+            found += _reload(manager, facts.tools, facts.dhcpcd_pid, manager.why)
+    return found
+
+
+def leave_steps(changed: Iterable[str], runner: Runner, paths: Paths | None = None) -> list[Step]:
+    """The same once the files of ``changed`` (paths on the host) have been put back."""
+    paths = paths or Paths()
+    if paths.root != Path("/"):
+        return []
+    paths_changed = set(changed)
+    systemd = runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
+    tools = {tool for tool, can in (("systemctl", systemd), ("resolvconf", runner.has("resolvconf"))) if can}
+    pid = pid_in(paths, "/run/dhcpcd/pid", "/run/dhcpcd.pid")
+    return [
+        step
+        for manager in WRITERS
+        if manager.path in paths_changed
+        for step in _reload(manager, tools, pid, "is as it was before")
+    ]
+
+
+def _reload(manager: Writer, tools: Iterable[str], dhcpcd_pid: int | None, why: str) -> list[Step]:
+    argv = manager.reload
+    if manager.name == "dhcpcd" and dhcpcd_pid is not None:
+        argv = ("kill", "-HUP", str(dhcpcd_pid))  # `dhcpcd --rebind` would start one where none runs
+    elif not argv or argv[0] not in tools:
+        return []
+    command = Command(argv)
+    return [Step(manager.name, why, (command,), (command,))]

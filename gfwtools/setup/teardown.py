@@ -1,0 +1,127 @@
+"""``teardown``: undo bootstrap; where that was begun before, finish it."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.daemon import end
+from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing import updown
+from gfwtools.plumbing.apply import apply, kept_commands, leave
+from gfwtools.setup import boot, files, resolver_edits
+from gfwtools.setup.bootstrap import Say, recover
+from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files
+from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.storage import atomic, displaced
+from gfwtools.storage.journal import Journal
+from gfwtools.storage.lock import lock_folder
+from gfwtools.system.commands import Runner
+from gfwtools.system.init import detect_init
+
+__all__ = ["undo"]
+
+#: The kind of an entry that is kept from the first change of :func:`undo` until dnsmasq has forgotten our files.
+RESTART_DUE = "restart due"
+
+
+def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
+    """Undo bootstrap: read the journal backwards. Where that was begun before, finish it.
+
+    :returns: what was left as it is, in words.
+    :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
+        it stays undone.
+    """
+    with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
+        recover(config, runner)
+        found = adopt(config, runner)
+        stuck = mounts_in_the_way(config.paths, files.recorded(config.paths))
+        if stuck:
+            raise HostError("; ".join(stuck))
+        try:
+            notes = _undo(config, runner, say=say)
+        except KeyboardInterrupt:
+            say("what was undone stays undone; run again: gfwtools teardown")
+            raise
+        except GfwtoolsError as error:
+            raise HostError(
+                f"{error.message}; what was undone before that stays undone; mend it and run again: gfwtools teardown"
+            ) from None
+    if purge:
+        for folder in (config.paths.etc, config.paths.state_dir):
+            _remove(folder, but=displaced.folder(config.paths))
+            say(f"removed {folder}")
+    return [f"{lost_words(config, found)}; they went, or our lines in them", *notes] if found else notes
+
+
+def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
+    paths, journal = config.paths, Journal(config.paths)
+    changed = list(files.recorded(paths))
+    init = boot.init_of(changed) or detect_init(config.root)
+    there = boot.observe(config, init, runner)
+    kinds = (paths.list, paths.direct, paths.domains)
+    lists = {str(place(policy.name)) for policy in config.policies for place in kinds}
+    generated = [paths.at(path) for path in generated_files(config)]
+    # Whatever the state knows: these say that they are ours.
+    generated += [path for path in possible_files(config) if path not in generated and displaced.says_so(path)]
+    removed = [
+        path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
+    ]
+    if changed or removed:
+        journal.keep(RESTART_DUE, "", {})
+    apply(boot.leave_steps(config, init, there), runner)
+    leave(paths, runner, boot.LOCAL_ENABLED)
+    for step in updown.down(config, runner):
+        say(f"removed {step.what}")
+    atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
+    left = files.put_back(paths, whole=(RESOLV_CONF,), ours=[f"/{path.relative_to(paths.root)}" for path in generated])
+    for path in changed:
+        if path not in left:
+            say(f"put back {path}")
+    apply(boot.forget_steps(init, there), runner)
+    apply(resolver_edits.leave_steps(changed, runner, paths), runner)
+    forget_loaded(paths, removed=removed)
+    notes = list(left.values())
+    if journal.kept(RESTART_DUE):
+        notes += _leave_dnsmasq(config, runner)
+        journal.forget(RESTART_DUE)
+    return notes
+
+
+def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
+    """dnsmasq forgets what it has read of ours where it runs, and ends where it did not run before."""
+    ends = service.STARTED in kept_commands(config.paths)
+    if ends:
+        end(config.paths.at(config.dns.pid_file))
+    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
+    return _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
+
+
+def _remove(folder: Path, *, but: Path) -> None:
+    """Remove a folder whole, ``but`` what is somebody else's."""
+    with suppress(OSError):  # there is none, or something is left
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path != but:
+                    shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        folder.rmdir()
+
+
+def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
+    """dnsmasq reads its files again.
+
+    :raises CommandError: the restart failed.
+    """
+    try:
+        manager = manager_of(config, runner)
+    except ResolverError as error:
+        return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
+    if manager is None:
+        return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
+    manager.restart_main()
+    return []

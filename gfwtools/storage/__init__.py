@@ -1,0 +1,1 @@
+"""What gfwtools keeps on disk: atomic files, the lock, the state."""

@@ -1,0 +1,1 @@
+"""The one place that runs commands and asks the host questions."""

@@ -1,0 +1,154 @@
+"""The one place where commands run: reading ones, which change nothing, and changing ones."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gfwtools.errors import HostError
+
+__all__ = ["Command", "CommandError", "Recorder", "Runner", "System"]
+
+#: Seconds that a command may take. A changing one may wait for the lock of iptables, or load a big set.
+READ_TIMEOUT = 10.0
+CHANGE_TIMEOUT = 60.0
+BUSY_TIMEOUT = 2.0
+# cron and a unit without Environment= leave out the sbin folders, where all of these tools are.
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+class CommandError(HostError):
+    """A command failed; the message is the command and what it said itself, in one line."""
+
+    def __init__(self, command: str, said: str) -> None:
+        super().__init__(f"{command}: {said}")
+        self.said = said
+        """The command's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One changing command: its words, and its standard input where it reads one."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+    busy: str = ""
+    """Part of the message that means "not yet": the command is then tried again for two seconds."""
+
+    def __str__(self) -> str:
+        return shlex.join(self.argv)
+
+
+class Runner(Protocol):
+    """Runs commands, each a list of words and never a line for a shell."""
+
+    def has(self, tool: str) -> bool:
+        """Is there such a program?"""
+
+    def read(self, *argv: str) -> str:
+        """The standard output of a command that changes nothing.
+
+        :raises CommandError: it failed or took longer than 10 s.
+        """
+
+    def ask(self, *argv: str) -> str | None:
+        """:meth:`read`, for a command whose failure is an answer: None."""
+
+    def change(self, command: Command) -> None:
+        """Run a command that changes the host.
+
+        :raises CommandError: it failed or took longer than 60 s.
+        """
+
+
+class System:
+    """The host itself; ``echo`` is called with each changing command before it runs, as wg-quick shows them."""
+
+    def __init__(self, echo: Callable[[Command], None] = lambda _: None) -> None:
+        self._echo = echo
+        path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        path += [folder for folder in _SBIN if folder not in path]
+        # Messages and numbers are parsed: they must not be in the user's language.
+        self._environment = {**os.environ, "LC_ALL": "C", "PATH": os.pathsep.join(path)}
+
+    def has(self, tool: str) -> bool:
+        return shutil.which(tool, path=self._environment["PATH"]) is not None
+
+    def read(self, *argv: str) -> str:
+        return self._run(Command(argv), READ_TIMEOUT)
+
+    def ask(self, *argv: str) -> str | None:
+        try:
+            return self.read(*argv)
+        except CommandError:
+            return None
+
+    def change(self, command: Command) -> None:
+        self._echo(command)
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            try:
+                self._run(command, CHANGE_TIMEOUT)
+                return
+            except CommandError as error:
+                if not command.busy or command.busy not in error.said or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _run(self, command: Command, timeout: float) -> str:
+        try:
+            # A process group of its own: a Ctrl-C at the terminal is for us alone, who may be taking things back.
+            done = subprocess.run(
+                command.argv,
+                input=command.stdin,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=self._environment,
+                timeout=timeout,
+                check=False,
+                process_group=0,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandError(str(command), f"not done after {timeout:g} s") from None
+        except OSError as error:
+            raise CommandError(str(command), error.strerror or str(error)) from None
+        if done.returncode:
+            raise CommandError(str(command), _message(done.stderr) or f"exit code {done.returncode}")
+        return done.stdout
+
+
+def _message(stderr: str) -> str:
+    """A command's own message in one line, without the carets that nft draws below its input."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip(" \t^~")]
+    return "; ".join(lines[:2])[:300]
+
+
+@dataclass
+class Recorder:
+    """For tests: answers reading commands from ``answers``, keeps changing ones, and fails those it is told to."""
+
+    answers: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    tools: frozenset[str] = frozenset()
+    fails: Callable[[Command], bool] = lambda _: False
+    changes: list[Command] = field(default_factory=list)
+
+    def has(self, tool: str) -> bool:
+        return tool in self.tools
+
+    def read(self, *argv: str) -> str:
+        if argv not in self.answers:
+            raise CommandError(shlex.join(argv), "not known here")
+        return self.answers[argv]
+
+    def ask(self, *argv: str) -> str | None:
+        return self.answers.get(argv)
+
+    def change(self, command: Command) -> None:
+        self.changes.append(command)
+        if self.fails(command):
+            raise CommandError(str(command), "told to fail")

@@ -1,0 +1,45 @@
+"""Which init system starts the services of this host, and the commands for it."""
+
+from pathlib import Path
+from typing import Literal
+
+from gfwtools.config.model import Config
+from gfwtools.system.commands import Command, Runner
+
+__all__ = ["INIT_D", "RUNLEVEL", "UNITS", "Init", "detect_init", "is_live", "runlevel", "systemctl"]
+
+Init = Literal["systemd", "openrc", "none"]
+UNITS = "/etc/systemd/system"
+INIT_D = "/etc/init.d"
+RUNLEVEL = "/etc/runlevels/default"
+
+
+def detect_init(root: Path) -> Init:
+    """The init system that has booted the host. Its programs say nothing: Debian can have both installed."""
+    if (root / "run/systemd/system").is_dir():  # sd_booted(3)
+        return "systemd"
+    return "openrc" if (root / "run/openrc").is_dir() else "none"
+
+
+def is_live(config: Config, init: Init, runner: Runner) -> bool:
+    """Whether the init system runs this host, so that it can start things now and does not only read links at boot."""
+    if init == "systemd":
+        return is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
+    return init == "openrc" and is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
+
+
+def is_host(config: Config) -> bool:
+    return config.root == Path("/")
+
+
+def systemctl(config: Config, *words: str) -> tuple[str, ...]:
+    """The command, for the host or below its root."""
+    return ("systemctl", *words) if is_host(config) else ("systemctl", f"--root={config.root}", *words)
+
+
+def runlevel(config: Config, name: str) -> tuple[Command, Command]:
+    """OpenRC: into the runlevel and out of it; rc-update knows no other root than its own, and does just this."""
+    if is_host(config):
+        return Command(("rc-update", "add", name, "default")), Command(("rc-update", "del", name, "default"))
+    link = str(config.paths.at(RUNLEVEL) / name)
+    return Command(("ln", "-sf", f"{INIT_D}/{name}", link)), Command(("rm", "-f", link))

@@ -1,0 +1,1 @@
+"""One ``update``: from the sources to files that the daemons have read."""

@@ -1,0 +1,167 @@
+"""The list of a policy: fetched, the last good one, or the starter list; whether it may be used."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.userinfo import masked
+from gfwtools.errors import FetchError, ListError
+from gfwtools.lists.decode import Decoded, decode
+from gfwtools.lists.formats import Listing, looks_like
+from gfwtools.storage import atomic
+from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
+from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
+from gfwtools.update.values import Obtained
+
+if TYPE_CHECKING:
+    from gfwtools.fetch.values import Progress
+    from gfwtools.lists.compiler import Compiled
+
+__all__ = ["obtain", "public", "require_list"]
+
+#: Of a list's rules at least this share names a host; 98 of 100 did in the worst of the published lists. A page that
+#: somebody's network gives in place of the list has a few lines that look like one.
+USABLE_SHARE = 0.1
+
+
+def obtain(
+    config: Config,
+    policy: PolicyConfig,
+    state: PolicyState,
+    own: UserLists,
+    *,
+    explicit: tuple[str, ...],
+    offline: bool,
+    force: bool,
+    progress: "Progress | None",
+) -> Obtained:
+    last = current_list(config, policy)
+    starting = last is not None and is_starter(last, state)
+    good = None if starting else last
+    had_one = bool(state.list_digest) and not state.starter
+    path = config.paths.list(policy.name)
+
+    def compiler(decoded: Decoded) -> "Callable[[], Compiled]":
+        return cache(lambda: compile_with(str(path), policy, decoded, own))
+
+    def starter(warning: str) -> Obtained:
+        decoded = starter_list()
+        return Obtained(STARTER_NAME, decoded, compiler(decoded), True, warnings=(warning,))
+
+    if offline:
+        if last:
+            return Obtained(public(state.source) or str(path), last, compiler(last), starting)
+        if had_one:
+            raise ListError(f"{path} is missing or damaged; run: gfwtools update")
+        if not _starter_stands_in(policy):
+            raise ListError(f"policy.{policy.name}: no list was ever fetched; run: gfwtools update")
+        return starter("no list was ever fetched; the starter list it is")
+
+    from gfwtools.fetch.race import fetch
+    from gfwtools.fetch.values import Validators
+
+    # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
+    # say nothing about it.
+    held = atomic.digest(good.data) if good else ""
+    sources = explicit or policy.sources
+    validators = {
+        source: Validators(mirror.etag, mirror.last_modified)
+        for source in sources
+        if (mirror := state.mirrors.get(public(source))) and held and mirror.digest == held
+    }
+
+    def accept(data: bytes) -> "tuple[Decoded, Callable[[], Compiled]]":
+        decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
+        compiled = compiler(decoded)
+        if not good or decoded.data != good.data:
+            require_list(compiled(), policy.name)
+            if good and not force:
+                counted = _counted(state) if held == state.list_digest else None
+                _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
+        return decoded, compiled
+
+    try:
+        fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
+    except FetchError as error:
+        if explicit:
+            raise
+        if good or had_one:
+            date = good.last_modified if good else state.list_date
+            raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
+        if not _starter_stands_in(policy):
+            raise FetchError(f"policy.{policy.name}: {error}; mend its sources in the configuration") from None
+        reasons = "; ".join(dict.fromkeys(error.answers))
+        return starter(
+            f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
+        )
+    if fetched.data is None:
+        assert good is not None  # a 304 answers a validator, and those are sent for a good list only
+        return Obtained(public(fetched.source), good, compiler(good))
+    decoded, compiled = fetched.data
+    mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, atomic.digest(decoded.data))
+    return Obtained(public(fetched.source), decoded, compiled, mirror=mirror)
+
+
+def public(source: str) -> str:
+    """A source as state.json and the output have it, which anybody may read: without the name and password that a URL
+    may have (RFC 3986 section 3.2.1), and the bytes of a path that are no UTF-8 escaped."""
+    return masked(source, "").encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+
+
+def _starter_stands_in(policy: PolicyConfig) -> bool:
+    """Whether the starter list may be used where no source answers: it stands for gfwlist, whose mirrors are often
+    blocked themselves. A mistyped path, or a list of another kind, must not send its domains into somebody's tunnel."""
+    return policy.format == "autoproxy" and any(
+        source.lower().startswith(("http://", "https://")) for source in policy.sources
+    )
+
+
+def require_list(compiled: "Compiled", policy: str) -> None:
+    """Whether what was compiled is a list in the format of ``policy``.
+
+    :raises ListError: it looks like one in another format, or hardly a line of it names a host.
+    """
+    listing = compiled.listing
+    if other := looks_like(listing.text, listing.format):
+        place = f" into [policy.{policy}]" if other.endswith('"') else ""
+        raise ListError(f"the list is in the wrong format: {other}{place}")
+    usable, rules = _usable(compiled), compiled.read
+    if not usable or usable < USABLE_SHARE * rules:
+        raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
+
+
+def _require_share(usable: int, counted: int | None, good: Decoded, policy: PolicyConfig, min_share: float) -> None:
+    """``usable``: how many rules of a list name a host; ``counted``: of the last good one, when it came.
+
+    :raises ListError: they are less than ``min_share`` of those of the last good one.
+    """
+    before = counted
+    if before is None or usable < min_share * before:
+        # A number that somebody may have written into state.json is no reason to refuse a list.
+        before = _usable(_alone(good, policy))
+    if usable < min_share * before:
+        raise ListError(
+            f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
+            f"{min_share:g} of it, is not accepted; give --force if that is right"
+        )
+
+
+def _usable(compiled: "Compiled") -> int:
+    """How many rules of a list name a host."""
+    return compiled.read - sum(compiled.dropped.values())
+
+
+def _counted(state: PolicyState) -> int | None:
+    """The same of the last good list, as it was counted when it came; None where ``state`` does not tell."""
+    match state.counts:
+        case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
+            return read - sum(dropped.values())
+    return None
+
+
+def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
+    """A list without the user's."""
+    from gfwtools.lists.compiler import compile_lists
+
+    return compile_lists(Listing("", decoded.text, policy.format))

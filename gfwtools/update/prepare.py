@@ -1,0 +1,161 @@
+"""Everything that an update does before it writes: for each policy its list, its files and its new state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfwtools.config.model import BackendName, Config, PolicyConfig
+from gfwtools.plumbing.choice import decide_here
+from gfwtools.render.backends import TEXTS
+from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
+from gfwtools.storage import atomic
+from gfwtools.storage.state import Change, PolicyState, State, read_state
+from gfwtools.update.inputs import UserLists, digest_of
+from gfwtools.update.obtain import obtain, public
+from gfwtools.update.own_lists import fetch_own_lists, never_fetched
+from gfwtools.update.values import Obtained, PolicyUpdate, Update
+
+if TYPE_CHECKING:
+    from gfwtools.fetch.values import Progress
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    config: Config,
+    *,
+    sources: Sequence[str] = (),
+    offline: bool = False,
+    force: bool = False,
+    progress: "Progress | None" = None,
+) -> Update:
+    """Everything that :func:`update` does before it writes.
+
+    :raises GfwtoolsError: no list, or one that may not be used.
+    """
+    state = read_state(config.paths.state)
+    backend = decide_here(config)
+    done: list[PolicyUpdate] = []
+    inputs = ""
+    copies, told = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
+    for index, policy in enumerate(config.policies):
+        own = UserLists.read(config, policy, copies)
+        obtained = obtain(
+            config,
+            policy,
+            state.of(policy.name),
+            own,
+            explicit=tuple(sources) if index == 0 else (),
+            offline=offline,
+            force=force,
+            progress=progress,
+        )
+        inputs = digest_of(config, policy, obtained.decoded, own, backend, inputs)
+        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done))
+    gone = {
+        name: _files_of(config, name, policy_state)
+        for name, policy_state in state.policies.items()
+        if name not in {policy.name for policy in config.policies}
+    }
+    warnings = [*([state.problem] if state.problem else []), *told]
+    warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
+    new_state = State({update.policy.name: update.state for update in done})
+    return Update(tuple(done), new_state, gone, tuple(warnings), copies)
+
+
+def _prepare_policy(
+    config: Config,
+    policy: PolicyConfig,
+    backend: BackendName,
+    state: PolicyState,
+    obtained: Obtained,
+    inputs: str,
+    before: Sequence[PolicyUpdate],
+) -> PolicyUpdate:
+    decoded = obtained.decoded
+    if state.inputs == inputs and _intact(config, state):
+        return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
+    compiled = obtained.compiler()
+    warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
+    cover = cover_of(config, compiled)
+    lost: list[str] = []
+    if before:
+        claimed = {pattern for other in before for pattern in cover_of(config, other.compiled).patterns}
+        cover, lost = without_claimed(cover, claimed)
+    if lost:
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        warnings.append(
+            f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
+        )
+    files = files_of(config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset_of(config, compiled))
+    domains_file = config.paths.domains(policy.name)
+    added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
+    counts = compiled.counts()
+    now = atomic.now()
+    mirrors = {public(source): mirror for source, mirror in state.mirrors.items()}
+    if obtained.mirror:
+        mirrors[obtained.source] = obtained.mirror
+    digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
+    new_state = PolicyState(
+        source=obtained.source,
+        starter=obtained.starter,
+        list_date=decoded.last_modified,
+        list_digest=atomic.digest(decoded.data),
+        inputs=inputs,
+        updated=now,
+        counts=counts._asdict(),
+        domains=len(cover.tunnelled),
+        files=digests,
+        effective={
+            on_host(config, path): atomic.digest(without_comments(data))
+            for path, data in files.items()
+            if role_of(config, policy, path) is not Role.NONE
+        },
+        loaded=state.loaded,
+        mirrors=mirrors,
+        history=state.history,
+    )
+    change = Change(
+        now, obtained.source, new_state.list_digest, counts._asdict(), new_state.domains, len(added), len(removed)
+    )
+    return PolicyUpdate(
+        policy,
+        obtained,
+        new_state.remember(change),
+        files,
+        tuple(path for path in _files_of(config, policy.name, state) if on_host(config, path) not in digests),
+        added,
+        removed,
+        tuple(warnings),
+    )
+
+
+def without_comments(data: bytes) -> bytes:
+    """What a program reads of a file of ours, which has comments at its head only: a list's new date is nothing to
+    reload for."""
+    start = 0
+    while data.startswith(b"#", start):
+        start = data.find(b"\n", start) + 1 or len(data)
+    return data[start:]
+
+
+def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ...]:
+    """The files that the state speaks of. It is only a file, too: nothing but names of ours is believed."""
+    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "direct", "domains", "ipset", "nft")}
+    paths = map(Path, state.in_place)
+    return tuple(config.paths.at(path) for path in paths if path.name in names and ".." not in path.parts)
+
+
+def _intact(config: Config, state: PolicyState) -> bool:
+    """Whether every file is as the last update left it."""
+    return bool(state.files) and all(
+        atomic.is_as_written(config.paths.at(file), expected) for file, expected in state.files.items()
+    )
+
+
+def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The domains that came and those that went, each sorted as the ``new`` ones are."""
+    if not before:
+        return tuple(new), ()
+    old = set(before.decode("utf-8", "replace").split())
+    return tuple(domain for domain in new if domain not in old), tuple(sorted(old.difference(new)))

@@ -1,0 +1,81 @@
+"""``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gfwtools.config.model import Config
+from gfwtools.errors import ConfigError
+from gfwtools.storage import atomic, displaced
+from gfwtools.storage.journal import Journal, Transaction
+from gfwtools.storage.lock import lock
+from gfwtools.update.prepare import prepare
+from gfwtools.update.replace import NAME, NOTHING, replace
+from gfwtools.update.values import Update
+
+if TYPE_CHECKING:
+    from gfwtools.fetch.values import Progress
+
+__all__ = ["lock_wait", "recover", "update"]
+
+
+def update(
+    config: Config,
+    *,
+    sources: Sequence[str] = (),
+    offline: bool = False,
+    force: bool = False,
+    progress: "Progress | None" = None,
+    reload: bool = False,
+    within: Transaction | None = None,
+) -> tuple[Update, list[str]]:
+    """Fetch, compile and write, with the lock held.
+
+    :param sources: instead of the configured ones, for the first policy.
+    :param offline: take the last good list (or the starter list) and use no network.
+    :param force: accept a list that has shrunk below ``fetch.min_share``.
+    :param reload: have dnsmasq and the kernel take the files, and see that they did.
+    :param within: the transaction that this is a part of; without one it is one of its own.
+    :returns: what was done, and what the reload did, in words.
+    :raises GfwtoolsError: nothing was changed, or all of it was put back.
+    """
+    paths = config.paths
+    with lock(paths.lock, wait=lock_wait()):
+        recover(config)
+        folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
+        atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
+        prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
+        foreign = displaced.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
+        told = tuple(
+            f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
+        )
+        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+        if reload:
+            from gfwtools.update.install import install
+
+            return prepared, install(config, prepared, foreign, within=within)
+        with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
+            replace(config, prepared, foreign, transaction)
+        return prepared, []
+
+
+def recover(config: Config) -> None:
+    """Take back what an update that was killed has begun; the lock is held."""
+    journal = Journal(config.paths)
+    if journal.folder.is_dir():
+        from gfwtools.system.commands import System
+        from gfwtools.update.install import inverses
+
+        journal.recover(NAME, inverses(config, System()))
+
+
+def lock_wait() -> float:
+    """How many seconds a second gfwtools waits for the first: 30, or GFWTOOLS_LOCK_WAIT.
+
+    :raises ConfigError: the variable is no number.
+    """
+    text = os.environ.get("GFWTOOLS_LOCK_WAIT", "30")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds; give one such as 30") from None

@@ -1,0 +1,105 @@
+"""Ask the running dnsmasq for blocked names: is the clean resolver asked, and does an address get into the set?"""
+
+import time
+from ipaddress import ip_address
+
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.errors import ResolverError
+from gfwtools.plumbing.backend import backend_of
+from gfwtools.render.backends import TEXTS
+from gfwtools.storage import atomic
+from gfwtools.system.commands import Runner
+from gfwtools.update.values import PolicyUpdate
+
+__all__ = ["verify"]
+
+#: Seconds until a reloaded dnsmasq must ask the clean resolver for a blocked name, and have its address in the set.
+SETTLE = 2.0
+#: How many blocked names are tried before their answers count as wrong: somebody may have an address= line for one.
+SAMPLES = 3
+
+
+def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner) -> list[str]:
+    """Ask for blocked names: the clean resolver's side must be asked, and an address must land in the set.
+
+    Where the clean resolver does not answer (the tunnel is down), that is told and is no failure of the update.
+
+    :raises ResolverError: dnsmasq asks somebody else, or fills no set.
+    """
+    policy = update.policy
+    if config.dns.layout == "split":
+        upstreams = {f"127.0.0.1#{config.second_port(policy)}"}
+    else:
+        upstreams = {str(upstream) for upstream in policy.upstream}
+    problem = ""
+    silent = ""
+    for name in _samples(config, update):
+        addresses = _asked_there(daemon, name, upstreams)
+        if addresses is None:
+            problem = f"{name} is not asked of {', '.join(sorted(upstreams))}"
+        elif not addresses:
+            silent = silent or name
+        elif _lands(config, policy, addresses, runner):
+            return []
+        else:
+            problem = f"{name} has {addresses[0]}, which did not get into set {policy.set}; run: gfwtools check host"
+    if problem and not silent:
+        raise ResolverError(problem)
+    if silent:
+        return [f"note: {_why_silent(policy, silent)}"]
+    return []
+
+
+def _why_silent(policy: PolicyConfig, name: str) -> str:
+    """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
+    said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
+    refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
+    if not refusals and any(said.values()):
+        return f"{name} has no address; nothing was seen to get into set {policy.set}"
+    if not refusals:
+        return f"the resolver of policy {policy.name} did not answer; is the tunnel up?"
+    return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
+
+
+def _samples(config: Config, update: PolicyUpdate) -> list[str]:
+    """Blocked names to ask for: those that are new first, then some that everybody knows, then whatever there is."""
+    data = atomic.read(config.paths.domains(update.policy.name)) or b""
+    domains = data.decode().split()
+    known = set(domains)
+    # A top-level domain has no address of its own.
+    usual = [name for name in ("google.com", "wikipedia.org", "youtube.com") if name in known]
+    some = [name for name in domains[:: max(1, len(domains) // 3)] if "." in name]
+    return list(dict.fromkeys([*update.added[:1], *usual[:1], *some]))[:SAMPLES]
+
+
+def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | None:
+    """The addresses of ``name``, none where no answer came, or None where another resolver was asked for it."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        before = daemon.queries()
+        addresses = daemon.ask(name)
+        after = daemon.queries()
+        if not after:  # no-ident is set: it tells nothing of itself
+            return addresses or []
+        if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
+            return addresses or []
+        if time.monotonic() >= deadline:
+            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
+            # says REFUSED.
+            unsent = before == after and upstreams <= after.keys() and daemon.rcode(name) == "REFUSED"
+            return [] if unsent else None
+        time.sleep(0.05)
+
+
+def _lands(config: Config, policy: PolicyConfig, addresses: list[str], runner: Runner) -> bool:
+    """Whether one of the addresses gets into the policy's set in time."""
+    backend = backend_of(config, runner)
+    sets = TEXTS[backend.name].names(policy).learned[:1]  # of IPv4, as the addresses are
+    deadline = time.monotonic() + SETTLE
+    while True:
+        if any(backend.holding(runner, sets, ip_address(address)) for address in addresses):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
