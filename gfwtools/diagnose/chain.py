@@ -180,7 +180,7 @@ def _backend(config: Config, runner: Runner) -> BackendName | None:
 
 def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Daemon) -> Lookup:
     """Ask everybody at once."""
-    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
+    kinds: tuple[str, ...] = ("A", "AAAA")
 
     def both(address: Address | str, port: int) -> list[Future[Reply]]:
         return [pool.submit(client.ask, address, port, found.name, kind) for kind in kinds]
@@ -246,11 +246,11 @@ def count_asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
     asked = 0
     for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
         before = daemon.queries()
-        if not before:
+        if before is None:
             return None
         client.poke(daemon.address, daemon.port, found.name)
         after = daemon.queries()
-        if not after:
+        if after is None:
             return None
         asked = sum(after.get(server, 0) - before.get(server, 0) for server in _servers(config, found.policy))
         if asked > 0:

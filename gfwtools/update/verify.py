@@ -51,7 +51,7 @@ def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner)
 
 def _why_silent(policy: PolicyConfig, name: str) -> str:
     """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
-    said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
+    said = {str(upstream): Daemon(str(upstream.address), upstream.port).ask(name).rcode for upstream in policy.upstream}
     refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
     if not refusals and any(said.values()):
         return f"{name} has no address; nothing was seen to get into set {policy.set}"
@@ -76,16 +76,18 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
     deadline = time.monotonic() + SETTLE
     while True:
         before = daemon.queries()
-        addresses = daemon.ask(name)
+        reply = daemon.ask(name)
         after = daemon.queries()
-        if not after:  # no-ident is set: it tells nothing of itself
-            return addresses or []
-        if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
-            return addresses or []
+        addresses = list(map(str, reply.addresses))
+        if after is None:  # no-ident is set: it says nothing of itself
+            return addresses
+        earlier = before or {}
+        if any(after.get(upstream, 0) > earlier.get(upstream, 0) for upstream in upstreams):
+            return addresses
         if time.monotonic() >= deadline:
             # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
             # says REFUSED.
-            unsent = before == after and upstreams <= after.keys() and daemon.rcode(name) == "REFUSED"
+            unsent = before == after and upstreams <= after.keys() and daemon.ask(name).rcode == "REFUSED"
             return [] if unsent else None
         time.sleep(0.05)
 
