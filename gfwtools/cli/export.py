@@ -37,7 +37,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
     from gfwtools.plumbing.backend import backend_of
-    from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.render import dnsmasq, generation, ipset, nftables, plain
     from gfwtools.render.files import cover_of, unset_of, without_claimed
     from gfwtools.storage import atomic
     from gfwtools.update.inputs import compile_policy, current_list, list_or_starter
@@ -61,8 +61,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     if format == "domains":
         text = plain.domains(cover)
     elif format == "dnsmasq":
-        text = dnsmasq.paired(
-            cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date
+        text = generation.at_start(
+            dnsmasq.paired(cover, policy, unset=unset_of(config, compiled), backend=backend_of(config), list_date=date),
+            policy.name,
         )
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
