@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from gfwtools.config.model import Config, Paths
@@ -80,7 +81,7 @@ def read(
     # dnsmasq takes its command line first.
     for value in service_folders(config) if anew else start_folders(config):
         reader.folder(value)
-    reader.file(MAIN_CONF)
+    reader.file(MAIN_CONF if anew else main_file(config))
     reads = reader.reads_conf_dir
     if not reads:
         reader.folder(own_value(config))
@@ -142,7 +143,7 @@ def _folders(words: list[str]) -> tuple[str, ...]:
 
 def _values(words: list[str], short: str, long: str) -> Iterator[str]:
     """The values of an option on a command line (getopt_long(3))."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in (short, long):
             yield following
         elif word.startswith((f"{short}/", f"{long}=")):

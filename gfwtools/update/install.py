@@ -6,19 +6,18 @@ nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.dnsmasq.check import check_configuration
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
-from gfwtools.dnsmasq.manager import Manager, manager_of
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.resolver import Reading, Resolver, Unread
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing.backend import backend_of
-from gfwtools.render.files import Role, role_of
+from gfwtools.render.files import Role, on_host
 from gfwtools.storage import atomic
 from gfwtools.storage.interrupts import Held
 from gfwtools.storage.state import State, read_state, write_state
@@ -31,23 +30,16 @@ __all__ = ["install"]
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What has to be read anew, and by whom."""
+    """What has to be read or loaded anew."""
 
-    main: bool
-    """The main dnsmasq, by a restart."""
-    servers: bool
-    """The main dnsmasq, by SIGHUP."""
-    second: tuple[PolicyConfig, ...]
+    reading: Reading
+    """By the daemons."""
     gone: tuple[str, ...]
     """Policies whose second dnsmasq has no configuration any more."""
     seeds: tuple[PolicyConfig, ...]
 
-    @property
-    def daemons(self) -> bool:
-        return self.main or self.servers or bool(self.second)
-
     def __bool__(self) -> bool:
-        return self.daemons or bool(self.gone) or bool(self.seeds)
+        return bool(self.reading) or bool(self.gone) or bool(self.seeds)
 
 
 def install(config: Config, update: Update, runner: Runner | None = None) -> list[str]:
@@ -58,21 +50,24 @@ def install(config: Config, update: Update, runner: Runner | None = None) -> lis
     """
     runner = runner or System()
     files = update.files(config)
-    due = _due(config, update)
-    if not files and not due:
+    resolver: Resolver = Dnsmasq(config, runner)
+    due = _due(config, update, resolver)
+    unread = {} if due.reading else _unread(config, resolver)
+    if not files and not due and not unread:
         return []
-    manager = manager_of(config, runner)
-    if manager is None:
+    if not resolver.can_reload():
         _replace(config, update, files)
-        return ['nothing was reloaded (dns.manager = "none")']
+        missing = [f"note: {found}" for some in unread.values() for found in some]
+        return ['nothing was reloaded (dns.manager = "none")', *missing]
+    if unread:
+        due = _due(config, update, resolver, unread)
     if not due:
         _replace(config, update, files)
         return ["nothing to reload: only comments have changed"]
-    if due.daemons:
+    if due.reading:
         with _step("check"):
-            check_configuration(config, _all_files(config, update), runner)
-    daemon = daemon_of(config)
-    was_up = daemon.is_up() if due.daemons else True
+            resolver.check(_all_files(config, update))
+    was_up = resolver.main.is_up() if due.reading else True
     before = atomic.snapshot([*files, *update.obsolete])
     notes: list[str] = []
     with Held() as held:
@@ -80,9 +75,9 @@ def install(config: Config, update: Update, runner: Runner | None = None) -> lis
             with held.let():
                 with _step("install"):
                     _replace(config, update, files)
-                _take(config, update, due, manager, daemon, runner, before, notes, was_up=was_up)
+                _take(config, update, due, resolver, runner, before, notes, was_up=was_up)
         except BaseException as error:
-            _go_back(config, due, manager, daemon, runner, before, was_up=was_up, cause=error)
+            _go_back(config, due, resolver, runner, before, was_up=was_up, cause=error)
             raise
         _remember(config, update)
     return notes
@@ -105,14 +100,24 @@ def _all_files(config: Config, update: Update) -> dict[Path, bytes]:
     return files
 
 
-def _due(config: Config, update: Update) -> Due:
+def _unread(config: Config, resolver: Resolver) -> dict[str, list[Unread]]:
+    """Policy -> what its running daemons have not read, though the state says so: somebody started them otherwise."""
+    if not resolver.main.is_up():
+        return {}
+    return {policy.name: found for policy in config.policies if (found := resolver.unread([policy]))}
+
+
+def _due(
+    config: Config, update: Update, resolver: Resolver, unread: Mapping[str, list[Unread]] = MappingProxyType({})
+) -> Due:
     main = servers = False
     second, gone, seeds = [], [], []
     for policy_update in update.policies:
         policy, state = policy_update.policy, policy_update.state
         differs = {path for path, digest in state.effective.items() if state.loaded.get(path) != digest}
         changed = differs | (state.loaded.keys() - state.effective.keys())
-        roles = {role_of(config, policy, config.paths.at(path)): path for path in changed}
+        changed |= {on_host(config, found.path) for found in unread.get(policy.name, ())}
+        roles = {resolver.role_of(policy, config.paths.at(path)): path for path in changed}
         main = main or Role.MAIN in roles
         servers = servers or (Role.SERVERS in roles and roles[Role.SERVERS] in state.effective)
         if Role.SECOND in roles:
@@ -120,7 +125,7 @@ def _due(config: Config, update: Update) -> Due:
                 second.append(policy)
             else:
                 gone.append(policy.name)
-        if any(role_of(config, policy, config.paths.at(path)) is Role.SEED for path in differs):
+        if any(resolver.role_of(policy, config.paths.at(path)) is Role.SEED for path in differs):
             seeds.append(policy)
     if update.gone:
         main = True
@@ -128,15 +133,14 @@ def _due(config: Config, update: Update) -> Due:
     if main or servers or second:
         # The sets must be there before the first answer; loading a seed over a full set changes nothing.
         seeds = list(config.policies)
-    return Due(main, servers, tuple(second), tuple(gone), tuple(seeds))
+    return Due(Reading(main, servers, tuple(second)), tuple(gone), tuple(seeds))
 
 
 def _take(
     config: Config,
     update: Update,
     due: Due,
-    manager: Manager,
-    daemon: Daemon,
+    resolver: Resolver,
     runner: Runner,
     before: dict[Path, bytes | None],
     notes: list[str],
@@ -148,66 +152,41 @@ def _take(
         with _step("load the seed"):
             _load_seed(config, policy, runner, before)
         notes.append(f"loaded the seed of {policy.set}")
-    silent = _silent_seconds(config, due) if due.daemons else ()
-    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=was_up)
-    if due.daemons:
+    reading = due.reading
+    if reading:
+        silent = _silent_seconds(config, resolver, reading)
+        notes += resolver.reload(replace(reading, second=(*reading.second, *silent)), was_up=was_up)
         with _step("ask dnsmasq"):
-            if not daemon.wait():
+            if not resolver.main.wait():
                 raise ResolverError(
-                    f"it does not answer at {daemon}, where port= and listen-address= of its configuration lead; "
-                    "run: gfwtools check host"
+                    f"it does not answer at {resolver.main}, where port= and listen-address= of its configuration "
+                    "lead; run: gfwtools check host"
                 )
-            for policy in config.policies if config.dns.layout == "split" else ():
-                second = _second(config, policy)
-                if not second.wait():
+            for policy in config.policies:
+                second = resolver.second(policy)
+                if second and not second.wait():
                     raise ResolverError(
                         f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted; "
                         "run: gfwtools check host"
                     )
+            if unread := resolver.wait_until_read(config.policies):
+                raise ResolverError(str(unread[0]))
             for policy_update in update.policies:
-                notes += verify(config, policy_update, daemon, runner)
+                notes += verify(config, policy_update, resolver, runner)
     for name in due.gone:
         with _step("stop the second dnsmasq"):
-            manager.stop_second(name)
+            resolver.stop_second(name)
 
 
-def _second(config: Config, policy: PolicyConfig) -> Daemon:
-    return Daemon("127.0.0.1", config.second_port(policy))
-
-
-def _silent_seconds(config: Config, due: Due) -> tuple[PolicyConfig, ...]:
+def _silent_seconds(config: Config, resolver: Resolver, reading: Reading) -> Iterator[PolicyConfig]:
     """Policies whose second dnsmasq has ended or hangs, and is not restarted anyway.
 
     It is asked what it answers itself: a clean resolver that is silent behind it is no fault of its own.
     """
-    if config.dns.layout != "split":
-        return ()
-    others = [policy for policy in config.policies if policy not in due.second]
-    return tuple(policy for policy in others if not _second(config, policy).is_up())
-
-
-def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list[str]:
-    """Restart or signal what is due; in words."""
-    notes = []
-    restarts: list[tuple[str, Callable[[], None]]] = []
-    for policy in due.second:
-        restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
-    pid_file = config.paths.at(config.dns.pid_file)
-    if not due.main and due.servers and was_up and hang_up(pid_file):
-        signalled = True
-    else:
-        signalled = False
-        if due.main or due.servers:
-            restarts.append(("dnsmasq", manager.restart_main))
-    if manager.name == "command":
-        restarts = restarts[-1:]  # one command for all of them
-    for what, restart in restarts:
-        with _step(f"restart {what}"):
-            restart()
-        notes.append(f"restarted {what}")
-    if signalled:
-        notes.append("dnsmasq has read its list again (SIGHUP)")
-    return notes
+    for policy in config.policies:
+        second = resolver.second(policy)
+        if second and policy not in reading.second and not second.is_up():
+            yield policy
 
 
 def _load_seed(config: Config, policy: PolicyConfig, runner: Runner, before: dict[Path, bytes | None]) -> None:
@@ -247,8 +226,7 @@ def _taken(text: str, message: str, runner: Runner) -> HostError | None:
 def _go_back(
     config: Config,
     due: Due,
-    manager: Manager,
-    daemon: Daemon,
+    resolver: Resolver,
     runner: Runner,
     before: dict[Path, bytes | None],
     *,
@@ -268,11 +246,11 @@ def _go_back(
         for policy in due.seeds:
             if before.get(config.paths.ipset(policy.name)) and backend_of(config) == "iptables":
                 _load_seed(config, policy, runner, {})
-        if due.daemons:
-            had = tuple(policy for policy in due.second if before.get(config.paths.second(policy.name)) is not None)
-            _reload(config, replace(due, second=had), manager, was_up=daemon.is_up(0.5))
-            if was_up and not daemon.wait():
-                raise ResolverError(f"dnsmasq does not answer at {daemon}")
+        if due.reading:
+            had = tuple(p for p in due.reading.second if before.get(config.paths.second(p.name)) is not None)
+            resolver.reload(replace(due.reading, second=had), was_up=resolver.main.is_up(0.5))
+            if was_up and not resolver.main.wait():
+                raise ResolverError(f"dnsmasq does not answer at {resolver.main}")
     except GfwtoolsError as error:
         problem = f"{told}; the old files are back, but: {error}"
         try:
@@ -281,7 +259,9 @@ def _go_back(
             problem += f"; then {second}"
         raise ResolverError(f"{problem}; mend that, then run: gfwtools update --reload") from cause
     if isinstance(cause, GfwtoolsError):
-        raise ResolverError(f"{told}; the old files are back and in use") from None
+        is_read = not due.reading or not resolver.wait_until_read(config.policies)
+        after = "the old files are back and in use" if is_read else "the old files are back, and not in use either"
+        raise ResolverError(f"{told}; {after}") from None
 
 
 def _forget(config: Config) -> None:

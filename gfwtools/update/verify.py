@@ -4,6 +4,7 @@ import time
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import ResolverError
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.storage import atomic
@@ -18,7 +19,7 @@ SETTLE = 2.0
 SAMPLES = 3
 
 
-def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner) -> list[str]:
+def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Runner) -> list[str]:
     """Ask for blocked names: the clean resolver's side must be asked, and an address must land in the set.
 
     Where the clean resolver does not answer (the tunnel is down), that is told and is no failure of the update.
@@ -26,10 +27,7 @@ def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner)
     :raises ResolverError: dnsmasq asks somebody else, or fills no set.
     """
     policy = update.policy
-    if config.dns.layout == "split":
-        upstreams = {f"127.0.0.1#{config.second_port(policy)}"}
-    else:
-        upstreams = {str(upstream) for upstream in policy.upstream}
+    daemon, upstreams = resolver.main, set(resolver.asks(policy))
     problem = ""
     silent = ""
     for name in _samples(config, update):
