@@ -2,14 +2,17 @@
 
 import re
 
+#: It answers a name of its own and none else.
+_GENERATION = re.compile(r"txt-record=generation\.[a-z0-9_-]+\.gfwtools\.invalid,[0-9a-f]{16}")
 _LINE = re.compile(r"(server|ipset|nftset)=/([^/]+)/(.*)")
 
 
 def read_conf(text: str) -> dict[str, dict[str, str]]:
-    """``server`` and ``ipset`` -> pattern -> value. Any line that is neither a comment nor one of those is a failure."""
+    """``server`` and ``ipset`` -> pattern -> value. Any line that is neither a comment, the generation nor one of those is
+    a failure."""
     found: dict[str, dict[str, str]] = {"server": {}, "ipset": {}, "nftset": {}}
     for line in text.splitlines():
-        if line.startswith("#"):
+        if line.startswith("#") or _GENERATION.fullmatch(line):
             continue
         match = _LINE.fullmatch(line)
         assert match, f"a line of another kind: {line!r}"

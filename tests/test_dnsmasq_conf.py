@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from trees import Tree, host
+from trees import DEBIAN_SCRIPT, Tree, host
 
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.daemon import daemon_of
@@ -71,9 +71,18 @@ PORTS = [
     {"etc/dnsmasq.conf": "conf-file=/etc/dm.more\n", "etc/dm.more": "port=5353\n"},
     {"etc/dnsmasq.conf": f"{READ}conf-file=/etc/dm.more\n", "etc/dm.more": "port=5353\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/other.d\n", "etc/other.d/x": "port=5353\n"},
-    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-old\n", "etc/dnsmasq.d/port": "port=5353\n"},
+    {
+        **DEBIAN_SCRIPT,
+        "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-old\n",
+        "etc/dnsmasq.d/port": "port=5353\n",
+    },
     # The command line is read before the file.
-    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/d\n", "etc/d/port": "port=53\n", "etc/dnsmasq.conf": "port=5353\n"},
+    {
+        **DEBIAN_SCRIPT,
+        "etc/default/dnsmasq": "CONFIG_DIR=/etc/d\n",
+        "etc/d/port": "port=53\n",
+        "etc/dnsmasq.conf": "port=5353\n",
+    },
     # Nothing reads the folder yet: gfwtools' own line will.
     {"etc/dnsmasq.d/port.conf": "port=5353\n"},
 ]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from trees import Tree, host
+from trees import DEBIAN_SCRIPT, Tree, host
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.check import check_configuration
@@ -48,8 +48,8 @@ FORMS: list[Tree] = [
     {"etc/dnsmasq.conf": f"conf-file=/etc/dnsmasq.conf\n{MAIN}", "etc/dnsmasq.d/a.conf": "conf-file=/etc/dnsmasq.conf\n"},
     {"etc/dnsmasq.conf": MAIN, "etc/dnsmasq.d/alias.conf": "-> once.conf"},
     {"etc/dnsmasq.conf": MAIN, "etc/dnsmasq.d/sub/ux": "nonsense\n", "etc/dnsmasq.d/a.conf": "conf-dir=/etc/dnsmasq.d/sub,x\n"},
-    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
-    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-old\n", "etc/dnsmasq.conf": MAIN},
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-old\n", "etc/dnsmasq.conf": MAIN},
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from journals import put
-from trees import Tree, host, tree_of
+from trees import DEBIAN_SCRIPT, Tree, host, tree_of
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
@@ -189,18 +189,35 @@ READS = [
     {"etc/dnsmasq.conf": "conf-dir=/etc/../etc/./dnsmasq.d//\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/link\n", "etc/link": "-> dnsmasq.d", "etc/dnsmasq.d/user.conf": ""},
     {"etc/dnsmasq.conf": "conf-file=/etc/more.conf\n", "etc/more.conf": "conf-dir=/etc/dnsmasq.d\n"},
-    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
-    {"etc/default/dnsmasq": 'ENABLED=1\nCONFIG_DIR="/etc/dnsmasq.d" # all\n'},
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist,.dpkg-old,.dpkg-new\n"},
+    {
+        "usr/share/dnsmasq/systemd-helper": DEBIAN_SCRIPT["etc/init.d/dnsmasq"],
+        "usr/lib/systemd/system/dnsmasq.service": "[Service]\nExecStart=/usr/share/dnsmasq/systemd-helper exec\n",
+        "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d\n",
+    },
+    {
+        "etc/systemd/system/dnsmasq.service": "[Service]\nExecStart=/usr/bin/dnsmasq -k\n",
+        "etc/systemd/system/dnsmasq.service.d/x.conf": (
+            "[Service]\nExecStart=\nExecStart=-/usr/bin/dnsmasq -k --conf-dir=/etc/dnsmasq.d\n"
+        ),
+    },
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": 'ENABLED=1\nCONFIG_DIR="/etc/dnsmasq.d" # all\n'},
 ]
 READS_NOT = [
+    {"etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d\n"},  # nobody reads it
+    {
+        **DEBIAN_SCRIPT,
+        "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d\n",
+        "lib/systemd/system/dnsmasq.service": "[Service]\nExecStart=/usr/bin/dnsmasq -k --user=dnsmasq\n",
+    },
     {},
     {"etc/dnsmasq.conf": "#conf-dir=/etc/dnsmasq.d\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,.conf\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d,*.dns\n"},
     {"etc/dnsmasq.conf": "conf-dir=/etc/dnsmasq.d2\n"},
     {"etc/dnsmasq.conf": 'conf-dir="/etc/dnsmasq.d,*.conf"\n'},
-    {"etc/default/dnsmasq": "#CONFIG_DIR=/etc/dnsmasq.d\n"},
-    {"etc/default/dnsmasq": "CONFIG_DIR=\n"},
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "#CONFIG_DIR=/etc/dnsmasq.d\n"},
+    {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "CONFIG_DIR=\n"},
 ]
 
 
@@ -214,6 +231,12 @@ def test_where_nothing_reads_the_folder_a_line_is_appended(tmp_path: Path, tree:
     text = written(host(tmp_path, tree))["/etc/dnsmasq.conf"]
     assert text.startswith(tree.get("etc/dnsmasq.conf", ""))
     assert lines(text)[-1] == "conf-dir=/etc/dnsmasq.d/,*.conf"
+
+
+def test_a_command_of_the_users_own_is_not_counted_on_to_name_the_folder(tmp_path: Path) -> None:
+    tree = {**DEBIAN_SCRIPT, "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d\n"}
+    config = host(tmp_path, tree, '[dns]\nmanager = "command"\nrestart = ["dnsmasq"]\n')
+    assert lines(written(config)["/etc/dnsmasq.conf"]) == ["conf-dir=/etc/dnsmasq.d/,*.conf"]
 
 
 def test_a_last_line_without_its_end_is_ended_before_ours(tmp_path: Path) -> None:
@@ -344,6 +367,7 @@ FRESH: list[Tree] = [
         "etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf",
         "run/systemd/resolve/stub-resolv.conf": "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n",
         "run/systemd/resolve/resolv.conf": "nameserver 203.0.113.1\n",
+        **DEBIAN_SCRIPT,
         "etc/default/dnsmasq": "CONFIG_DIR=/etc/dnsmasq.d,.dpkg-dist\n",
     },
     {

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.dnsmasq.client import Kind
-from gfwtools.dnsmasq.wire import question, reply
+from gfwtools.dnsmasq.wire import Kind, question, reply
 
 labels = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", fullmatch=True)
 names = st.lists(labels, min_size=1, max_size=4).map(".".join).filter(lambda name: len(name) <= 253)

@@ -9,6 +9,9 @@ from gfwtools.config.model import Config
 #: Path below the root -> content; a content ``-> TARGET`` makes a link.
 Tree = dict[str, str]
 
+#: The line of Debian's start scripts that hands CONFIG_DIR of /etc/default/dnsmasq to dnsmasq.
+DEBIAN_SCRIPT: Tree = {"etc/init.d/dnsmasq": "start-stop-daemon --exec $DAEMON -- ${CONFIG_DIR:+ -7 ${CONFIG_DIR}}\n"}
+
 
 def plant(root: Path, tree: Tree) -> None:
     """Write the files below ``root``."""

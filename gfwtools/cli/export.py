@@ -42,7 +42,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
       gfwtools export direct -o ./direct.txt
       gfwtools export dnsmasq -o ./gfwlist.conf
     """
-    from gfwtools.render import dnsmasq, ipset, nftables, plain
+    from gfwtools.render import dnsmasq, generation, ipset, nftables, plain
     from gfwtools.render.backends import TEXTS
     from gfwtools.render.files import cover_of, unset_of, without_claimed
     from gfwtools.storage import atomic
@@ -72,7 +72,9 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
         text = plain.direct(cover)
     elif format == "dnsmasq":
         sets = TEXTS[backend_of_files(config)].names(policy)
-        text = dnsmasq.paired(cover, policy, unset=unset_of(config, compiled), sets=sets, list_date=date)
+        text = generation.at_start(
+            dnsmasq.paired(cover, policy, unset=unset_of(config, compiled), sets=sets, list_date=date), policy.name
+        )
     elif format == "ipset":
         text = ipset.seed(policy, compiled.seeds, list_date=date)
     else:

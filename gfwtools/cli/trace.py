@@ -110,7 +110,7 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     except InvalidNameError as error:
         raise click.UsageError(f"{target[:60]!r} is neither an address nor a name: {error}") from None
     daemon = daemon_of(context.config)
-    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
+    kinds: tuple[str, ...] = ("A", "AAAA")
     replies = [client.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
     addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
     if not addresses:

@@ -18,8 +18,10 @@ from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.manager import restart_command
+from gfwtools.dnsmasq.resolver import Resolver, Unread
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
 from gfwtools.plumbing.backend import Backend, sets_with, working_backend
@@ -43,14 +45,18 @@ POKES = 3
 #: No more addresses of one name than these are looked at.
 LIMIT = 8
 
-_AFTER = ("peer", "second dnsmasq", "dnsmasq", "clean resolver", "upstream", "answer", "in the set", "way", "connect")
+_AFTER = (
+    *("peer", "second dnsmasq", "dnsmasq", "generation", "clean resolver", "upstream", "answer", "in the set", "way"),
+    "connect",
+)
 #: What the question to the clean resolver passes on this host: while one of these is broken, nothing comes back.
 _PATH = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "reverse path")
 _RESTS_ON = {
     "peer": _PATH,
     "clean resolver": (*_PATH, "peer"),
-    "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq"),
-    "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq"),
+    "generation": ("second dnsmasq",),
+    "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
+    "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
     "in the set": ("set", "upstream", "answer"),
     "way": ("tunnel", "route", "ip rule", "in the set"),
     "connect": (*_PATH, "peer", "in the set", "way"),
@@ -71,6 +77,8 @@ class Lookup:
     asked: int | None = None
     """Questions that our dnsmasq sent to the policy's resolvers when it was asked for what it does not cache."""
     second_alive: bool | None = None
+    unread: tuple[Unread, ...] = ()
+    """Files of the policy that its daemons have not read as they are now."""
 
     @property
     def nowhere(self) -> bool:
@@ -118,10 +126,11 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
             host = Link("host", _BROKEN, "gfwtools bootstrap has run", "it was never bootstrapped", remedy)
             names = ("client", *plumbing.LINKS, *_AFTER)
             return _chain(found, [*first, host, *skipped(names, "never bootstrapped")])
-        daemon = daemon_of(config)
+        resolver: Resolver = Dnsmasq(config, runner)
+        daemon = resolver.main
         dropped = plumbing.dropped_by_filter()
         received = questions.received(runner, found.policy.interface)
-        lookup = _lookup(pool, found, config, daemon)
+        lookup = _lookup(pool, found, resolver)
         survey, problem = looking.result()
         tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
         first += [_host(problem), _client(config, daemon, runner)]
@@ -137,10 +146,10 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
-    rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup)]
+    rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup), _generation(lookup)]
     backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
-        rest += [clean_link(config, found.policy, lookup), _upstream(config, found.policy, lookup)]
+        rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
     else:
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
@@ -176,17 +185,19 @@ def _backend(config: Config, runner: Runner) -> Backend | None:
         return None
 
 
-def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Daemon) -> Lookup:
+def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Lookup:
     """Ask everybody at once."""
-    kinds: tuple[client.Kind, ...] = ("A", "AAAA")
+    daemon = resolver.main
+    kinds: tuple[str, ...] = ("A", "AAAA")
 
     def both(address: Address | str, port: int) -> list[Future[Reply]]:
         return [pool.submit(client.ask, address, port, found.name, kind) for kind in kinds]
 
     alive = pool.submit(daemon.is_up)
     local = both(daemon.address, daemon.port)
+    unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
-        return Lookup(daemon, alive.result(), _replies(local))
+        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()))
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and a kernel tells an address that it has told several
@@ -195,10 +206,9 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
     again.daemon = True
     again.start()
     clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
-    second = None
-    if config.dns.layout == "split":
-        second = pool.submit(Daemon("127.0.0.1", config.second_port(found.policy)).is_up)
-    asked = count_asked(config, found, daemon) if alive.result() else None
+    other = resolver.second(found.policy)
+    second = pool.submit(other.is_up) if other else None
+    asked = count_asked(resolver.asks(found.policy), found.name, daemon) if alive.result() else None
     replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
     again.cancel()
     # dnsmasq takes whichever answers: so do we.
@@ -211,6 +221,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, daemon: Dae
         upstream,
         asked,
         second.result() if second else None,
+        tuple(unread.result()),
     )
 
 
@@ -236,7 +247,7 @@ def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
     return tuple(future.result() for future in futures)
 
 
-def count_asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
+def count_asked(servers: Sequence[str], name: str, daemon: Daemon) -> int | None:
     """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
 
     :returns: None where dnsmasq does not tell.
@@ -244,23 +255,16 @@ def count_asked(config: Config, found: Answer, daemon: Daemon) -> int | None:
     asked = 0
     for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
         before = daemon.queries()
-        if not before:
+        if before is None:
             return None
-        client.poke(daemon.address, daemon.port, found.name)
+        client.poke(daemon.address, daemon.port, name)
         after = daemon.queries()
-        if not after:
+        if after is None:
             return None
-        asked = sum(after.get(server, 0) - before.get(server, 0) for server in _servers(config, found.policy))
+        asked = sum(after.get(server, 0) - before.get(server, 0) for server in servers)
         if asked > 0:
             break
     return asked
-
-
-def _servers(config: Config, policy: PolicyConfig) -> list[str]:
-    """Whom the main dnsmasq asks for the policy's names."""
-    if config.dns.layout == "split":
-        return [f"127.0.0.1#{config.second_port(policy)}"]
-    return list(map(str, policy.upstream))
 
 
 # ---------------------------------------------------------------- the name, the host, the client
@@ -333,6 +337,16 @@ def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     return Link("dnsmasq", _OK, expected, "answers")
 
 
+def _generation(lookup: Lookup) -> Link:
+    """Has dnsmasq read our files as they are now?"""
+    name, expected = "generation", "dnsmasq has read our files as they are now"
+    if not lookup.alive:
+        return Link(name, _SKIPPED, found="dnsmasq does not answer")
+    for unread in lookup.unread:
+        return Link(name, _BROKEN, expected, unread.detail, unread.remedy)
+    return Link(name, _OK, expected, "it proves so")
+
+
 def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
     """Does the resolver that is reached through the tunnel answer?"""
     upstream = lookup.upstream or policy.upstream[0]
@@ -354,9 +368,8 @@ def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
     )
 
 
-def _upstream(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
-    servers = ", ".join(_servers(config, policy))
-    expected = f"dnsmasq asks {servers} for this name"
+def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
+    expected = f"dnsmasq asks {', '.join(servers)} for this name"
     if lookup.asked is None:
         return Link("upstream", _UNKNOWN if lookup.alive else _SKIPPED, expected, "dnsmasq does not tell")
     if lookup.nowhere and lookup.asked <= 0:

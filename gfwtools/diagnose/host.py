@@ -10,12 +10,15 @@ from pathlib import Path
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.manager import restart_command
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import State
 from gfwtools.plumbing.updown import look
+from gfwtools.render.files import Role
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
@@ -129,7 +132,8 @@ def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
 
 
 def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
-    daemon = daemon_of(config)
+    resolver: Resolver = Dnsmasq(config, runner)
+    daemon = resolver.main
     restart = restart_command(config)
     if not daemon.is_up():
         yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
@@ -146,15 +150,30 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
             "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
         )
     for policy in config.policies:
-        if not config.dnsmasq_conf(policy).is_file():
-            missing = f"{config.dnsmasq_conf(policy)} is not there"
-            yield Finding(f"list of policy {policy.name}", State.MISSING, missing, "gfwtools update --reload")
-        if config.dns.layout == "split":
-            second = Daemon("127.0.0.1", config.second_port(policy))
-            state = State.OK if second.is_up(1) else State.MISSING
-            detail = f"answers at {second}" if state is State.OK else f"nobody answers at {second}"
-            mend = "" if state is State.OK else restart_command(config, policy.name)
-            yield Finding(f"second dnsmasq of {policy.name}", state, detail, mend)
+        yield from _read(config, policy, resolver)
+
+
+def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[Finding]:
+    """Have the daemons of a policy read their files as they are now? They are asked."""
+    unread = {found.role: found for found in resolver.unread([policy])}
+    name = f"list of policy {policy.name}"
+    if not config.dnsmasq_conf(policy).is_file():
+        missing = f"{config.dnsmasq_conf(policy)} is not there"
+        yield Finding(name, State.MISSING, missing, "gfwtools update --reload")
+    elif found := unread.get(Role.MAIN) or unread.get(Role.SERVERS):
+        yield Finding(name, State.MISMATCH, found.detail, found.remedy)
+    else:
+        yield Finding(name, State.OK, "dnsmasq has read it as it is now")
+    second = resolver.second(policy)
+    if second is None:
+        return
+    name = f"second dnsmasq of {policy.name}"
+    if not second.is_up(1):
+        yield Finding(name, State.MISSING, f"nobody answers at {second}", restart_command(config, policy.name))
+    elif found := unread.get(Role.SECOND):
+        yield Finding(name, State.MISMATCH, found.detail, found.remedy)
+    else:
+        yield Finding(name, State.OK, f"answers at {second}, and has read its configuration as it is now")
 
 
 def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:

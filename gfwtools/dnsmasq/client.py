@@ -1,20 +1,22 @@
-"""Ask a resolver as a client does, and compare what two of them say."""
+"""Ask a resolver one question as a client does, and compare what two of them say.
+
+Every question that waits for its answer goes through :func:`ask`. Only a warm-up, which asks ten thousand side by side,
+has messages of its own (:mod:`gfwtools.dnsmasq.wire`).
+"""
 
 import random
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
 
 from gfwtools.config.model import Address
 
-__all__ = ["TIMEOUT", "Kind", "Reply", "Similarity", "ask", "compare", "listed", "poke", "words"]
+__all__ = ["TIMEOUT", "Reply", "Similarity", "ask", "compare", "listed", "poke", "words"]
 
 #: Seconds that a resolver has.
 TIMEOUT = 2.0
-Kind = Literal["A", "AAAA"]
 Similarity = Literal["same", "overlapping", "different", "both empty", "missing", "unknown"]
 
 
@@ -22,16 +24,25 @@ Similarity = Literal["same", "overlapping", "different", "both empty", "missing"
 class Reply:
     """What a resolver said to one question."""
 
-    kind: Kind
+    kind: str
     rcode: str = ""
-    """NOERROR, NXDOMAIN, ...; empty where nothing came."""
+    """NOERROR, NXDOMAIN, ...; empty where nothing came that can be read."""
     addresses: tuple[Address, ...] = ()
     aliases: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    """The strings of TXT records, one after the other."""
     ttl: int | None = None
     """The smallest of the answer's records."""
     error: str = ""
+    malformed: bool = False
+    """A message came, and it cannot be read."""
     seconds: float = 0.0
     """How long it took."""
+
+    @property
+    def came(self) -> bool:
+        """Something answered, whatever it said."""
+        return bool(self.rcode) or self.malformed
 
     @property
     def usable(self) -> bool:
@@ -39,8 +50,14 @@ class Reply:
         return self.rcode in ("NOERROR", "NXDOMAIN")
 
 
-def ask(address: Address | str, port: int, name: str, kind: Kind, timeout: float = TIMEOUT) -> Reply:
-    """Ask; again by TCP where the answer does not fit, within the same time."""
+def ask(
+    address: Address | str, port: int, name: str, kind: str, timeout: float = TIMEOUT, *, chaos: bool = False
+) -> Reply:
+    """Ask; again by TCP where the answer does not fit, within the same time.
+
+    :param kind: the type of record: A, AAAA, TXT, or TYPE65280 for one without a name (RFC 3597 section 5).
+    :param chaos: ask in class CHAOS: what a dnsmasq knows of itself, as ``version.bind``.
+    """
     import dns.exception
     import dns.flags
     import dns.message
@@ -49,7 +66,7 @@ def ask(address: Address | str, port: int, name: str, kind: Kind, timeout: float
     import dns.rdatatype
 
     started = time.monotonic()
-    query = dns.message.make_query(name, kind)
+    query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
     try:
         answer = dns.query.udp(query, str(address), timeout=timeout, port=port, ignore_unexpected=True)
         if answer.flags & dns.flags.TC:
@@ -58,23 +75,24 @@ def ask(address: Address | str, port: int, name: str, kind: Kind, timeout: float
     except dns.exception.Timeout:
         return Reply(kind, error=f"no answer within {timeout:g} s", seconds=time.monotonic() - started)
     except dns.exception.DNSException as error:
-        return Reply(kind, error=f"no DNS answer: {error}", seconds=time.monotonic() - started)
+        return Reply(kind, error=f"no DNS answer: {error}", malformed=True, seconds=time.monotonic() - started)
     except OSError as error:
         return Reply(kind, error=(error.strerror or str(error)).lower(), seconds=time.monotonic() - started)
+    records = [(rrset.rdtype, record) for rrset in answer.answer for record in rrset]
     return Reply(
         kind,
         rcode=dns.rcode.to_text(answer.rcode()),
         addresses=tuple(
-            ip_address(record.address)
-            for rrset in answer.answer
-            if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)
-            for record in rrset
+            ip_address(record.address) for rdtype, record in records if rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)
         ),
         aliases=tuple(
-            r.target.to_text(omit_final_dot=True)
-            for rrset in answer.answer
-            if rrset.rdtype == dns.rdatatype.CNAME
-            for r in rrset
+            record.target.to_text(omit_final_dot=True) for rdtype, record in records if rdtype == dns.rdatatype.CNAME
+        ),
+        texts=tuple(
+            string.decode("ascii", "replace")
+            for rdtype, record in records
+            if rdtype == dns.rdatatype.TXT
+            for string in record.strings
         ),
         ttl=min((rrset.ttl for rrset in answer.answer), default=None),
         seconds=time.monotonic() - started,
@@ -87,14 +105,7 @@ def poke(address: Address | str, port: int, name: str, timeout: float = 0.25) ->
     The type is one for private use (RFC 6895 section 3.1), another one each time: dnsmasq sends a question that it is
     already waiting for no second time.
     """
-    import dns.exception
-    import dns.message
-    import dns.query
-    import dns.rdatatype
-
-    query = dns.message.make_query(name, dns.rdatatype.RdataType.make(random.SystemRandom().randint(65280, 65534)))
-    with suppress(dns.exception.DNSException, OSError):
-        dns.query.udp(query, str(address), timeout=timeout, port=port)
+    ask(address, port, name, f"TYPE{random.SystemRandom().randint(65280, 65534)}", timeout)
 
 
 def compare(local: Reply, clean: Reply) -> Similarity:

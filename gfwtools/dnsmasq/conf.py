@@ -5,9 +5,11 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from gfwtools.config.model import Config, Paths
+from gfwtools.dnsmasq.manager import kind_of
 from gfwtools.storage import atomic
 
 __all__ = [
@@ -18,10 +20,12 @@ __all__ = [
     "folder_and_filters",
     "is_conf_dir",
     "is_wired",
+    "main_file",
     "own_value",
     "passes",
     "plain",
     "read",
+    "service_folders",
     "start_folders",
     "whole",
 ]
@@ -30,6 +34,12 @@ MAIN_CONF = "/etc/dnsmasq.conf"
 #: Our own set-up in ``dns.conf_dir``: read before the files of the policies, and before whatever else is there.
 SNIPPET = "00-gfwtools.conf"
 _DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
+_INIT_SCRIPT = "/etc/init.d/dnsmasq"
+#: In the order in which systemd looks (systemd.unit(5)).
+_UNIT_FOLDERS = (
+    *("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system"),
+    *("/usr/lib/systemd/system", "/lib/systemd/system"),
+)
 #: In quotation marks a comma separates nothing: it is kept as this until the value has been taken apart.
 _COMMA = "\ue000"
 _ESCAPED = {"t": "\t", "n": "\n", "e": "\033", "b": "\b", "r": "\r"}
@@ -52,20 +62,26 @@ def is_wired(config: Config) -> bool:
 
 
 def read(
-    config: Config, *, skip: Collection[str] = (), edit: Callable[[str], str] = str, only: Collection[str] = ()
+    config: Config,
+    *,
+    skip: Collection[str] = (),
+    edit: Callable[[str], str] = str,
+    only: Collection[str] = (),
+    anew: bool = False,
 ) -> DnsmasqConf:
     """Read what dnsmasq reads. Where nothing leads it to ``dns.conf_dir``, that is read as our own line would have it.
 
     :param skip: names of files in ``dns.conf_dir`` that are passed over.
     :param edit: what is made of a file's content before it is read.
     :param only: the directives that are wanted, which is quicker; none for all of them.
+    :param anew: as dnsmasq would be started, and not as it runs.
     :raises StoreError: a file is there and cannot be read.
     """
     reader = _Reader(config, skip, edit, only)
     # dnsmasq takes its command line first.
-    for value in start_folders(config):
+    for value in service_folders(config) if anew else start_folders(config):
         reader.folder(value)
-    reader.file(MAIN_CONF)
+    reader.file(MAIN_CONF if anew else main_file(config))
     reads = reader.reads_conf_dir
     if not reads:
         reader.folder(own_value(config))
@@ -81,27 +97,66 @@ def own_value(config: Config) -> str:
 
 
 def start_folders(config: Config) -> tuple[str, ...]:
-    """The values of ``conf-dir`` on dnsmasq's command line: as it runs, or as Debian's init script would start it."""
-    values = _command_line(config) if config.root == Path("/") else None
-    return _debian_conf_dir(config.paths) if values is None else values
+    """The values of ``conf-dir`` on dnsmasq's command line: as it runs, or as its service would start it."""
+    words = command_line(config)
+    return service_folders(config) if words is None else _folders(words)
 
 
-def _command_line(config: Config) -> tuple[str, ...] | None:
-    """The folders that the running dnsmasq was given; None where it does not run."""
+def service_folders(config: Config) -> tuple[str, ...]:
+    """The values of ``conf-dir`` with which the service manager starts dnsmasq.
+
+    Debian's start scripts hand ``CONFIG_DIR`` of /etc/default/dnsmasq to ``-7``. That file is there whoever starts
+    dnsmasq: it counts where the unit or the init script is one that reads it. A command of the user's own
+    (``dns.manager``) may start dnsmasq in any way: none is counted on. A file that is named in two ways is read once.
+    """
+    kind = kind_of(config)
+    if kind in ("command", "none"):
+        return ()
+    words = _unit_command(config.paths) if kind != "openrc" else []
+    if words and PurePosixPath(words[0]).name == "dnsmasq":
+        return _folders(words)
+    script = words[0] if words else _INIT_SCRIPT
+    return _debian_conf_dir(config.paths) if "CONFIG_DIR" in (_text(config.paths, script) or "") else ()
+
+
+def main_file(config: Config) -> str:
+    """The file that the running dnsmasq was given as its own (``-C``), or would take by itself."""
+    words = command_line(config) or []
+    return ([MAIN_CONF, *_values(words, "-C", "--conf-file")])[-1]
+
+
+def command_line(config: Config) -> list[str] | None:
+    """The words with which the running dnsmasq was started; None where it does not run, or below another root."""
+    if config.root != Path("/"):
+        return None
     try:
         pid = int(config.paths.at(config.dns.pid_file).read_text())
         words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "surrogateescape").split("\0")
     except (OSError, ValueError):
         return None
-    if PurePosixPath(words[0]).name != "dnsmasq":
-        return None
-    found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in ("-7", "--conf-dir"):
-            found.append(following)
-        elif word.startswith(("-7/", "--conf-dir=")):
-            found.append(word.removeprefix("-7").removeprefix("--conf-dir="))
-    return tuple(value for value in found if value)
+    return words if PurePosixPath(words[0]).name == "dnsmasq" else None
+
+
+def _folders(words: list[str]) -> tuple[str, ...]:
+    return tuple(value for value in _values(words, "-7", "--conf-dir") if value)
+
+
+def _values(words: list[str], short: str, long: str) -> Iterator[str]:
+    """The values of an option on a command line (getopt_long(3))."""
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word in (short, long):
+            yield following
+        elif word.startswith((f"{short}/", f"{long}=")):
+            yield word.removeprefix(short).removeprefix(f"{long}=")
+
+
+def _unit_command(paths: Paths) -> list[str]:
+    """How systemd starts dnsmasq: ``ExecStart=`` of the first unit in its search path, and of what is dropped in."""
+    unit = next((text for folder in _UNIT_FOLDERS if (text := _text(paths, f"{folder}/dnsmasq.service"))), "")
+    dropped = sorted(paths.at(f"{_UNIT_FOLDERS[0]}/dnsmasq.service.d").glob("*.conf"))
+    texts = [unit, *((atomic.read(path) or b"").decode("utf-8", "surrogateescape") for path in dropped)]
+    lines = re.findall(r"^[ \t]*ExecStart[ \t]*=[ \t]*[-@:+!]*(\S.*)$", "\n".join(texts), re.MULTILINE)
+    return lines[-1].split() if lines else []
 
 
 def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:

@@ -2,18 +2,14 @@
 
 import os
 import re
-import shlex
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq import conf
-
-if TYPE_CHECKING:
-    from dns.message import Message
+from gfwtools.dnsmasq.client import Reply, ask
 
 __all__ = ["Daemon", "clear_caches", "daemon_of", "end", "hang_up", "runs"]
 
@@ -33,39 +29,13 @@ class Daemon:
     def __str__(self) -> str:
         return f"{self.address}#{self.port}"
 
-    def ask(
-        self, name: str, kind: str = "A", *, chaos: bool = False, timeout: float = QUERY_TIMEOUT
-    ) -> list[str] | None:
-        """The data of the answer's records of ``kind``; None where no answer came within ``timeout`` seconds."""
-        import dns.rdatatype
-
-        answer = self._answer(name, kind, chaos=chaos, timeout=timeout)
-        if answer is None:
-            return None
-        wanted = dns.rdatatype.from_text(kind)
-        return [record.to_text() for rrset in answer.answer if rrset.rdtype == wanted for record in rrset]
-
-    def rcode(self, name: str) -> str:
-        """NOERROR, NXDOMAIN, REFUSED, ... for the addresses of ``name``; empty where no answer came."""
-        import dns.rcode
-
-        answer = self._answer(name, "A", chaos=False, timeout=QUERY_TIMEOUT)
-        return "" if answer is None else dns.rcode.to_text(answer.rcode())
-
-    def _answer(self, name: str, kind: str, *, chaos: bool, timeout: float) -> "Message | None":
-        import dns.exception
-        import dns.message
-        import dns.query
-
-        query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
-        try:
-            return dns.query.udp(query, self.address, timeout=timeout, port=self.port)
-        except (dns.exception.DNSException, OSError):
-            return None
+    def ask(self, name: str, kind: str = "A", *, chaos: bool = False, timeout: float = QUERY_TIMEOUT) -> Reply:
+        """Ask it one question (:func:`gfwtools.dnsmasq.client.ask`)."""
+        return ask(self.address, self.port, name, kind, timeout, chaos=chaos)
 
     def is_up(self, timeout: float = QUERY_TIMEOUT) -> bool:
         """Whether dnsmasq itself answers: version.bind is a question that it asks nobody else."""
-        return self.ask("version.bind", "TXT", chaos=True, timeout=timeout) is not None
+        return self.ask("version.bind", "TXT", chaos=True, timeout=timeout).came
 
     def listens_at(self, address: str) -> bool:
         """Whether it may be asked at another address of this host as well. resolv.conf can name no port but 53."""
@@ -80,16 +50,23 @@ class Daemon:
             time.sleep(0.02)
         return True
 
-    def queries(self) -> dict[str, int]:
-        """How many questions each upstream has had: ``8.8.8.8#53`` -> number (dnsmasq(8), servers.bind)."""
+    def queries(self) -> dict[str, int] | None:
+        """How many questions each upstream has had: ``8.8.8.8#53`` -> number (dnsmasq(8), servers.bind).
+
+        :returns: empty where it has no upstream at all, and None where it does not say (``no-ident``), or is silent.
+        """
+        reply = self.ask("servers.bind", "TXT", chaos=True)
         found = {}
-        for text in self.ask("servers.bind", "TXT", chaos=True) or ():
-            for entry in shlex.split(text):
-                server, _, numbers = entry.partition(" ")
-                first = numbers.split(" ")[0]
-                if first.isdigit():
-                    found[server] = int(first)
-        return found
+        for entry in reply.texts:
+            server, _, numbers = entry.partition(" ")
+            first = numbers.split(" ")[0]
+            if first.isdigit():
+                found[server] = int(first)
+        if found:
+            return found
+        # dnsmasq 2.90 without an upstream sends a TXT record without a string, which RFC 1035 does not know, and still
+        # gives its version. With no-ident both are NOTIMP.
+        return {} if reply.came and self.ask("version.bind", "TXT", chaos=True).texts else None
 
 
 def daemon_of(config: Config) -> Daemon:

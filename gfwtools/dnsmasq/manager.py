@@ -10,7 +10,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.errors import NoManagerError
 from gfwtools.system.commands import Command, Runner
 
-__all__ = ["Manager", "manager_of", "restart_command"]
+__all__ = ["Manager", "kind_of", "manager_of", "restart_command"]
 
 
 class Manager(Protocol):
@@ -112,13 +112,21 @@ def manager_of(config: Config, runner: Runner) -> Manager | None:
     return OwnCommand(runner, config.dns.restart) if kind == "command" else None
 
 
+def kind_of(config: Config) -> str:
+    """Who starts dnsmasq: what ``dns.manager`` says, or for ``auto`` the init system that runs; empty for nobody."""
+    kind = config.dns.manager
+    if kind != "auto":
+        return kind
+    if config.paths.at("/run/systemd/system").is_dir():
+        return "systemd"
+    if config.paths.at("/run/openrc").is_dir():
+        return "openrc"
+    return "command" if config.dns.restart else ""
+
+
 def restart_command(config: Config, second: str = "") -> str:
     """What somebody types to restart the main dnsmasq, or the second one of the policy ``second``."""
-    kind = config.dns.manager
-    if kind == "auto":
-        kind = "systemd"
-        if not config.paths.at("/run/systemd/system").is_dir():
-            kind = "openrc" if config.paths.at("/run/openrc").is_dir() else "command" if config.dns.restart else kind
+    kind = kind_of(config) or "systemd"
     if kind == "systemd":
         return f"systemctl restart gfwtools-dns@{second}" if second else "systemctl restart dnsmasq"
     if kind == "openrc":

@@ -1,17 +1,20 @@
 """A question and its answer on the wire (RFC 1035 section 4), without what else a message may hold.
 
 A warm-up asks ten thousands of them: with a parser for everything it would take twice as long, on a router longer.
+Every other question goes through :func:`gfwtools.dnsmasq.client.ask`.
 """
 
 import socket
 import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from gfwtools.dnsmasq.client import Kind
+__all__ = ["Kind", "Reply", "question", "reply"]
 
-__all__ = ["Reply", "question", "reply"]
-
-_KINDS = {"A": (1, socket.AF_INET, 4), "AAAA": (28, socket.AF_INET6, 16)}
+Kind = Literal["A", "AAAA"]
+_KINDS: dict[Kind, tuple[int, socket.AddressFamily, int]] = {
+    "A": (1, socket.AF_INET, 4),
+    "AAAA": (28, socket.AF_INET6, 16),
+}
 #: Flags of a message, and the place of what is behind its header.
 _RECURSION_DESIRED, _ANSWER, _TRUNCATED, _RCODE, _HEADER = 0x0100, 0x8000, 0x0200, 0xF, 12
 

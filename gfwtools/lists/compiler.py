@@ -57,6 +57,8 @@ class Problem(NamedTuple):
     ref: Ref
     text: str
     message: str
+    decided: bool = False
+    """It is understood all the same: on both lists of the user's, where the deny list wins."""
 
     def __str__(self) -> str:
         return f"{self.ref.source}: line {self.ref.line}: {self.message}"
@@ -301,10 +303,12 @@ def _merge_user_lists(
                     names.setdefault(name, ref)
     for name in policy.allow.keys() & policy.deny.keys():
         ref, other = policy.allow[name], policy.deny[name]
-        problems.append(Problem(ref, name, f"{name} is in {other.source} line {other.line} too; deny wins"))
+        problems.append(Problem(ref, name, f"{name} is in {other.source} line {other.line} too; deny wins", True))
     for network in policy.allowed.keys() & policy.denied.keys():
         ref, other = policy.allowed[network], policy.denied[network]
-        problems.append(Problem(ref, str(network), f"{network} is in {other.source} line {other.line} too; deny wins"))
+        problems.append(
+            Problem(ref, str(network), f"{network} is in {other.source} line {other.line} too; deny wins", True)
+        )
     return sorted(problems)
 
 
@@ -336,7 +340,7 @@ def compile(
         deny=[Listing("deny", "\n".join(users["deny"]), "domains")],
         granularity=granularity,
     )
-    wrong = [problem for problem in compiled.problems if not problem.message.endswith("deny wins")]
+    wrong = [problem for problem in compiled.problems if not problem.decided]
     if wrong:
         raise ValueError("; ".join(map(str, wrong)))
     return compiled.policy

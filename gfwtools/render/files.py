@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gfwtools.config.model import Config, Network, PolicyConfig
 from gfwtools.lists.decode import Decoded
 from gfwtools.lists.policy import Cover
-from gfwtools.render import dnsmasq, plain
+from gfwtools.render import dnsmasq, generation, plain
 from gfwtools.render.backends import TEXTS, Text
 
 if TYPE_CHECKING:
@@ -56,17 +56,21 @@ def files_of(
     files[backend.seed_file(paths, name)] = backend.seed(policy, seeds, list_date=date)
     main = config.dnsmasq_conf(policy)
     if config.dns.layout == "paired":
-        files[main] = dnsmasq.paired(cover, policy, unset=unset, sets=sets, list_date=date)
+        text = dnsmasq.paired(cover, policy, unset=unset, sets=sets, list_date=date)
+        files[main] = generation.at_start(text, name)
     else:
         port = config.second_port(policy)
         pid_file = on_host(config, paths.second_pid(name))
-        files[paths.second(name)] = dnsmasq.second(policy, port, pid_file, sets)
+        second = dnsmasq.second(policy, port, pid_file, sets)
+        files[paths.second(name)] = generation.at_start(second, name)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
         if len(cover.patterns) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
-            files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date)
+            files[main] = generation.at_start(dnsmasq.inline_servers(cover, policy, port, list_date=date), name)
         else:
-            files[paths.servers(name)] = dnsmasq.servers(cover, policy, port, list_date=date)
-            files[main] = dnsmasq.split_main(policy, on_host(config, paths.servers(name)))
+            servers = dnsmasq.servers(cover, policy, port, list_date=date)
+            files[paths.servers(name)] = generation.on_hang_up(servers, name)
+            leading = dnsmasq.split_main(policy, on_host(config, paths.servers(name)))
+            files[main] = generation.leading(leading, name)
     return {path: text if isinstance(text, bytes) else text.encode() for path, text in files.items()}
 
 

@@ -44,7 +44,7 @@ class ResolverFacts:
     found_in: str = ""
     """Where the resolvers were found."""
     reads_conf_dir: bool = False
-    """dnsmasq reads ``dns.conf_dir`` without our doing."""
+    """dnsmasq reads ``dns.conf_dir`` without our doing, once its service manager has started it anew."""
     directives: tuple[tuple[str, str], ...] = ()
     """Name and value of every line of dnsmasq's configuration that is not ours."""
     addresses: frozenset[Address] = frozenset()
@@ -90,7 +90,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     resolvers, found_in = _resolvers(config, before, link, addresses)
     # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
     own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
-    found = conf.read(config, skip=own, edit=without_ours)
+    found = conf.read(config, skip=own, edit=without_ours, anew=True)
     edited = [MAIN_CONF, *(manager.path for manager in WRITERS)]
     texts = {path: text for path in edited if (text := text_of(paths, path)) is not None}
     # A link of a fake root would lead out of it: it has been followed already.

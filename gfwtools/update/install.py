@@ -5,21 +5,20 @@ What is due is the difference between what the files say and what the daemons we
 nothing.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.dnsmasq.check import check_configuration
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
-from gfwtools.dnsmasq.manager import Manager, manager_of
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.resolver import Reading, Resolver, Unread
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.plumbing.backend import backend_of, seed_files
-from gfwtools.render.files import Role, role_of
+from gfwtools.render.files import Role, on_host
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
 from gfwtools.storage.state import State, read_state, write_state
@@ -41,23 +40,16 @@ AGAIN = "fix that, then run: gfwtools update --reload"
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What has to be read anew, and by whom."""
+    """What has to be read or loaded anew."""
 
-    main: bool
-    """The main dnsmasq, by a restart."""
-    servers: bool
-    """The main dnsmasq, by SIGHUP."""
-    second: tuple[PolicyConfig, ...]
+    reading: Reading
+    """By the daemons."""
     gone: tuple[str, ...]
     """Policies whose second dnsmasq has no configuration any more."""
     seeds: tuple[PolicyConfig, ...]
 
-    @property
-    def daemons(self) -> bool:
-        return self.main or self.servers or bool(self.second)
-
     def __bool__(self) -> bool:
-        return self.daemons or bool(self.gone) or bool(self.seeds)
+        return bool(self.reading) or bool(self.gone) or bool(self.seeds)
 
 
 def install(
@@ -76,30 +68,36 @@ def install(
     :raises GfwtoolsError: a step failed, and the old files are back.
     """
     runner = runner or System()
-    due = _due(config, update)
-    if not update.files(config) and not due:
+    resolver: Resolver = Dnsmasq(config, runner)
+    due = _due(config, update, resolver)
+    unread = {} if due.reading else _unread(config, resolver)
+    if not update.files(config) and not due and not unread:
         return []
     journal, paths = Journal(config.paths), config.paths
-    manager = manager_of(config, runner)
-    if manager is None or not due:
+    can_reload = resolver.can_reload()
+    if can_reload and unread:
+        due = _due(config, update, resolver, unread)
+    if not can_reload or not due:
         with journal.transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
             replace_files(config, update, foreign, transaction)
-        note = 'nothing was reloaded (dns.manager = "none")'
-        return ["nothing to reload: only comments have changed" if manager else note]
-    if due.daemons:
+        if can_reload:
+            return ["nothing to reload: only comments have changed"]
+        missing = [f"note: {found}" for some in unread.values() for found in some]
+        return ['nothing was reloaded (dns.manager = "none")', *missing]
+    if due.reading:
         with _step("check"):
-            check_configuration(config, _all_files(config, update), runner)
-    daemon = daemon_of(config)
+            resolver.check(_all_files(config, update))
     notes: list[str] = []
     with journal.transaction(NAME, inverses(config, runner), outcome=BACK, remedy=AGAIN, within=within) as transaction:
         if within is None:
             # It is the first, so that its inverse is the last: by then the old files are back.
-            transaction.record(DAEMONS, _as_data(config, due, was_up=daemon.is_up() if due.daemons else True))
+            was_up = resolver.main.is_up() if due.reading else True
+            transaction.record(DAEMONS, _as_data(config, due, was_up=was_up))
         backend = backend_of(config, runner)
         seeds = {p.name: atomic.read_ours(seed_files(backend, paths, p)[0]) for p in due.seeds}
         with _step("install"):
             replace_files(config, update, foreign, transaction)
-        _take(config, update, due, manager, daemon, runner, seeds, transaction, notes)
+        _take(config, update, due, resolver, runner, seeds, transaction, notes)
         transaction.write({paths.state: _all_read(update).to_json()})
     return notes
 
@@ -116,14 +114,24 @@ def _all_files(config: Config, update: Update) -> dict[Path, bytes]:
     return files
 
 
-def _due(config: Config, update: Update) -> Due:
+def _unread(config: Config, resolver: Resolver) -> dict[str, list[Unread]]:
+    """Policy -> what its running daemons have not read, though the state says so: somebody started them otherwise."""
+    if not resolver.main.is_up():
+        return {}
+    return {policy.name: found for policy in config.policies if (found := resolver.unread([policy]))}
+
+
+def _due(
+    config: Config, update: Update, resolver: Resolver, unread: Mapping[str, list[Unread]] = MappingProxyType({})
+) -> Due:
     main = servers = False
     second, gone, seeds = [], [], []
     for policy_update in update.policies:
         policy, state = policy_update.policy, policy_update.state
         differs = {path for path, digest in state.effective.items() if state.loaded.get(path) != digest}
         changed = differs | (state.loaded.keys() - state.effective.keys())
-        roles = {role_of(config, policy, config.paths.at(path)): path for path in changed}
+        changed |= {on_host(config, found.path) for found in unread.get(policy.name, ())}
+        roles = {resolver.role_of(policy, config.paths.at(path)): path for path in changed}
         main = main or Role.MAIN in roles
         servers = servers or (Role.SERVERS in roles and roles[Role.SERVERS] in state.effective)
         if Role.SECOND in roles:
@@ -131,7 +139,7 @@ def _due(config: Config, update: Update) -> Due:
                 second.append(policy)
             else:
                 gone.append(policy.name)
-        if any(role_of(config, policy, config.paths.at(path)) is Role.SEED for path in differs):
+        if any(resolver.role_of(policy, config.paths.at(path)) is Role.SEED for path in differs):
             seeds.append(policy)
     if update.gone:
         main = True
@@ -139,15 +147,14 @@ def _due(config: Config, update: Update) -> Due:
     if main or servers or second:
         # The sets must be there before the first answer; loading a seed over a full set changes nothing.
         seeds = list(config.policies)
-    return Due(main, servers, tuple(second), tuple(gone), tuple(seeds))
+    return Due(Reading(main, servers, tuple(second)), tuple(gone), tuple(seeds))
 
 
 def _take(
     config: Config,
     update: Update,
     due: Due,
-    manager: Manager,
-    daemon: Daemon,
+    resolver: Resolver,
     runner: Runner,
     seeds: Mapping[str, bytes | None],
     transaction: Transaction,
@@ -161,66 +168,41 @@ def _take(
         with _step("load the seed"):
             _load_seed(config, policy, runner, seeds[policy.name], transaction)
         notes.append(f"loaded the seed of {policy.set}")
-    silent = _silent_seconds(config, due) if due.daemons else ()
-    notes += _reload(config, replace(due, second=(*due.second, *silent)), manager, was_up=daemon.is_up(0.5))
-    if due.daemons:
+    reading = due.reading
+    if reading:
+        silent = _silent_seconds(config, resolver, reading)
+        notes += resolver.reload(replace(reading, second=(*reading.second, *silent)), was_up=resolver.main.is_up(0.5))
         with _step("ask dnsmasq"):
-            if not daemon.wait():
+            if not resolver.main.wait():
                 raise ResolverError(
-                    f"it does not answer at {daemon}, where port= and listen-address= of its configuration lead; "
-                    "run: gfwtools check host"
+                    f"it does not answer at {resolver.main}, where port= and listen-address= of its configuration "
+                    "lead; run: gfwtools check host"
                 )
-            for policy in config.policies if config.dns.layout == "split" else ():
-                second = _second(config, policy)
-                if not second.wait():
+            for policy in config.policies:
+                second = resolver.second(policy)
+                if second and not second.wait():
                     raise ResolverError(
                         f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted; "
                         "run: gfwtools check host"
                     )
+            if unread := resolver.wait_until_read(config.policies):
+                raise ResolverError(str(unread[0]))
             for policy_update in update.policies:
-                notes += verify(config, policy_update, daemon, runner)
+                notes += verify(config, policy_update, resolver, runner)
     for name in due.gone:
         with _step("stop the second dnsmasq"):
-            manager.stop_second(name)
+            resolver.stop_second(name)
 
 
-def _second(config: Config, policy: PolicyConfig) -> Daemon:
-    return Daemon("127.0.0.1", config.second_port(policy))
-
-
-def _silent_seconds(config: Config, due: Due) -> tuple[PolicyConfig, ...]:
+def _silent_seconds(config: Config, resolver: Resolver, reading: Reading) -> Iterator[PolicyConfig]:
     """Policies whose second dnsmasq has ended or hangs, and is not restarted anyway.
 
     It is asked what it answers itself: a clean resolver that is silent behind it is no fault of its own.
     """
-    if config.dns.layout != "split":
-        return ()
-    others = [policy for policy in config.policies if policy not in due.second]
-    return tuple(policy for policy in others if not _second(config, policy).is_up())
-
-
-def _reload(config: Config, due: Due, manager: Manager, *, was_up: bool) -> list[str]:
-    """Restart or signal what is due; in words."""
-    notes = []
-    restarts: list[tuple[str, Callable[[], None]]] = []
-    for policy in due.second:
-        restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
-    pid_file = config.paths.at(config.dns.pid_file)
-    if not due.main and due.servers and was_up and hang_up(pid_file):
-        signalled = True
-    else:
-        signalled = False
-        if due.main or due.servers:
-            restarts.append(("dnsmasq", manager.restart_main))
-    if manager.name == "command":
-        restarts = restarts[-1:]  # one command for all of them
-    for what, restart in restarts:
-        with _step(f"restart {what}"):
-            restart()
-        notes.append(f"restarted {what}")
-    if signalled:
-        notes.append("dnsmasq has read its list again (SIGHUP)")
-    return notes
+    for policy in config.policies:
+        second = resolver.second(policy)
+        if second and policy not in reading.second and not second.is_up():
+            yield policy
 
 
 def _load_seed(
@@ -243,26 +225,30 @@ def inverses(config: Config, runner: Runner) -> dict[str, Undo]:
 
     def read_again(entry: Entry, doubtful: bool) -> None:
         """The old files are back: have them read."""
-        daemon, manager = daemon_of(config), manager_of(config, runner)
-        if manager is None or not entry.data["daemons"]:
+        resolver: Resolver = Dnsmasq(config, runner)
+        if not entry.data["reading"] or not resolver.can_reload():
             return
         second = tuple(policy for policy in config.policies if policy.name in entry.data["second"])
-        due = Due(entry.data["main"], entry.data["servers"], second, (), ())
+        reading = Reading(entry.data["main"], entry.data["servers"], second)
         try:
-            _reload(config, due, manager, was_up=daemon.is_up(0.5))
-            if entry.data["was_up"] and not daemon.wait():
-                raise ResolverError(f"dnsmasq does not answer at {daemon}")
+            resolver.reload(reading, was_up=resolver.main.is_up(0.5))
+            if entry.data["was_up"] and not resolver.main.wait():
+                raise ResolverError(f"dnsmasq does not answer at {resolver.main}")
         except GfwtoolsError:
             _forget(config)  # so that the next run has all of it read, new or not
             raise
+        if entry.data["was_up"] and resolver.wait_until_read(config.policies):
+            raise ResolverError("dnsmasq does not read the old files either")
 
     return {DAEMONS: read_again, COMMANDS: undo_commands(runner)}
 
 
 def _as_data(config: Config, due: Due, *, was_up: bool) -> dict[str, Any]:
     """What has to be read again when the old files are back: a second dnsmasq that had no configuration has nothing."""
-    had = [policy.name for policy in due.second if config.paths.second(policy.name).exists()]
-    return {"daemons": due.daemons, "main": due.main, "servers": due.servers, "second": had, "was_up": was_up}
+    reading = due.reading
+    had = [policy.name for policy in reading.second if config.paths.second(policy.name).exists()]
+    what = {"main": reading.main, "servers": reading.servers, "second": had}
+    return {"reading": bool(reading), "was_up": was_up, **what}
 
 
 def _forget(config: Config) -> None:

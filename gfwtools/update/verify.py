@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import ResolverError
 from gfwtools.plumbing.backend import backend_of
 from gfwtools.render.backends import TEXTS
@@ -20,7 +21,7 @@ SETTLE = 2.0
 SAMPLES = 3
 
 
-def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner) -> list[str]:
+def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Runner) -> list[str]:
     """Ask for blocked names: the clean resolver's side must be asked, and an address must land in the set.
 
     Where the clean resolver does not answer (the tunnel is down), that is told and is no failure of the update.
@@ -28,10 +29,7 @@ def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner)
     :raises ResolverError: dnsmasq asks somebody else, or fills no set.
     """
     policy = update.policy
-    if config.dns.layout == "split":
-        upstreams = {f"127.0.0.1#{config.second_port(policy)}"}
-    else:
-        upstreams = {str(upstream) for upstream in policy.upstream}
+    daemon, upstreams = resolver.main, set(resolver.asks(policy))
     problem = ""
     silent = ""
     for name in _samples(config, update):
@@ -53,7 +51,7 @@ def verify(config: Config, update: PolicyUpdate, daemon: Daemon, runner: Runner)
 
 def _why_silent(policy: PolicyConfig, name: str) -> str:
     """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
-    said = {str(upstream): Daemon(str(upstream.address), upstream.port).rcode(name) for upstream in policy.upstream}
+    said = {str(upstream): Daemon(str(upstream.address), upstream.port).ask(name).rcode for upstream in policy.upstream}
     refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
     if not refusals and any(said.values()):
         return f"{name} has no address; nothing was seen to get into set {policy.set}"
@@ -78,16 +76,18 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
     deadline = time.monotonic() + SETTLE
     while True:
         before = daemon.queries()
-        addresses = daemon.ask(name)
+        reply = daemon.ask(name)
         after = daemon.queries()
-        if not after:  # no-ident is set: it tells nothing of itself
-            return addresses or []
-        if any(after.get(upstream, 0) > before.get(upstream, 0) for upstream in upstreams):
-            return addresses or []
+        addresses = list(map(str, reply.addresses))
+        if after is None:  # no-ident is set: it says nothing of itself
+            return addresses
+        earlier = before or {}
+        if any(after.get(upstream, 0) > earlier.get(upstream, 0) for upstream in upstreams):
+            return addresses
         if time.monotonic() >= deadline:
             # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
             # says REFUSED.
-            unsent = before == after and upstreams <= after.keys() and daemon.rcode(name) == "REFUSED"
+            unsent = before == after and upstreams <= after.keys() and daemon.ask(name).rcode == "REFUSED"
             return [] if unsent else None
         time.sleep(0.05)
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import wire
-from gfwtools.dnsmasq.client import Kind
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.storage import atomic
@@ -270,7 +269,7 @@ class _Run:
         import dns.rcode
 
         addresses: list[str] = []
-        kinds: tuple[Kind, ...] = ("A", "AAAA")
+        kinds: tuple[wire.Kind, ...] = ("A", "AAAA")
         for kind in kinds:
             answer = await self._ask(name, kind, sock)
             addresses += answer.addresses
@@ -278,7 +277,7 @@ class _Run:
                 break  # there is no record of any type (RFC 8020)
         return addresses
 
-    async def _ask(self, name: str, kind: Kind, sock: Any) -> wire.Reply:
+    async def _ask(self, name: str, kind: wire.Kind, sock: Any) -> wire.Reply:
         """One question, twice where it has to be.
 
         :raises _NoAnswer: no usable answer came.
@@ -306,7 +305,7 @@ class _Run:
                 raise _NoAnswer("no name") from None
         raise _NoAnswer(reason)
 
-    async def _exchange(self, asked: bytes, kind: Kind, sock: Any) -> wire.Reply:
+    async def _exchange(self, asked: bytes, kind: wire.Kind, sock: Any) -> wire.Reply:
         """Send a question, and wait for its answer."""
         where = self.daemon.address, self.daemon.port
         await sock.sendto(asked, where, None)

@@ -1,0 +1,136 @@
+"""dnsmasq as the resolver of this host: a main one, and in the split layout a second one for each policy."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq.check import check_configuration
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
+from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
+from gfwtools.dnsmasq.resolver import Reading, Unread
+from gfwtools.errors import GfwtoolsError, ResolverError
+from gfwtools.render.files import Role, role_of
+from gfwtools.render.generation import Generation, generation_of
+from gfwtools.system.commands import Runner
+
+__all__ = ["Dnsmasq"]
+
+#: Seconds that a daemon which answers has to prove that it has read a file: SIGHUP is taken some time after it is sent.
+SETTLE = 2.0
+#: The generation is in the first lines of a file, which may have a million.
+_HEAD = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Dnsmasq:
+    """The dnsmasqs of this host (:class:`gfwtools.dnsmasq.resolver.Resolver`)."""
+
+    config: Config
+    runner: Runner
+
+    @property
+    def main(self) -> Daemon:
+        return daemon_of(self.config)
+
+    def second(self, policy: PolicyConfig) -> Daemon | None:
+        if self.config.dns.layout != "split":
+            return None
+        return Daemon("127.0.0.1", self.config.second_port(policy))
+
+    def asks(self, policy: PolicyConfig) -> list[str]:
+        second = self.second(policy)
+        return [str(second)] if second else list(map(str, policy.upstream))
+
+    def role_of(self, policy: PolicyConfig, path: Path) -> Role:
+        return role_of(self.config, policy, path)
+
+    def check(self, files: Mapping[Path, bytes]) -> None:
+        check_configuration(self.config, files, self.runner)
+
+    # ------------------------------------------------------------ reading anew
+
+    def can_reload(self) -> bool:
+        return manager_of(self.config, self.runner) is not None
+
+    def reload(self, due: Reading, *, was_up: bool) -> list[str]:
+        manager = self._manager()
+        restarts: list[tuple[str, Callable[[], None]]] = []
+        for policy in due.second:
+            restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
+        pid_file = self.config.paths.at(self.config.dns.pid_file)
+        signalled = not due.main and due.servers and was_up and hang_up(pid_file)
+        if not signalled and (due.main or due.servers):
+            restarts.append(("dnsmasq", manager.restart_main))
+        if manager.name == "command":
+            restarts = restarts[-1:]  # one command for all of them
+        notes = []
+        for what, restart in restarts:
+            try:
+                restart()
+            except GfwtoolsError as error:
+                raise ResolverError(f"restart {what}: {error}") from None
+            notes.append(f"restarted {what}")
+        if signalled:
+            notes.append("dnsmasq has read its list again (SIGHUP)")
+        return notes
+
+    def stop_second(self, policy: str) -> None:
+        self._manager().stop_second(policy)
+
+    def _manager(self) -> Manager:
+        manager = manager_of(self.config, self.runner)
+        if manager is None:
+            raise ResolverError('dnsmasq is not restarted by gfwtools (dns.manager = "none")')
+        return manager
+
+    # ------------------------------------------------------------ proof that it was read
+
+    def unread(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
+        """See :meth:`Resolver.unread`. A file that is not there is passed over, and a daemon that does not answer at
+        all has read nothing."""
+        return [found for policy in policies for found in self._unread(policy)]
+
+    def wait_until_read(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
+        """The same for daemons that were just restarted or signalled: they have :data:`SETTLE` seconds."""
+        deadline = time.monotonic() + SETTLE
+        while (found := self.unread(policies)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _unread(self, policy: PolicyConfig) -> Iterator[Unread]:
+        main, second, paths = self.main, self.second(policy), self.config.paths
+        first = self._missing(Role.MAIN, main, self.config.dnsmasq_conf(policy))
+        if first:
+            yield first
+        elif second and (found := self._missing(Role.SERVERS, main, paths.servers(policy.name))):
+            yield found
+        if second and (found := self._missing(Role.SECOND, second, paths.second(policy.name))):
+            yield found
+
+    def _missing(self, role: Role, asked: Daemon, path: Path) -> Unread | None:
+        """What is wrong with the file at ``path``; None where the daemon proves that it has read it."""
+        try:
+            with path.open("rb") as file:
+                generation = generation_of(file.read(_HEAD))
+        except OSError:
+            return None
+        if generation and _is_proven(asked, generation):
+            return None
+        who = f"the second dnsmasq at {asked}" if role is Role.SECOND else f"dnsmasq at {asked}"
+        return Unread(path, role, f"{who} has not read {path} as it is now", self._remedy(role))
+
+    def _remedy(self, role: Role) -> str:
+        if role is Role.MAIN and not conf.read(self.config, only=("port",)).reads_conf_dir:
+            line = f"conf-dir={self.config.dns.conf_dir.rstrip('/')}/,*.conf"
+            return f"add {line} to {conf.main_file(self.config)}, then: {restart_command(self.config)}"
+        return "gfwtools update --reload"
+
+
+def _is_proven(asked: Daemon, generation: Generation) -> bool:
+    if generation.text:
+        return asked.ask(generation.name, "TXT").texts == (generation.text,)
+    return asked.ask(generation.name).rcode == "NXDOMAIN"

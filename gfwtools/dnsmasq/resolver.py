@@ -1,0 +1,84 @@
+"""What the rest of gfwtools asks of the resolver of this host. dnsmasq is one; another may be a second."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gfwtools.config.model import PolicyConfig
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.render.files import Role
+
+__all__ = ["Reading", "Resolver", "Unread"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What has to be read anew, and by whom."""
+
+    main: bool
+    """The main daemon, at a start."""
+    servers: bool
+    """The main daemon, while it runs."""
+    second: tuple[PolicyConfig, ...] = ()
+    """The second daemons of these policies."""
+
+    def __bool__(self) -> bool:
+        return self.main or self.servers or bool(self.second)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that its daemon has not read as it is now."""
+
+    path: Path
+    role: Role
+    detail: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.detail}; {self.remedy}"
+
+
+class Resolver(Protocol):
+    """Who answers names on this host and fills the sets."""
+
+    @property
+    def main(self) -> Daemon:
+        """The daemon that clients ask."""
+
+    def second(self, policy: PolicyConfig) -> Daemon | None:
+        """The daemon that the main one asks for a policy's names; None where there is none."""
+
+    def asks(self, policy: PolicyConfig) -> list[str]:
+        """Whom the main daemon asks for a policy's names, as ``ADDRESS#PORT``."""
+
+    def role_of(self, policy: PolicyConfig, path: Path) -> Role:
+        """What has to happen when a file of the policy changes."""
+
+    def check(self, files: Mapping[Path, bytes]) -> None:
+        """Check the whole configuration with ``files`` in place of what is there.
+
+        :raises ResolverError: the resolver would not start.
+        """
+
+    def can_reload(self) -> bool:
+        """Whether gfwtools may restart the daemons (``dns.manager``).
+
+        :raises ResolverError: it may, and nobody is found who could.
+        """
+
+    def reload(self, due: Reading, *, was_up: bool) -> list[str]:
+        """Have the daemons read what is due; what was done, in words.
+
+        :raises ResolverError: a restart failed.
+        """
+
+    def stop_second(self, policy: str) -> None:
+        """Stop the second daemon of a policy, where it runs."""
+
+    def unread(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
+        """Ask each running daemon for the generation of its files: those that it has not read as they are now."""
+
+    def wait_until_read(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
+        """The same for daemons that were just restarted or signalled, and may need a moment."""
