@@ -111,16 +111,16 @@ def test_on_a_read_only_file_system_nothing_is_changed_and_the_reason_is_told(tm
 
 def test_killed_at_any_moment_each_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     program = (
-        "import sys, itertools; from pathlib import Path; from gfwtools import store\n"
+        "import sys, itertools; from pathlib import Path; from gfwtools.storage import atomic\n"
         "folder = Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "for n in itertools.count():\n"
-        "    store.write_all({folder / name: (str(n % 10) * 20000).encode() for name in ('one', 'two')})\n"
+        "    atomic.write_all({folder / name: (str(n % 10) * 20000).encode() for name in ('one', 'two')})\n"
     )
     for delay in (0.005, 0.011, 0.023, 0.037):
         process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
         assert process.stdout
-        process.stdout.readline()
+        assert process.stdout.readline() == b"ready\n"
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
