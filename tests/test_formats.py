@@ -7,7 +7,7 @@ import pytest
 
 from gfwtools.lists.compiler import Compiled, compile_lists
 from gfwtools.lists.decode import decode
-from gfwtools.lists.formats import FORMATS, Listing, looks_like, parse
+from gfwtools.lists.formats import FORMATS, Listing, OtherFormat, looks_like, parse
 
 
 def compiled(text: str, format: str) -> Compiled:
@@ -147,19 +147,24 @@ def test_a_list_in_a_format_that_can_be_read_is_named_where_another_was_said(wri
     if format == written or (format, written) == ("autoproxy", "domains"):  # a name alone is a rule of AutoProxy's
         assert found is None
     else:
-        assert found == f'it looks like {written}, not {format}; write format = "{written}"'
+        assert found == OtherFormat(f"it looks like {written}, not {format}", written)
+        assert found.remedy == f'write format = "{written}"'
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("written", OTHERS)
 def test_a_list_in_a_format_that_cannot_be_read_is_named(written: str, format: str) -> None:
-    found = looks_like(OTHERS[written], format) or ""
-    assert written.strip() in found
-    assert "gfwtools cannot read; give one in autoproxy, domains, hosts or dnsmasq" in found
+    found = looks_like(OTHERS[written], format)
+    assert found
+    assert written.strip() in found.what
+    assert found.what.endswith("gfwtools cannot read")
+    assert found.remedy == "give one in autoproxy, domains, hosts or dnsmasq"
 
 
 def test_the_base64_of_gfwlist_is_named_where_another_format_was_said() -> None:
-    assert 'write format = "autoproxy"' in (looks_like("W0F1dG9Qcm94eSAwLjIuOV0KISBD\n", "domains") or "")
+    found = looks_like("W0F1dG9Qcm94eSAwLjIuOV0KISBD\n", "domains")
+    assert found
+    assert found.format == "autoproxy"
 
 
 @pytest.mark.parametrize(

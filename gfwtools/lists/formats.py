@@ -10,7 +10,7 @@ from gfwtools.lists import autoproxy
 from gfwtools.lists.decode import decode
 from gfwtools.lists.rule import Anchor, Rule, Scan
 
-__all__ = ["FORMATS", "Listing", "looks_like", "parse"]
+__all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
@@ -121,9 +121,25 @@ _LOOKED_AT = 200_000, 1000
 _FOREIGN_SHARE = 0.1
 
 
-def looks_like(text: str, format: str) -> str | None:
-    """What to say of a list that is in another format than ``format``: what it looks like, and what to do about it.
-    None: nothing speaks against ``format``."""
+class OtherFormat(NamedTuple):
+    """A list is in another format than the one it is said to be in."""
+
+    what: str
+    """What it looks like."""
+    format: str = ""
+    """The name of its format in :data:`FORMATS`; empty where that cannot be read."""
+
+    @property
+    def remedy(self) -> str:
+        """What to write into the configuration of its policy, or which lists to give."""
+        if self.format:
+            return f'write format = "{self.format}"'
+        *known, last = FORMATS
+        return f"give one in {', '.join(known)} or {last}"
+
+
+def looks_like(text: str, format: str) -> OtherFormat | None:
+    """The other format that a list shows which is said to be in ``format``; None: nothing speaks against that one."""
     if re.match(_AUTOPROXY, text):
         found: str | None = "autoproxy"
     elif re.match(_SING_BOX, text[:4096]):
@@ -133,9 +149,8 @@ def looks_like(text: str, format: str) -> str | None:
     if found is None or found == format:
         return None
     if found in _OTHERS:
-        *known, last = FORMATS
-        return f"it looks like {_OTHERS[found]}, which gfwtools cannot read; give one in {', '.join(known)} or {last}"
-    return f'it looks like {found}, not {format}; write format = "{found}"'
+        return OtherFormat(f"it looks like {_OTHERS[found]}, which gfwtools cannot read")
+    return OtherFormat(f"it looks like {found}, not {format}", found)
 
 
 def _mostly(text: str, format: str) -> str | None:

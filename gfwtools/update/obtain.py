@@ -124,8 +124,8 @@ def require_list(compiled: "Compiled", policy: str) -> None:
     """
     listing = compiled.listing
     if other := looks_like(listing.text, listing.format):
-        place = f" into [policy.{policy}]" if other.endswith('"') else ""
-        raise ListError(f"the list is in the wrong format: {other}{place}")
+        place = f" into [policy.{policy}]" if other.format else ""
+        raise ListError(f"the list is in the wrong format: {other.what}", f"{other.remedy}{place}")
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")

@@ -58,5 +58,5 @@ def _domains(data: bytes) -> bytes:
     :raises ListError: it is none.
     """
     if other := looks_like(decode(data, base64=False).text, "domains"):
-        raise ListError(f"the list is in the wrong format: {other.partition(';')[0]}; give one domain a line")
+        raise ListError(f"the list is in the wrong format: {other.what}", "give one domain a line")
     return data
