@@ -46,6 +46,11 @@ class Key(NamedTuple):
     see: str = ""
     """Where the page says more, with a link where it is another page."""
 
+    @property
+    def sentences(self) -> str:
+        """The meaning and the limits."""
+        return f"{self.meaning} {self.limits}." if self.limits else self.meaning
+
 
 def _by_name(*keys: Key) -> dict[str, Key]:
     return {key.name: key for key in keys}
