@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test-quick: packages $(DEV) ## Run the unit tests alone: those without network n
 golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, and was meant to (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
 	@git --no-pager diff --stat -- tests/golden
+
+keys: $(DEV) ## Write the rows of docs/configuration.md anew from the table of keys (gfwtools/config/keys.py).
+	$(BIN)/python tests/configuration_page.py
 
 test-debian-lab: packages $(DEV) ## Run the main e2e tests once more, on hosts with the files of Debian's package dnsmasq (as root).
 	GFWTOOLS_LAB=debian-dnsmasq $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(MAIN_E2E)
