@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick docs-commands
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,9 +38,14 @@ test: packages check ## Run all tests (as root they include the network namespac
 test-quick: packages $(DEV) ## Run the unit tests alone: those without network namespaces, mounts and daemons.
 	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal
 
-golden: packages $(DEV) ## Write tests/golden anew: what comes out has changed, and was meant to (as root).
+golden: packages $(DEV) ## Write tests/golden again, after a change of what comes out that is meant (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
 	@git --no-pager diff --stat -- tests/golden
+
+keys: $(DEV) ## Write the rows of docs/configuration.md anew from the table of keys (gfwtools/config/keys.py).
+	$(BIN)/python tests/configuration_page.py
+docs-commands: $(STAMP) ## Write docs/commands.md: every command with its help and its exit codes.
+	$(BIN)/python scripts/commands docs/commands.md
 
 test-debian-lab: packages $(DEV) ## Run the main e2e tests once more, on hosts with the files of Debian's package dnsmasq (as root).
 	GFWTOOLS_LAB=debian-dnsmasq $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(MAIN_E2E)
@@ -51,7 +56,7 @@ check: $(DEV) ## ruff, mypy --strict, and the flow between the packages.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(DEV) ## Let ruff mend and format what it can.
+fix: $(DEV) ## Let ruff fix and format what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -87,7 +92,7 @@ lock: ## Pin what install takes, with hashes, in requirements.lock and requireme
 	@$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 	scripts/lock $(VENV)-lock/bin/uv
 
-packages: ## Install the Debian packages that the tests need (as root; otherwise name those that are missing).
+packages: ## Install the Debian packages that the tests need (as root; other users see what is missing).
 	@scripts/test-packages
 
 install: ## Install for the system: its own environment in /opt/gfwtools, the commands in /usr/local/bin.

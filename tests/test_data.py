@@ -7,10 +7,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from configuration_page import PAGE, with_rows
 
 import gfwtools
+from gfwtools.config.checks import BadValueError
+from gfwtools.config.keys import KEYS, Key
 from gfwtools.config.load import loads
 from gfwtools.config.model import MIRRORS, Config, Dns, Fetch, Host, PolicyConfig
+from gfwtools.config.template import template
 from gfwtools.lists.compiler import Status, compile_lists
 from gfwtools.lists.decode import decode
 from gfwtools.lists.formats import Listing
@@ -20,10 +24,10 @@ from gfwtools.lists.suffixes import bundled
 
 DATA = Path(gfwtools.__file__).parent / "data"
 DOCS = Path(__file__).parent.parent / "docs"
-TEMPLATE = (DATA / "config.toml").read_text("utf-8")
+TEMPLATE = template()
 STARTER = decode((DATA / "starter.txt").read_bytes())
-#: Every key of the configuration, by its table.
-KEYS = {
+#: Every field of the configuration that is a key, by its table.
+FIELDS = {
     name: set(kind._fields) - {"name"}
     for name, kind in (("fetch", Fetch), ("dns", Dns), ("host", Host), ("policy", PolicyConfig))
 }
@@ -62,13 +66,46 @@ def test_the_configuration_that_bootstrap_writes_says_the_defaults() -> None:
 def test_the_configuration_that_bootstrap_writes_has_every_key() -> None:
     document = tomllib.loads(TEMPLATE)
     document["policy"] = document["policy"]["gfwlist"]
-    assert {name: set(table) for name, table in document.items()} == KEYS
+    assert {name: set(table) for name, table in document.items()} == FIELDS
 
 
 def test_every_key_that_bootstrap_writes_has_a_comment_above_it() -> None:
     lines = TEMPLATE.split("\n")
     keys = [number for number, line in enumerate(lines) if re.match(r"[a-z0-9_]+ =", line)]
     assert [lines[number] for number in keys if not lines[number - 1].startswith("# ")] == []
+
+
+def test_every_key_that_bootstrap_writes_has_one_line_that_can_be_edited() -> None:
+    keys = [key for table in KEYS.values() for key in table]
+    assert {key: len(re.findall(rf"^{key} = ", TEMPLATE, re.MULTILINE)) for key in keys} == dict.fromkeys(keys, 1)
+
+
+def test_no_line_that_bootstrap_writes_is_long_or_has_markdown() -> None:
+    assert [line for line in TEMPLATE.split("\n") if "`" in line or len(line) > 120] == []
+
+
+# ---------------------------------------------------------------- keys.py
+
+LIMITED = [key for table in KEYS.values() for key in table.values() if key.limits]
+
+
+def _ends(limits: str) -> tuple[list[object], list[object]]:
+    """The last values that the limits include, and values beyond them."""
+    words = limits.split()
+    if words[:2] == ["At", "most"]:
+        return ["a" * int(words[2])], ["a" * (int(words[2]) + 1)]
+    low, high = (tomllib.loads(f"value = {word.rstrip(',')}")["value"] for word in (words[0], words[2]))
+    return [low, high], [low - 1, high + 1]
+
+
+@pytest.mark.parametrize("key", LIMITED, ids=lambda key: key.name)
+def test_the_limits_that_a_key_states_are_those_of_its_check(key: Key) -> None:
+    included, excluded = _ends(key.limits)
+    for value in included:
+        key.check(value)
+    for value in excluded:
+        with pytest.raises(BadValueError):
+            key.check(value)
 
 
 # ---------------------------------------------------------------- starter.txt
@@ -181,6 +218,11 @@ def test_the_page_on_lists_has_a_line_of_each_format(row: list[str]) -> None:
 # ---------------------------------------------------------------- docs/configuration.md
 
 
+def test_the_rows_of_the_page_on_configuration_are_those_of_the_table_of_keys() -> None:
+    page = PAGE.read_text("utf-8")
+    assert page == with_rows(page), "docs/configuration.md is out of step; run: make keys"
+
+
 @pytest.mark.parametrize("table", ["fetch", "dns", "host", "policy"])
 def test_the_page_on_configuration_has_every_key_with_its_default(table: str) -> None:
     document: dict[str, Any] = tomllib.loads(TEMPLATE)
@@ -188,7 +230,7 @@ def test_the_page_on_configuration_has_every_key_with_its_default(table: str) ->
     heading = "[policy.NAME]" if table == "policy" else f"[{table}]"
     rows = [row for row in CONFIGURATION[heading] if len(row) == 4]
     said = {_quoted(row[0])[0]: row[2] for row in rows}
-    assert said.keys() == KEYS[table]
+    assert said.keys() == FIELDS[table]
     if table == "policy":
         assert said.pop("sources") == "gfwlist's mirrors"
     values = {key: tomllib.loads(f"value = {_quoted(cell)[0]}")["value"] for key, cell in said.items()}

@@ -5,9 +5,36 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gfwtools.config.model import Address, Dns, Fetch, Host, Network, PolicyConfig, Upstream, is_url
+from gfwtools.config.model import Address, Network, Upstream, is_url
 
-__all__ = ["CHECKS", "BadValueError", "alternatives", "parse_interface", "parse_proxy", "parse_upstream", "show"]
+__all__ = [
+    "BadValueError",
+    "Check",
+    "address",
+    "alternatives",
+    "boolean",
+    "choice",
+    "conf_dir",
+    "dnsmasq_path",
+    "integer",
+    "interface",
+    "list_of",
+    "matching",
+    "nat",
+    "network",
+    "number",
+    "one_line",
+    "own_list",
+    "parse_interface",
+    "parse_proxy",
+    "parse_upstream",
+    "proxy",
+    "set_name",
+    "show",
+    "source",
+    "table_number",
+    "upstream",
+]
 
 #: Tables that the kernel names itself: unspec, default, main, local (rtnetlink(7)).
 RESERVED_TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
@@ -38,7 +65,7 @@ def show(value: object) -> str:
 Check = Callable[[object], Any]
 
 
-def _number(low: float, high: float, unit: str) -> Check:
+def number(low: float, high: float, unit: str) -> Check:
     def check(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise BadValueError(f"{show(value)} is not {unit}; give {low:g} to {high:g}")
@@ -47,7 +74,7 @@ def _number(low: float, high: float, unit: str) -> Check:
     return check
 
 
-def _integer(low: int, high: int, what: str) -> Check:
+def integer(low: int, high: int, what: str) -> Check:
     def check(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise BadValueError(f"{show(value)} is not {what}; give {low} to {high}")
@@ -56,13 +83,13 @@ def _integer(low: int, high: int, what: str) -> Check:
     return check
 
 
-def _boolean(value: object) -> bool:
+def boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise BadValueError(f"{show(value)} is neither true nor false")
     return value
 
 
-def _choice(*choices: str) -> Check:
+def choice(*choices: str) -> Check:
     def check(value: object) -> str:
         if value not in choices:
             raise BadValueError(f"{show(value)} is not known; give {alternatives(choices)}")
@@ -71,7 +98,7 @@ def _choice(*choices: str) -> Check:
     return check
 
 
-def _text(value: object) -> str:
+def one_line(value: object) -> str:
     if not isinstance(value, str) or _has_control(value):
         raise BadValueError(f"{show(value)} is not a text of one line")
     return value
@@ -92,30 +119,30 @@ def _has_control(text: str) -> bool:
     return re.search(_CONTROL, text) is not None
 
 
-def _path(value: object) -> str:
+def absolute_path(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or _has_control(value) or "," in value or _climbs(value):
         raise BadValueError(f"{show(value)} is not a path; give one that begins with /")
     return value
 
 
-def _dnsmasq_path(value: object) -> str:
+def dnsmasq_path(value: object) -> str:
     """A path that stands in a configuration of dnsmasq, which has quotation marks and comments of its own."""
     if isinstance(value, str) and (not value.isprintable() or re.search(r"[\"\\]|\s#|\s$", value)):
         raise BadValueError(
             f"{show(value)} means something else to dnsmasq; give a path without quotation marks, \\ and ' #'"
         )
-    return _path(value)
+    return absolute_path(value)
 
 
-def _conf_dir(value: object) -> str:
+def conf_dir(value: object) -> str:
     """The folder that the host's dnsmasq reads: what is in ours is for other readers."""
-    path = _dnsmasq_path(value)
+    path = dnsmasq_path(value)
     if re.match(r"/+(?:etc|var/+lib)/+gfwtools(?:/|$)", re.sub(r"/(?:\.?/)+", "/", path)):
         raise BadValueError(f"{show(path)} is a folder of gfwtools' own; give the one that dnsmasq reads")
     return path
 
 
-def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
+def list_of(check: Check, what: str, *, least: int = 0) -> Check:
     def check_list(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise BadValueError(f"{show(value)} is not a list; give {what}")
@@ -126,7 +153,7 @@ def _list_of(check: Check, what: str, *, least: int = 0) -> Check:
     return check_list
 
 
-def _matching(pattern: str, what: str) -> Check:
+def matching(pattern: str, what: str) -> Check:
     def check(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value) or value in (".", ".."):
             raise BadValueError(f"{show(value)} is {what}")
@@ -135,15 +162,19 @@ def _matching(pattern: str, what: str) -> Check:
     return check
 
 
-def _source(value: object) -> str:
-    text = _text(value)
+set_name = matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most")
+
+
+def source(value: object) -> str:
+    text = one_line(value)
     if text.startswith(("http://", "https://", "file:", "/")) and not any(c.isspace() for c in text.rstrip()):
         return text.strip()
     raise BadValueError(f"{show(value)} is no source; give an http(s) URL, a file: URL or a path that begins with /")
 
 
-def _own_list(value: object) -> str:
-    return _source(value) if isinstance(value, str) and is_url(value) else _path(value)
+def own_list(value: object) -> str:
+    """A file with the user's own domains, or the URL of one."""
+    return source(value) if isinstance(value, str) and is_url(value) else absolute_path(value)
 
 
 def parse_proxy(text: str) -> str:
@@ -166,8 +197,8 @@ def parse_proxy(text: str) -> str:
     return text
 
 
-def _proxy(value: object) -> str:
-    text = _text(value)
+def proxy(value: object) -> str:
+    text = one_line(value)
     try:
         return text and parse_proxy(text)
     except ValueError as error:
@@ -199,7 +230,7 @@ def _plain_address(text: str) -> Address:
     return ip_address(text)
 
 
-def _upstream(value: object) -> Upstream:
+def upstream(value: object) -> Upstream:
     try:
         return parse_upstream(value if isinstance(value, str) else repr(value))
     except ValueError as error:
@@ -216,21 +247,21 @@ def parse_interface(text: str) -> str:
     return text
 
 
-def _interface(value: object) -> str:
+def interface(value: object) -> str:
     try:
         return parse_interface(value if isinstance(value, str) else repr(value))
     except ValueError as error:
         raise BadValueError(str(error)) from None
 
 
-def _address(value: object) -> Address:
+def address(value: object) -> Address:
     try:
         return _plain_address(value if isinstance(value, str) else repr(value))
     except ValueError:
         raise BadValueError(f"{show(value)} is no address; give one such as 192.168.1.1") from None
 
 
-def _network(value: object) -> Network:
+def network(value: object) -> Network:
     try:
         text = value if isinstance(value, str) else repr(value)
         _plain_address(text.partition("/")[0])
@@ -243,66 +274,15 @@ def _network(value: object) -> Network:
     return network
 
 
-def _table_number(value: object) -> int:
+def table_number(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value in RESERVED_TABLES:
         raise BadValueError(f"{value} is the kernel's own table {RESERVED_TABLES[value]}; give another, such as 51820")
-    return int(_integer(1, 2**32 - 1, "a routing table")(value))
+    return int(integer(1, 2**32 - 1, "a routing table")(value))
 
 
-def _nat(value: object) -> str:
+def nat(value: object) -> str:
     if isinstance(value, str) and value in ("masquerade", "none"):
         return value
     if isinstance(value, str) and value.startswith("snat:"):
-        return f"snat:{_address(value[5:])}"
+        return f"snat:{address(value[5:])}"
     raise BadValueError(f'{show(value)} is not known; give "masquerade", "snat:ADDRESS" or "none"')
-
-
-CHECKS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Check]] = {
-    Fetch: {
-        "timeout": _number(0.1, 3600, "a time in seconds"),
-        "connect_timeout": _number(0.1, 3600, "a time in seconds"),
-        "hedge": _number(0, 3600, "a time in seconds"),
-        "max_bytes": _integer(1024, 2**40, "a size in bytes"),
-        "proxy": _proxy,
-        "min_share": _number(0, 1, "a share"),
-    },
-    Dns: {
-        "layout": _choice("paired", "split"),
-        "conf_dir": _conf_dir,
-        "manager": _choice("auto", "systemd", "openrc", "command", "none"),
-        "restart": _list_of(_text, 'the command as a list, ["service", "dnsmasq", "restart"]'),
-        "pid_file": _dnsmasq_path,
-        "resolvers": _list_of(_upstream, 'resolvers, ["192.168.1.1"]'),
-        "listen": _list_of(_address, 'addresses, ["192.168.1.1"]'),
-        "canary": _boolean,
-        "dnssec": _boolean,
-        "addn_hosts": _list_of(_dnsmasq_path, 'files, ["/etc/hosts.lan"]'),
-        "warm": _boolean,
-    },
-    Host: {
-        "backend": _choice("auto", "iptables", "nftables"),
-        "gateway": _boolean,
-        # Rule 0 is the kernel's lookup of local, 32766 its lookup of main.
-        "preference": _integer(1, 32000, "a preference"),
-    },
-    PolicyConfig: {
-        "format": _choice("autoproxy", "domains", "hosts", "dnsmasq"),
-        "sources": _list_of(_source, "URLs or paths", least=1),
-        "allow": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/allow.txt"]'),
-        "deny": _list_of(_own_list, 'files and URLs, ["/etc/gfwtools/deny.txt"]'),
-        "granularity": _choice("registrable", "host"),
-        "upstream": _list_of(_upstream, 'resolvers, ["8.8.8.8#53"]', least=1),
-        "set": _matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most"),
-        "mark": _integer(1, 2**32 - 1, "a mark"),
-        "table": _table_number,
-        "interface": _interface,
-        "nat": _nat,
-        "seeds": _list_of(_network, 'addresses and networks, ["91.108.4.0/22"]'),
-        "routes": _list_of(_network, 'networks, ["192.168.58.0/24"]'),
-    },
-}
-# A key that is a field but has no check, or the other way round, is a mistake in this file.
-for _type, _keys in CHECKS.items():
-    _expected = set(_type._fields) - {"name"}
-    if _expected != set(_keys):
-        raise AssertionError(f"{_type.__name__}: {_expected ^ set(_keys)}")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gfwtools.config.checks import CHECKS, BadValueError, alternatives, show
+from gfwtools.config.checks import BadValueError, alternatives, show
+from gfwtools.config.keys import KEYS
 from gfwtools.config.model import Config, Dns, Fetch, Host, PolicyConfig
 from gfwtools.errors import ConfigError
 
@@ -140,13 +141,13 @@ def _table(value: object, name: str, where: str) -> Mapping[str, Any]:
 
 def _fill(default: Any, table: Mapping[str, Any], name: str, where: str) -> Any:
     """``default`` with the keys of ``table`` in place, each through its check."""
-    checks = CHECKS[type(default)]
+    keys = KEYS[type(default)]
     changes = {}
     for key, value in table.items():
-        if key not in checks:
-            raise ConfigError(f"{name}: {where}.{_key(key)}: unknown key; expected {alternatives(checks)}")
+        if key not in keys:
+            raise ConfigError(f"{name}: {where}.{_key(key)}: unknown key; expected {alternatives(keys)}")
         try:
-            changes[key] = checks[key](value)
+            changes[key] = keys[key].check(value)
         except BadValueError as bad:
             raise ConfigError(f"{name}: {where}.{key}: {bad}") from None
     return default._replace(**changes)

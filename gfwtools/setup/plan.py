@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
+from gfwtools.config.template import template
 from gfwtools.dnsmasq import service
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
@@ -22,7 +23,6 @@ from gfwtools.system.step import Step, script
 
 __all__ = ["RESOLV_CONF", "Choices", "Planned", "Refused", "boot_steps", "missing_lists", "mounts_in_the_way", "plan"]
 
-TEMPLATE = Path(__file__).parent.parent / "data" / "config.toml"
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
 PROGRAM = "gfwtools"
 USER_LISTS = {
@@ -178,7 +178,7 @@ def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
-        text = TEMPLATE.read_text("utf-8")
+        text = template()
         for keys in said.values():
             for key, value in keys.items():
                 text = _with_value(text, key, value)
@@ -220,10 +220,10 @@ def _amended(text: str, said: dict[str, dict[str, object]], path: Path) -> str:
     return tomlkit.dumps(document) if changed else text
 
 
-def _with_value(template: str, key: str, value: object) -> str:
-    """The template with another value for ``key``, which it has once."""
+def _with_value(text: str, key: str, value: object) -> str:
+    """The text of a new configuration with another value for ``key``, which it has once."""
     shown = str(value).lower() if isinstance(value, bool) else f'"{value}"'
-    lines = [f"{key} = {shown}" if line.startswith(f"{key} = ") else line for line in template.split("\n")]
+    lines = [f"{key} = {shown}" if line.startswith(f"{key} = ") else line for line in text.split("\n")]
     return "\n".join(lines)
 
 
