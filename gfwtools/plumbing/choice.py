@@ -5,6 +5,7 @@ It imports next to nothing: every update comes by here.
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools.config.model import BackendName, Config
@@ -72,6 +73,8 @@ def decide_here(config: Config) -> BackendName:
     """:func:`decide`, with the commands of this host where they are needed."""
     if config.host.backend != "auto":
         return config.host.backend
+    if config.root != Path("/"):  # this host's kernel and dnsmasq say nothing about another root
+        return decide(config, None)
     from gfwtools.system.commands import System
 
     return decide(config, System())
