@@ -42,7 +42,7 @@ golden: packages $(DEV) ## Write tests/golden again, after a change of what come
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
 	@git --no-pager diff --stat -- tests/golden
 
-keys: $(DEV) ## Write the rows of docs/configuration.md anew from the table of keys (gfwtools/config/keys.py).
+keys: $(DEV) ## Write the rows of docs/configuration.md from the table of keys (gfwtools/config/keys.py).
 	$(BIN)/python tests/configuration_page.py
 docs-commands: $(STAMP) ## Write docs/commands.md: every command with its help and its exit codes.
 	$(BIN)/python scripts/commands docs/commands.md
