@@ -13,12 +13,13 @@ from gfwtools.errors import ListError
 __all__ = ["Decoded", "as_stored", "checksum", "decode", "text_of"]
 
 # The "++" gives nothing back: with white space in both places, a megabyte of it would be tried at each of its bytes.
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}\s*")
+# Texts: each is compiled when it is first used, and a question about a name uses few.
+_BASE64 = rb"[A-Za-z0-9+/\s]++={0,2}\s*"
 # A "! Key: value" line of the comments that a list begins with.
-_FIELD = re.compile(r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})")
-_CHECKSUM = re.compile(rb"^[ \t]*![ \t]*checksum[ \t:-]+(\S{1,100})[ \t]*\n", re.IGNORECASE | re.MULTILINE)
+_FIELD = r"!\s*([A-Za-z][A-Za-z -]{0,40}?)\s*:\s*(\S.{0,200})"
+_CHECKSUM = rb"(?im)^[ \t]*![ \t]*checksum[ \t:-]+(\S{1,100})[ \t]*\n"
 # No list begins with a tag, and none has these in its first lines.
-_HTML = re.compile(rb"\s*<[a-z!/?]|[^!]*?^\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.MULTILINE)
+_HTML = rb"(?im)\s*<[a-z!/?]|[^!]*?^\s*<(?:!doctype|html|head|body)\b"
 #: How packed files begin; HTTP's own packing is undone before.
 _PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -59,10 +60,10 @@ def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 102
         if data.startswith(beginning):
             raise ListError(f"this is {what}, not a list; give the list unpacked, or a URL that has it so")
     data = _without_bom(data)
-    if _HTML.match(data[:_HEADER_BYTES]):
+    if re.match(_HTML, data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list; does the network ask for a login (a captive portal)?")
     # Such a list in plain text has a dot, a bar or a bracket in its first rule; base64 has none of them.
-    if base64 and _BASE64.fullmatch(data) and not data.isspace():
+    if base64 and re.fullmatch(_BASE64, data) and not data.isspace():
         data = _without_bom(_decode_base64(data))
     return as_stored(data, max_bytes=max_bytes)
 
@@ -76,7 +77,7 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
         raise ListError("the list is empty")
     if len(data) > max_bytes:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
-    if _HTML.match(data[:_HEADER_BYTES]):
+    if re.match(_HTML, data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list")
     told, computed = checksum(data)
     if told is not None and told != computed:
@@ -100,7 +101,7 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     text = data.replace(b"\r", b"")
     if b"\n\n" in text:
         text = re.sub(rb"\n\n+", b"\n", text)
-    found = _CHECKSUM.search(text, 0, _HEADER_BYTES)
+    found = re.search(_CHECKSUM, text[:_HEADER_BYTES])
     if found:
         text = text[: found.start()] + text[found.end() :]
     digest = hashlib.md5(text, usedforsecurity=False).digest()
@@ -134,7 +135,7 @@ def _header(text: str) -> dict[str, str]:
         line = line.strip()
         if line and line[0] not in "![":
             break
-        if match := _FIELD.fullmatch(line):
+        if match := re.fullmatch(_FIELD, line):
             # It ends up on terminals and in files.
             header.setdefault(match[1].lower(), "".join(c for c in match[2] if c.isprintable()).strip())
     return header

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from gfwtools.config.model import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.lists import expressions
 from gfwtools.lists.hostname import LOCAL, has_loose_hyphen, is_plain, to_ascii
 from gfwtools.lists.rule import Anchor, Rule
 from gfwtools.lists.suffixes import Suffixes
@@ -278,6 +277,8 @@ class Locator:
     # ------------------------------------------------------------ regular expressions
 
     def _regex(self, body: str) -> Target:
+        from gfwtools.lists import expressions  # a question about a name reads none in most lists
+
         found = expressions.read(body)
         if not found:
             return Target(reason=Reason.REGEX)
