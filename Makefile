@@ -7,11 +7,11 @@ DEMO   := ./demo
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-# The tests start gfwtools some thousand times. Where nothing keeps the byte code, as in many containers, each start
-# compiles all that it imports.
+# The tests start gfwtools thousands of times. Without cached byte code (as in many containers), each start compiles
+# everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Many of them wait for a daemon, a handshake or a time that is over: three for two cores. The last ones are shared out
-# again, as the long ones stand side by side.
+# Many tests wait for a daemon, a handshake or a timeout: three workers for two cores. worksteal shares out the last
+# tests again, because the long ones stand side by side.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
@@ -22,7 +22,7 @@ MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is touched.
+run: $(STAMP) ## Try the main job below ./demo. It touches nothing else on this host.
 	$(BIN)/gfwtools --root $(DEMO) update
 	@dnsmasq="$$(PATH="$$PATH:/usr/sbin:/sbin" command -v dnsmasq)"; \
 	if [ -n "$$dnsmasq" ]; then set -x; "$$dnsmasq" --test --conf-file=$(DEMO)/etc/dnsmasq.d/gfwlist.conf; \
@@ -35,22 +35,23 @@ run: $(STAMP) ## Try the main job below ./demo; nothing else on this host is tou
 test: packages check ## Run all tests (as root they include the network namespaces).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-quick: packages $(DEV) ## Run the unit tests alone: those without network namespaces, mounts and daemons.
+test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons.
 	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal
 
-golden: packages $(DEV) ## Write tests/golden again, after a change of what comes out that is meant (as root).
+golden: packages $(DEV) ## Rewrite tests/golden after an intended change of the output (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
 	@git --no-pager diff --stat -- tests/golden
 
-keys: $(DEV) ## Write the rows of docs/configuration.md from the table of keys (gfwtools/config/keys.py).
+keys: $(DEV) ## Rewrite the rows of docs/configuration.md from gfwtools/config/keys.py.
 	$(BIN)/python tests/configuration_page.py
+
 docs-commands: $(STAMP) ## Write docs/commands.md: every command with its help and its exit codes.
 	$(BIN)/python scripts/commands docs/commands.md
 
-test-debian-lab: packages $(DEV) ## Run the main e2e tests once more, on hosts with the files of Debian's package dnsmasq (as root).
+test-debian-lab: packages $(DEV) ## Run the main e2e tests with the files of Debian's dnsmasq package (as root).
 	GFWTOOLS_LAB=debian-dnsmasq $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(MAIN_E2E)
 
-check: $(DEV) ## ruff, mypy --strict, and the flow between the packages.
+check: $(DEV) ## Run ruff, mypy --strict and the check of the imports between packages.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -60,23 +61,23 @@ fix: $(DEV) ## Let ruff fix and format what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-dns: packages $(DEV) ## Measure queries lost and queries a second, by layout (as root).
+bench-dns: packages $(DEV) ## Measure lost queries and queries per second, by layout (as root).
 	$(BIN)/python bench/bench_dns.py
 
 bench-host: packages $(DEV) ## Measure check domain --live and warm on a host that is set up (as root).
 	$(BIN)/python bench/bench_host.py
 
-bench: $(DEV) ## Measure time, memory and queries a second, beside the peers that are there (bench/README.md).
+bench: $(DEV) ## Measure time, memory and queries per second, also of installed peers (bench/README.md).
 	$(BIN)/python bench/bench.py
 
 bench-revisions: $(DEV) ## Compile and test every list below DIR: make bench-revisions DIR=...
 	$(BIN)/python bench/revisions.py $(DIR)
 
-fuzz: $(DEV) ## Search for inputs that break the claims of fuzz/claims.py, FUZZ_SECONDS (60) for each of the targets.
+fuzz: $(DEV) ## Search for inputs that break fuzz/claims.py, FUZZ_SECONDS (60) per target.
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python fuzz/run.py
 
-audit: ## Look up known vulnerabilities of what install takes (pip-audit; needs pypi.org itself).
+audit: ## Look up known vulnerabilities of the packages of install (pip-audit; needs pypi.org).
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-audit
 	@$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
 	@scripts/audit $(VENV)-audit/bin/pip-audit
@@ -87,12 +88,12 @@ test-oldest: ## Run the unit tests with the lower bounds of pyproject.toml insta
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-oldest/constraints.txt -e '.[dev]'
 	$(VENV)-oldest/bin/python -m pytest tests --ignore=tests/e2e -n auto
 
-lock: ## Pin what install takes, with hashes, in requirements.lock and requirements-build.lock.
+lock: ## Pin the packages of install, with hashes, in the two requirements files.
 	@PYTHON="$(PYTHON)" scripts/venv $(VENV)-lock
 	@$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 	scripts/lock $(VENV)-lock/bin/uv
 
-packages: ## Install the Debian packages that the tests need (as root; other users see what is missing).
+packages: ## Install the Debian packages that the tests need (as root; other users see which are missing).
 	@scripts/test-packages
 
 install: ## Install for the system: its own environment in /opt/gfwtools, the commands in /usr/local/bin.
@@ -106,7 +107,7 @@ uninstall: ## Undo install (run `gfwtools teardown` first to undo bootstrap).
 	rm -rf /opt/gfwtools
 	rm -f /usr/local/bin/gfwtools /usr/local/bin/gfwlist2dnsmasq
 
-clean: ## Remove what the targets above made here.
+clean: ## Remove what the targets above made in this folder.
 	rm -rf $(VENV) $(VENV)-audit $(VENV)-oldest $(VENV)-lock $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find gfwtools tests bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 

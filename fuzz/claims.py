@@ -42,9 +42,15 @@ _OPTION = (
     r"port=\d+|listen-address=127\.0\.0\.1|bind-interfaces|no-resolv|no-hosts|cache-size=0|dns-forward-max=\d+|"
     rf"server={_ADDRESS}#\d+|(?:pid-file|servers-file)=/[!-~]*"
 )
+# The generation of a file (gfwtools/render/generation.py).
+_ZONE = r"[a-z][a-z0-9_-]*\.gfwtools\.invalid"
+_GENERATION = (
+    rf"txt-record=generation\.{_ZONE},[0-9a-f]{{16}}|address=/servers\.{_ZONE}/127\.0\.0\.1|"
+    rf"server=/[0-9a-f]{{16}}\.servers\.{_ZONE}/"
+)
 _KINDS = {
     ".conf": re.compile(
-        rf"{_COMMENT}|{_OPTION}|server=/{_NAME}/(?:#|{_ADDRESS}#\d+)|"
+        rf"{_COMMENT}|{_OPTION}|{_GENERATION}|server=/{_NAME}/(?:#|{_ADDRESS}#\d+)|"
         rf"ipset=/(?:{_NAME}|#)/{_SET}(?:,{_SET})?|nftset=/(?:{_NAME}|#)/{_NFT_SETS}"
     ),
     ".domains": re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*"),

@@ -1,6 +1,6 @@
 """Send the domains of gfwlist through a WireGuard tunnel and everything else directly.
 
-As a library, the list's half of the work, pure and without I/O::
+The library compiles lists and answers questions about names, without I/O::
 
     import gfwtools
 
@@ -8,7 +8,7 @@ As a library, the list's half of the work, pure and without I/O::
     policy.lookup("www.google.com").verdict   # "tunnel"
     policy.cover()                            # the smallest equivalent output: .tunnelled, .freed
 
-What is named here is imported when it is used, so that ``import gfwtools`` costs next to nothing.
+Each name is imported at its first use, so ``import gfwtools`` is fast.
 """
 
 from typing import TYPE_CHECKING, Any

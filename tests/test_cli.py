@@ -270,7 +270,7 @@ def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, command: str
     line = f"cd {here} && rmdir {here} && GFWTOOLS_ROOT={tmp_path} {sys.executable} {command}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.partition(": ")[2] == "the current folder is not there any more; go to another one\n"
+    assert result.stderr.partition(": ")[2] == "the current folder does not exist any more; change to another one\n"
 
 
 # As `ulimit -v` has it, so many bytes above what the interpreter takes once it has begun.

@@ -72,8 +72,8 @@ def test_an_empty_exclude_file_excludes_nothing(tmp_path: Path, env: dict[str, s
         (["-o", "x", "-d", "8.8.8"], "no resolver"),
         (["-o", "x", "-p", "0"], "bad port"),
         (["-o", "x", "-p", "70000"], "bad port"),
-        (["-o", "x", "-s", "a b"], "names of sets"),
-        (["-o", "x", "-s", "a/b#"], "names of sets"),
+        (["-o", "x", "-s", "a b"], "set names"),
+        (["-o", "x", "-s", "a/b#"], "set names"),
         (["-o", "x", "--exclude-domain-file", "/nowhere"], "not there"),
     ],
 )

@@ -64,7 +64,7 @@ def test_the_last_line_names_the_broken_link(found: list[LinkState]) -> None:
     made = chain(*(Link(f"link-{number}", state, remedy="mend") for number, state in enumerate(found)))
     last = show(made)[-1]
     assert last.startswith(f"broken: {made.broken.name}: " if made.broken else "nothing is broken")
-    assert last.endswith("; mend it: mend") == (made.broken is not None)
+    assert last.endswith("; fix: mend") == (made.broken is not None)
 
 
 def test_what_rests_on_a_broken_link_is_not_called_broken() -> None:

@@ -19,7 +19,7 @@ import pytest
 from cli import gfwtools
 from terminals import environment, terminal, written
 
-from gfwtools.cli.status import fitting
+from gfwtools.cli.status import fit_height
 from gfwtools.cli.status_screen import history_lines, lines
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose.host import Finding
@@ -131,7 +131,7 @@ def test_a_full_screen_has_no_line_over_80_columns_and_fits_on_one_screen() -> N
         "gfwtools.service: enabled, not running",
         "and failed: no source gave a usable list: mirror.example: timed out",
         "11 of 40 pieces are not OK",
-        "mend it: gfwtools up",
+        "fix: gfwtools up",
         "and 3 more; see: gfwtools check host",
     ):
         assert words in " ".join(" ".join(text).split())
@@ -269,7 +269,7 @@ def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_
     seen = status(Config(host=Config().host._replace(backend=backend), root=tmp_path), Recorder(), root=True)
     assert (seen.policies[0].sets, seen.policies[0].marked, seen.policies[0].tunnel) == (None, None, None)
     text = "\n".join(lines(seen))
-    assert text.count("not known, see the checks below") == 3
+    assert text.count("not known; see the checks below") == 3
     assert "ip: no such program; install iproute2" in text
 
 
@@ -283,8 +283,8 @@ def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None
 
 def test_a_screen_that_is_too_low_says_how_much_is_left_out() -> None:
     text = [str(number) for number in range(30)]
-    assert fitting(text, 30) == text
-    assert fitting(text, 24) == [*text[:23], "and 7 more lines; see: gfwtools status"]
+    assert fit_height(text, 30) == text
+    assert fit_height(text, 24) == [*text[:23], "and 7 more lines; see: gfwtools status"]
 
 
 def test_on_a_narrow_terminal_no_line_is_wider(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import termios
 import pytest
 from terminals import environment, terminal, without_controls, written
 
-from gfwtools.cli.terminal import cells, fitted, has_colours
+from gfwtools.cli.terminal import cells, has_colours, shorten
 
 #: Reports three steps of a long piece of work, by a label of Chinese characters, and looks at the drawing in between.
 WORK = """
@@ -96,8 +96,8 @@ def test_a_terminal_that_is_gone_fails_nothing(work: str) -> None:
 
 def test_a_chinese_character_takes_two_columns_and_a_combining_one_none() -> None:
     assert cells("a名e\u0301") == 4
-    assert fitted("a名名", 4) == "a名"
-    assert fitted("a名名", 0) == ""
+    assert shorten("a名名", 4) == "a名"
+    assert shorten("a名名", 0) == ""
 
 
 def test_a_stream_that_is_no_terminal_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:

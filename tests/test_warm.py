@@ -197,7 +197,7 @@ def test_on_a_full_disk_it_asks_all_the_same_and_says_that_nothing_is_kept(
     result = CliRunner().invoke(command, [], obj=Context(None, root, 0))
     assert result.exit_code == 0
     assert "gfwlist: 4 answered, 0 without an address, 0 failed" in result.output
-    assert "the next run does not go on where this one ended: No space left on device" in result.output
+    assert "the next run does not continue where this one ended: No space left on device" in result.output
 
 
 def test_the_next_run_goes_on_where_the_limit_was(root: Path) -> None:

@@ -23,24 +23,24 @@ __all__ = ["Context", "LazyGroup", "main"]
 #: Command -> the module that holds it, and its one line of help. The modules import what is heavy.
 COMMANDS = {
     "update": ("gfwtools.cli.update:update", "Fetch the list and write the files for dnsmasq and the sets."),
-    "check": ("gfwtools.cli.check:check", "Say what happens to a name, and why."),
-    "bootstrap": ("gfwtools.cli.bootstrap:bootstrap", "Set a fresh host up: list, plumbing, dnsmasq, boot."),
+    "check": ("gfwtools.cli.check:check", "Show what happens to a name or an address, or check this host."),
+    "bootstrap": ("gfwtools.cli.bootstrap:bootstrap", "Set up this host: list, plumbing, dnsmasq, start at boot."),
     "teardown": ("gfwtools.cli.bootstrap:teardown", "Undo bootstrap."),
-    "up": ("gfwtools.cli.plumbing:up", "Set up sets, marks, rules, routes and NAT (the boot script)."),
-    "down": ("gfwtools.cli.plumbing:down", "Take the plumbing down; what is not ours is left alone."),
-    "status": ("gfwtools.cli.status:status", "What is happening on this host, on one screen."),
-    "warm": ("gfwtools.cli.warm:warm", "Ask dnsmasq for the tunnelled domains, so that the sets are full."),
-    "trace": ("gfwtools.cli.trace:trace", "Follow the packets to and from an address through netfilter."),
+    "up": ("gfwtools.cli.plumbing:up", "Set up sets, marks, rules, routes and NAT (runs at boot)."),
+    "down": ("gfwtools.cli.plumbing:down", "Remove the sets, marks, rules, routes and NAT of gfwtools."),
+    "status": ("gfwtools.cli.status:status", "Show what is happening on this host, on one screen."),
+    "warm": ("gfwtools.cli.warm:warm", "Ask dnsmasq for the tunnelled domains, to fill the sets."),
+    "trace": ("gfwtools.cli.trace:trace", "Follow packets to and from an address through netfilter."),
     "export": ("gfwtools.cli.export:export", "Print the policy in another format."),
-    "completion": ("gfwtools.cli.completion:completion", "Print the completion script of a shell."),
+    "completion": ("gfwtools.cli.completion:completion", "Print the completion script for a shell."),
 }
 
-#: Those of gfwtools.storage.interrupts, which a question has no need to import.
-POLITE_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The same as in gfwtools.storage.interrupts, which most commands have no need to import.
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Context:
-    """What the options before the command say; the configuration is read when it is asked for."""
+    """The options before the command. The configuration is read at its first use."""
 
     def __init__(self, config: Path | None, root: Path, verbosity: int) -> None:
         self.root = root
@@ -57,14 +57,14 @@ class Context:
 
     @property
     def config_path(self) -> Path:
-        """Where the configuration is, or will be."""
+        """The path of the configuration, whether it exists or not."""
         from gfwtools.config.model import Paths
 
         return self._config or Paths(self.root).config
 
     @cached_property
     def config(self) -> "Config":
-        """The configuration. One that was named must be there; the usual one may be missing."""
+        """The configuration. A file given with --config must exist; the default one may be missing."""
         from gfwtools.config.load import load
         from gfwtools.config.model import Paths
 
@@ -73,17 +73,17 @@ class Context:
         return load(Paths(self.root).config, self.root)
 
     def say(self, text: str = "") -> None:
-        """A line for people, unless they asked for quiet."""
+        """Print a line for people, except with --quiet."""
         if not self.quiet:
             click.echo(text)
 
     def warn(self, text: str) -> None:
-        """A line on standard error: something that somebody should know of, though nothing failed."""
+        """Print a warning on standard error. Nothing failed, but the user should know."""
         click.echo(f"gfwtools: {text}", err=True)
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one when it is run, or asked for its own help."""
+    """A group that knows its commands by name. It imports a command to run it or to show its help."""
 
     def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,30 +111,30 @@ class LazyGroup(click.Group):
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="GFWTOOLS_CONFIG",
-    help="The configuration; by default /etc/gfwtools/config.toml below the root.",
+    help="The configuration file.  [default: /etc/gfwtools/config.toml below --root]",
 )
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="GFWTOOLS_ROOT",
     default=Path("/"),
-    help="Stands before every path that is read or written, as DESTDIR does.",
+    help="Prefix of every path that is read or written, like DESTDIR.  [default: /]",
 )
-@click.option("-v", "--verbose", count=True, help="Say more.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@click.option("-v", "--verbose", count=True, help="Print more detail.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.version_option(__version__, prog_name="gfwtools")
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet: bool) -> None:
-    """Send the domains that are blocked (gfwlist) through a WireGuard tunnel and everything else directly.
+    """Send blocked domains (gfwlist) through a WireGuard tunnel and everything else directly.
 
     \b
     Examples:
       gfwtools update                    fetch the list, write the files
-      gfwtools update --reload           and have dnsmasq read them (cron does)
-      gfwtools check domain example.com  say what happens to a name, and why
+      gfwtools update --reload           the same, and dnsmasq loads them (cron)
+      gfwtools check domain example.com  show what happens to a name, and why
       gfwtools --root ./demo update      try it without touching this host
 
-    Exit codes: 0 done or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
+    Exit codes: 0 done, or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
     """
     ctx.obj = Context(config, root, -1 if quiet else verbose)
 
@@ -143,17 +143,17 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if args is None else args)
     end = words.index("--") if "--" in words else len(words)
-    # Nobody remembers that these two stand before the command.
+    # Users often put these two after the command; click wants them before it.
     first = [word for word in words[:end] if word in ("-v", "-q", "--verbose", "--quiet")]
     rest = [word for word in words[:end] if word not in first]
     run(cli, "gfwtools", [*first, *rest, *words[end:]])
 
 
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> None:
-    """Run ``command``, its errors in one line on standard error, and exit."""
+    """Run ``command``, print an error as one line on standard error, and exit."""
     try:
-        # A polite end (a shutdown, a lost ssh session) takes back what is half done, as Ctrl-C does.
-        for number in POLITE_ENDS:
+        # A shutdown or a lost ssh session undoes what is half done, as Ctrl-C does.
+        for number in END_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
                 signal.signal(number, signal.default_int_handler)
         code = command.main(args, prog_name=name, standalone_mode=False)
@@ -170,16 +170,17 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
     except OSError as error:
         if error.errno == errno.ENOMEM:  # the kernel's words for what Python calls a MemoryError
             raise MemoryError from None
-        # What the tool reads and writes has errors of its own; this is a standard stream, or a fault nobody thought of.
-        # Of all calls getcwd(2) alone misses something without its name: somebody has removed the folder we are in.
+        # What the tool reads and writes has errors of its own; this is a standard stream, or an unforeseen fault.
+        # Only getcwd(2) fails with ENOENT and without a name: the current folder was removed.
         gone = isinstance(error, FileNotFoundError) and not error.filename
-        told = f"{error.filename or 'output'}: {error.strerror}"
+        message = f"{error.filename or 'output'}: {error.strerror}"
         click.echo(
-            f"{name}: {'the current folder is not there any more; go to another one' if gone else told}", err=True
+            f"{name}: {'the current folder does not exist any more; change to another one' if gone else message}",
+            err=True,
         )
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        for number in POLITE_ENDS:  # it ends already, and the next one would come out of the middle of that
+        for number in END_SIGNALS:  # a second signal must not interrupt the end
             signal.signal(number, signal.SIG_IGN)
         click.echo(f"{name}: interrupted", err=True)  # click has ended the line that holds the ^C
         sys.exit(130)

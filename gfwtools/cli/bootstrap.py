@@ -22,21 +22,27 @@ def _interface(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(short_help="Set a fresh host up: configuration, list, plumbing, dnsmasq, boot.")
-@click.option("--interface", metavar="NAME", callback=_interface, help="The tunnel's interface.  [default: wg0]")
-@click.option("--gateway/--no-gateway", default=None, help="Also route what is forwarded for a LAN.")
-@click.option("--backend", type=click.Choice(["auto", "iptables", "nftables"]), help="What marks the packets.")
-@click.option("--layout", type=click.Choice(["paired", "split"]), help="How dnsmasq is told.")
+@click.command(short_help="Set up this host: list, plumbing, dnsmasq, start at boot.")
+@click.option("--interface", metavar="NAME", callback=_interface, help="The tunnel interface.  [default: wg0]")
+@click.option("--gateway/--no-gateway", default=None, help="Also route the traffic of the LAN behind this host.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "iptables", "nftables"]), help="The packet filter that marks the packets."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["paired", "split"]),
+    help="How dnsmasq gets the list: one daemon (paired) or two (split).",
+)
 @click.option(
     "--init",
     type=click.Choice(["auto", "systemd", "openrc", "none"]),
     default="auto",
     show_default=True,
-    help="What starts things at boot.",
+    help="The init system that starts gfwtools at boot.",
 )
-@click.option("--warm/--no-warm", default=None, help="Fill the sets, now and after each update (gfwtools warm).")
-@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before the host's own resolver set-up is changed.")
+@click.option("--warm/--no-warm", default=None, help="Fill the sets, now and after each update (see: gfwtools warm).")
+@click.option("--dry-run", is_flag=True, help="Print what would be written and run; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before changing the resolver set-up of this host.")
 @click.pass_obj
 def bootstrap(
     context: Context,
@@ -49,11 +55,13 @@ def bootstrap(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Set this host up, with the tunnel's interface being there: blocked sites through it, everything else directly.
+    """Set up this host. The tunnel interface must already exist. Blocked sites then go through the tunnel, everything
+    else goes directly.
 
-    Looks first, and tells all that is in the way at once. Then: configuration (yours is not overwritten), list, sets,
-    marks, rules, routes, NAT, dnsmasq and the host's resolver, boot, cron; and `gfwtools check host` at the end. When a
-    step fails all of them are taken back. A second run changes only what differs. `gfwtools teardown` undoes it.
+    Checks everything first and reports every problem together. Then sets up the configuration (yours is not
+    overwritten), the list, sets, marks, rules, routes, NAT, dnsmasq, the host's resolver, the boot services and the
+    update job, and runs `gfwtools check host`. If a step fails, all steps are undone. A second run changes only what
+    differs. `gfwtools teardown` undoes it.
 
     \b
     Examples:
@@ -72,8 +80,8 @@ def bootstrap(
     except Refused as refused:
         for problem in refused.problems:
             context.warn(problem)
-        count = len(refused.problems)
-        context.warn(f"{count} thing{'s' if count > 1 else ''} to mend first; nothing was changed")
+        problems = len(refused.problems)
+        context.warn(f"{problems} problem{'s' if problems > 1 else ''} to fix first; nothing was changed")
         sys.exit(1)
     for note in planned.notes:
         context.warn(note)
@@ -94,10 +102,10 @@ def bootstrap(
         raise
     bad = [finding for finding in findings if finding.state.value != "OK"]
     for finding in bad:
-        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; mend it: {finding.remedy}")
+        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; fix: {finding.remedy}")
     if bad:
-        told = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
-        context.warn(f"the host is set up, but {told}; mend what is named above, or undo it all: gfwtools teardown")
+        count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
+        context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
         sys.exit(1)
     if planned.config.dns.warm:
         from gfwtools.cli.warm import warm_after
@@ -107,14 +115,14 @@ def bootstrap(
 
 
 @click.command(short_help="Undo bootstrap.")
-@click.option("--purge", is_flag=True, help="Remove configuration, lists and state as well.")
+@click.option("--purge", is_flag=True, help="Also remove the configuration, the lists and the state.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def teardown(context: Context, purge: bool, yes: bool) -> None:
     """Undo bootstrap: plumbing, dnsmasq's files, the host's resolver set-up, boot and cron.
 
-    A file that somebody has changed since is left as it is, and named; of resolv.conf the old one comes back, and the
-    changed one is kept. The configuration and the lists stay, unless --purge is given. Where it fails, run it again.
+    A file that was changed after bootstrap stays, and is named. The old resolv.conf comes back; a copy of a changed one
+    is kept. The configuration and the lists stay, unless --purge is given. If teardown fails, run it again.
 
     \b
     Examples:

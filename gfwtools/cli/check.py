@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["check", "domain"]
 
 COMMANDS = {
-    "domain": ("gfwtools.cli.check:domain", "Tunnel or direct? By which rule, resolver and set?"),
-    "ip": ("gfwtools.cli.check_ip:ip", "Which set holds an address, who brought it there, which way does it take?"),
-    "host": ("gfwtools.cli.check_host:host", "Is every piece of the plumbing there, and does it work?"),
+    "domain": ("gfwtools.cli.check:domain", "Show whether a name takes the tunnel, and why."),
+    "ip": ("gfwtools.cli.check_ip:ip", "Show the sets, names, mark and route of an address."),
+    "host": ("gfwtools.cli.check_host:host", "Check that every piece of the plumbing is there and works."),
 }
 
 #: More rules than these are counted, not shown.
 SHOWN = 3
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Say what happens to a name, and why.")
+@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Show what happens to a name or an address, or check this host.")
 def check() -> None:
     """Answer a question about a name, an address or this host.
 
@@ -39,24 +39,24 @@ def check() -> None:
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--expect", type=click.Choice(["tunnel", "direct"]), help="Exit with 1 unless every verdict is this.")
-@click.option("--live", is_flag=True, help="Walk the chain on this host, link by link; exit with 1 if one is broken.")
-@click.option("--connect", is_flag=True, help="With --live: also try a TCP connection to port 443.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object a name, each on a line of its own.")
+@click.option("--expect", type=click.Choice(["tunnel", "direct"]), help="Exit with 1 unless every verdict is this one.")
+@click.option("--live", is_flag=True, help="Check each link of the chain on this host; exit with 1 if one is broken.")
+@click.option("--connect", is_flag=True, help="With --live: also open a TCP connection to port 443.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per name, one per line.")
 @click.pass_obj
 def domain(
     context: Context, names: tuple[str, ...], expect: str | None, live: bool, connect: bool, as_json: bool
 ) -> None:
-    """Say what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
+    """Show what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
 
-    A URL will do, and a name in capitals, with a trailing dot or in Chinese. NAME may be -, for names on standard
-    input, one a line. Where one of several is no name, the others are answered, and the exit code is 2.
+    NAME can be a URL, or a name in capitals, with a trailing dot or in Chinese. With - the names are read from
+    standard input, one per line. Where one of several is not a name, the others are answered and the exit code is 2.
 
     \b
     Examples:
       gfwtools check domain example.com
       gfwtools check domain https://www.example.com/page --json
-      gfwtools check domain --expect tunnel google.com && echo well
+      gfwtools check domain --expect tunnel google.com && echo OK
       gfwtools check domain --live --connect google.com
     """
     from gfwtools.errors import InvalidNameError

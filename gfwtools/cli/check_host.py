@@ -9,13 +9,13 @@ from gfwtools.cli import Context
 __all__ = ["host"]
 
 
-@click.command(short_help="Is every piece of the plumbing there, and does it work?")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
+@click.command(short_help="Check that every piece of the plumbing is there and works.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_obj
 def host(context: Context, as_json: bool) -> None:
-    """Look at every piece of the plumbing: OK, MISSING or MISMATCH, with the command that mends it.
+    """Check every piece of the plumbing. Each is OK, MISSING or MISMATCH, and is shown with the command that fixes it.
 
-    Exits with 1 where one is not OK. Nothing is changed.
+    Exits with 1 if a piece is not OK. Changes nothing.
 
     \b
     Examples:
@@ -40,6 +40,6 @@ def host(context: Context, as_json: bool) -> None:
         for finding in findings if not context.quiet else bad:
             click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))
             if finding.remedy:
-                click.echo(f"          mend it: {finding.remedy}")
+                click.echo(f"          fix: {finding.remedy}")
         context.say(f"{len(findings)} pieces, {len(bad)} not OK" if bad else f"all {len(findings)} pieces are OK")
     sys.exit(1 if bad else 0)

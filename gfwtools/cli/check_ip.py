@@ -12,16 +12,15 @@ __all__ = ["ip"]
 SHOWN = 5
 
 
-@click.command(short_help="Which set holds an address, who brought it there, which way does it take?")
+@click.command(short_help="Show the sets, names, mark and route of an address.")
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one object an address, each on a line of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per address, one per line.")
 @click.pass_obj
 def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
-    """Say what becomes of ADDRESS on this host: its sets, the names that led to it, its mark and its way.
+    """Show what happens to ADDRESS on this host: its sets, the names that resolve to it, its mark and its route.
 
-    The names come from the last `gfwtools warm`, and from dnsmasq's log, where its configuration has log-queries and a
-    log-facility.
-    Exits with 1 where an address of a set does not take the tunnel.
+    The names come from the last `gfwtools warm`, and from dnsmasq's log if dnsmasq is configured with log-queries and
+    log-facility. Exits with 1 if an address in a set does not take the tunnel.
 
     \b
     Examples:
@@ -58,7 +57,7 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
         from gfwtools.cli.text import printable
 
         click.echo(f"{found.address}: {'tunnel' if found.policy else 'direct'}")
-        direct = f"{', '.join(found.direct_sets)} (an exception's, nothing marks it)" if found.direct_sets else ""
+        direct = f"{', '.join(found.direct_sets)} (of an exception; not marked)" if found.direct_sets else ""
         click.echo(f"  set       {', '.join(filter(None, [*found.sets, direct])) or 'none'}")
         if found.names:
             more = f" and {len(found.names) - SHOWN:,} more" if len(found.names) > SHOWN else ""
@@ -66,11 +65,11 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
         elif found.sources:
             click.echo(f"  names     none in {', '.join(found.sources)}")
         else:
-            click.echo("  names     not known: no warm-up, and dnsmasq writes no log (log-queries, log-facility)")
+            click.echo("  names     not known; run gfwtools warm, or log in dnsmasq (log-queries, log-facility)")
         click.echo(f"  mark      {f'{found.mark:#x}' if found.mark else 'none'}")
         kept = "" if found.carried else "  (the tunnel carries no IPv6: nothing leaks)"
         click.echo(f"  way       {found.way}{kept}")
         if found.policy and not found.well:
-            click.echo(f"  broken    it should take {found.policy.interface}; see: gfwtools check host")
+            click.echo(f"  broken    the address should take {found.policy.interface}; see: gfwtools check host")
     if wrong or not all(found.well for found in reports):
         sys.exit(2 if wrong else 1)

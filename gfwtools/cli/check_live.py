@@ -12,7 +12,7 @@ __all__ = ["live", "show"]
 
 
 def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
-    """Walk the chain of a name, print it, and say whether it is whole."""
+    """Check and print the chain of a name. Returns whether no link is broken."""
     from gfwtools.diagnose.chain import probe
     from gfwtools.system.commands import System
 
@@ -26,7 +26,7 @@ def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bo
 
 
 def show(chain: Chain, *, everything: bool = True) -> list[str]:
-    """The chain for people; the last line names the first broken link and what mends it."""
+    """The chain as lines for people. The last line names the first broken link and how to fix it."""
     from gfwtools.cli.text import printable
 
     lines = [f"{chain.name}: {chain.verdict}"]
@@ -38,12 +38,11 @@ def show(chain: Chain, *, everything: bool = True) -> list[str]:
             lines.append(f"{'':<27}expected: {printable(link.expected, 400)}")
     broken = chain.broken
     if broken:
-        remedy = f"; mend it: {broken.remedy}" if broken.remedy else ""
+        remedy = f"; fix: {broken.remedy}" if broken.remedy else ""
         lines.append(f"broken: {broken.name}: {printable(broken.found, 400)}{remedy}")
     elif chain.unknown:
-        lines.append(
-            f"nothing is broken that could be seen; not seen: {', '.join(link.name for link in chain.unknown)}"
-        )
+        unknown = ", ".join(link.name for link in chain.unknown)
+        lines.append(f"nothing is broken in what could be checked; not checked: {unknown}")
     else:
         lines.append("nothing is broken")
     return lines

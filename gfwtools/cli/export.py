@@ -21,16 +21,16 @@ FORMATS = ("domains", "direct", "dnsmasq", "ipset", "nftables")
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file, whole or not at all; --root does not stand before it.",
+    help="Write to this file, whole or not at all. --root does not apply to it.",
 )
-@click.option("--policy", "name", help="Which policy; the first one of the configuration by default.")
+@click.option("--policy", "name", help="The policy to print.  [default: the first one in the configuration]")
 @click.pass_obj
 def export(context: Context, format: str, output: Path | None, name: str | None) -> None:
-    """Print the policy, made from the last good list and the user's lists as they are now.
+    """Print the policy, made from the last good list and the current allow and deny lists.
 
     \b
     Formats:
-      domains    the tunnelled domains, one a line
+      domains    the tunnelled domains, one per line
       direct     what is direct again below one of them; *.x: only what is under x
       dnsmasq    server= and ipset= (or nftset=) lines, the paired layout
       ipset      the seed of the sets, for: ipset restore

@@ -1,7 +1,7 @@
 """``gfwlist2dnsmasq``: the flags and the output of the shell script of that name, for the cron lines that call it.
 
-What the script got wrong is mended: exceptions are honoured, an empty exclude file excludes nothing, one domain
-excluded is that domain and no other that ends in the same letters, and nothing is written that dnsmasq refuses.
+The faults of the script are fixed: exceptions are honoured, an empty exclude file excludes nothing, an excluded domain
+excludes no other one that ends in the same letters, and nothing is written that dnsmasq refuses.
 """
 
 import os
@@ -25,7 +25,7 @@ _SETS = re.compile(r"\w[\w-]{0,30}(,\w[\w-]{0,30})*", re.ASCII)
 
 
 class _Failure(click.ClickException):
-    """A flag says what cannot be used. The script exits with 1, and so do we; for an unknown flag with 2."""
+    """A flag has a value that cannot be used. The exit code is 1, as with the script; it is 2 for an unknown flag."""
 
     exit_code = 1
 
@@ -35,13 +35,15 @@ class _Failure(click.ClickException):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-d", "--dns", default="127.0.0.1", show_default=True, help="The resolver for the blocked domains.")
-@click.option("-p", "--port", default="5353", show_default=True, help="Its port.")
-@click.option("-s", "--ipset", "sets", default="", help="Sets for their addresses, a,b; without it no ipset= lines.")
+@click.option("-p", "--port", default="5353", show_default=True, help="The port of the resolver.")
+@click.option(
+    "-s", "--ipset", "sets", default="", help="The sets for their addresses: a,b. Without it there are no ipset= lines."
+)
 @click.option("-o", "--output", default="", help="The file to write.")
-@click.option("-i", "--insecure", is_flag=True, help="Accept any certificate of a mirror. Dangerous.")
-@click.option("-l", "--domain-list", is_flag=True, help="Write a list of domains; -d, -p and -s count for nothing.")
-@click.option("--exclude-domain-file", default="", metavar="FILE", help="Domains that stay direct, one a line.")
-@click.option("--extra-domain-file", default="", metavar="FILE", help="Domains to add, one a line.")
+@click.option("-i", "--insecure", is_flag=True, help="Dangerous: accept any certificate of a mirror.")
+@click.option("-l", "--domain-list", is_flag=True, help="Write a plain list of domains; -d, -p and -s are ignored.")
+@click.option("--exclude-domain-file", default="", metavar="FILE", help="Domains that stay direct, one per line.")
+@click.option("--extra-domain-file", default="", metavar="FILE", help="Domains to add, one per line.")
 def command(
     dns: str,
     port: str,
@@ -54,7 +56,7 @@ def command(
 ) -> None:
     """Convert gfwlist into dnsmasq rules, with the flags of the shell script gfwlist2dnsmasq.
 
-    The list's mirrors are those of /etc/gfwtools/config.toml, where there is one (GFWTOOLS_CONFIG names another).
+    The mirrors of the list come from /etc/gfwtools/config.toml if it exists (GFWTOOLS_CONFIG names another file).
 
     \b
     Examples:
@@ -69,7 +71,9 @@ def command(
     atomic.require_output(target)
     upstream = _upstream(dns, port)
     if sets and not _SETS.fullmatch(sets):
-        raise _Failure(f"{sets!r} are no names of sets; give letters, digits, _ and -, with commas between the names")
+        raise _Failure(
+            f"{sets!r} is not a list of set names; use letters, digits, _ and -, and commas between the names"
+        )
     allow, deny = _file(exclude_domain_file), _file(extra_domain_file)
     text = _convert(upstream, sets, allow, deny, insecure=insecure, domain_list=domain_list)
 
@@ -98,7 +102,7 @@ def _file(name: str) -> list[str]:
 
 
 def _refuse(name: str, what: str) -> list[str]:
-    raise _Failure(f"{name} is {what}; give a file with one domain a line")
+    raise _Failure(f"{name} is {what}; give a file with one domain per line")
 
 
 def _convert(
@@ -124,7 +128,7 @@ def _convert(
     config = load(Path(named) if named else Paths(root).config, root, required=bool(named))
     policy = config.policies[0]
     if insecure:
-        warning = "-i: no certificate is checked, and anybody on the way can forge the list"
+        warning = "-i: no certificate is checked; anyone between this host and the mirror can forge the list"
         click.echo(f"gfwlist2dnsmasq: {warning}", err=True)
     allowed, denied = read_listings(allow), read_listings(deny)
 

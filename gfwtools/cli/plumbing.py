@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["down", "up"]
 
 
-@click.command(short_help="Set up sets, marks, rules, routes and NAT (what the boot script runs).")
-@click.option("--dry-run", is_flag=True, help="Print the commands as a script and run none.")
+@click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
+@click.option("--dry-run", is_flag=True, help="Print the commands as a script; run none.")
 @click.pass_obj
 def up(context: Context, dry_run: bool) -> None:
-    """Bring the plumbing to what the configuration wants: sets, marks, rules, routes, NAT.
+    """Set up what the configuration asks for: sets, marks, rules, routes and NAT.
 
-    Only what differs is changed; a second run changes nothing. A step that fails is taken back with all before it. The
-    tunnel's endpoint is looked up anew.
+    Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The name of the
+    tunnel's endpoint is resolved again.
 
     \b
     Examples:
@@ -39,16 +39,16 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    _tell(context, updown.up(config, runner, clear_caches=clear_caches), "up")
+    _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 
 
-@click.command(short_help="Take the plumbing down; what is not ours is left alone.")
+@click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")
 @click.pass_obj
 def down(context: Context) -> None:
-    """Remove our sets, marks, rules, routes and NAT, and nothing else.
+    """Remove the sets, marks, rules, routes and NAT of gfwtools, and nothing else.
 
-    The addresses that dnsmasq has learned are kept for the next `gfwtools up`. Blocked sites are then not reachable,
-    everything else is.
+    The addresses that dnsmasq has learned are kept for the next `gfwtools up`. Blocked sites are then unreachable;
+    everything else still works.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def down(context: Context) -> None:
     """
     from gfwtools.plumbing import updown
 
-    _tell(context, updown.down(context.config, _system(context)), "down")
+    _report(context, updown.down(context.config, _system(context)), "down")
 
 
 def _system(context: Context) -> "System":
@@ -66,7 +66,7 @@ def _system(context: Context) -> "System":
     return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
 
 
-def _tell(context: Context, done: "Sequence[Step]", what: str) -> None:
+def _report(context: Context, done: "Sequence[Step]", what: str) -> None:
     if not done:
         context.say(f"the plumbing is {what} already")
         return

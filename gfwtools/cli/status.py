@@ -17,23 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
-#: Seconds between two looks.
+#: Seconds between two refreshes.
 INTERVAL = 2.0
 #: What is red where there are colours.
 BAD = "MISSING|MISMATCH|missing|not OK|never bootstrapped|no such interface|down|and failed"
 
 
-@click.command(short_help="What is happening on this host, on one screen.")
-@click.option("--watch", is_flag=True, help="Look again every 2 s, until Ctrl-C.")
-@click.option("--history", is_flag=True, help="The last 30 updates as a table.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object; with --watch one a line.")
+@click.command(short_help="Show what is happening on this host, on one screen.")
+@click.option("--watch", is_flag=True, help="Refresh every 2 s, until Ctrl-C.")
+@click.option("--history", is_flag=True, help="Show the last 30 updates as a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one per line.")
 @click.pass_obj
 def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
-    """Say where the list is from and how old it is, what the sets hold and the chain has marked, how the tunnel is, and
+    """Show where the list is from and how old it is, what the sets hold, what was marked, the state of the tunnel, and
     which pieces are not OK.
 
-    Nothing is changed. What only root can see is said to be so. Exits with 0 whatever there is to say: `gfwtools check
-    host` is for scripts.
+    Changes nothing. Values that only root can read are marked. Always exits 0; scripts use `gfwtools check host`.
 
     \b
     Examples:
@@ -55,7 +54,7 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
     def words(width: int) -> list[str]:
         found = seen()
         text = history_lines(found.policies) if history else lines(found, min(width, WIDTH))
-        # A list's date and a mirror's message are somebody else's text.
+        # A list's date and a mirror's message come from outside.
         return [printable(line) for line in text]
 
     if as_json:
@@ -84,19 +83,19 @@ def _watch(words: Callable[[int], list[str]]) -> None:
     with screen():
         while True:
             columns, height = shutil.get_terminal_size()
-            text = _shown(fitting(words(_width(columns)), height))
+            text = _shown(fit_height(words(_width(columns)), height))
             click.clear()
             click.echo(text, nl=False)
             time.sleep(INTERVAL)
 
 
 def _width(columns: int) -> int:
-    """The terminal's, unless it is too narrow for labels and words side by side."""
+    """The width of the terminal, and at least 40: labels and words stand side by side."""
     return max(columns, 40)
 
 
-def fitting(lines: list[str], height: int) -> list[str]:
-    """The lines that a screen has room for; the last one tells of those that are left out."""
+def fit_height(lines: list[str], height: int) -> list[str]:
+    """The lines that a screen has room for. The last one counts those that are left out."""
     if len(lines) <= height:
         return lines
     shown = lines[: max(height, 1) - 1]

@@ -10,14 +10,14 @@ from gfwtools.storage.state import Change
 __all__ = ["history_lines", "lines"]
 
 WIDTH = 80
-UNKNOWN = "not known, see the checks below"
+UNKNOWN = "not known; see the checks below"
 #: More findings than these are counted, not shown.
 SHOWN = 8
 _LABEL = 11
 
 
 def lines(seen: Status, width: int = WIDTH) -> list[str]:
-    """The screen, no line wider than ``width``."""
+    """The screen as lines, none wider than ``width``."""
     rows: list[tuple[str, str]] = []
     if not seen.bootstrapped:
         interface = seen.policies[0].policy.interface
@@ -52,7 +52,7 @@ def _policy_rows(found: PolicyStatus, seen: Status) -> list[tuple[str, str]]:
     state = found.state
     if not state.source:
         return [("list", "none yet; run: gfwtools update --reload"), *_kernel_rows(found, seen)]
-    source = f"{state.source}{' (it ships with gfwtools; no mirror has answered yet)' if state.starter else ''}"
+    source = f"{state.source}{' (built-in starter list; no mirror has answered yet)' if state.starter else ''}"
     rows = [("list", source)]
     if state.list_date:
         rows.append(("", f"of {state.list_date}{_ago(found.list_age)}"))
@@ -108,7 +108,7 @@ def _host_rows(seen: Status) -> list[tuple[str, str]]:
     else:
         rows.append(("checks", f"{len(seen.findings)} of {seen.pieces} pieces are not OK"))
         for finding in seen.findings[:SHOWN]:
-            remedy = f"; mend it: {finding.remedy}" if finding.remedy else ""
+            remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
             rows.append(("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}"))
         if len(seen.findings) > SHOWN:
             rows.append(("", f"and {len(seen.findings) - SHOWN} more; see: gfwtools check host"))

@@ -1,4 +1,4 @@
-"""What is drawn on a terminal and redrawn there: a progress bar, and a screen of its own."""
+"""Drawing on a terminal: a progress bar, and the alternate screen."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ from unicodedata import combining, east_asian_width
 
 import click
 
-__all__ = ["Advance", "can_redraw", "cells", "fitted", "has_colours", "progress", "screen"]
+__all__ = ["Advance", "can_redraw", "cells", "has_colours", "progress", "screen", "shorten"]
 
-#: Seconds between two looks at how far it is.
+#: Seconds between two redraws of the bar.
 REDRAW = 0.1
 #: Columns of a label at most, and of the bar itself.
 LABEL = 30
@@ -27,10 +27,10 @@ OTHER_SCREEN, FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 
 
 class Advance(Protocol):
-    """Takes note of how far a piece of work is. Any thread may call it; it neither draws nor waits."""
+    """Records the progress of some work. Any thread may call it. It neither draws nor waits."""
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` (None: not known) of what ``label`` names; the label is printable."""
+        """Record ``done`` of ``total`` (None: not known) for ``label``, which is printable."""
 
 
 def can_redraw(stream: IO[Any]) -> bool:
@@ -45,7 +45,7 @@ def has_colours(stream: IO[Any]) -> bool:
 
 @contextmanager
 def screen() -> Iterator[None]:
-    """The terminal's other screen, without a cursor; the first one comes back at the end."""
+    """Show the terminal's alternate screen without a cursor. The first screen comes back at the end."""
     click.echo(OTHER_SCREEN + HIDE_CURSOR, nl=False)
     try:
         yield
@@ -55,7 +55,7 @@ def screen() -> Iterator[None]:
 
 @contextmanager
 def progress(figures: Callable[[int, int | None], str], *, quiet: bool) -> Iterator[Advance | None]:
-    """A bar on standard error that goes away at the end; None where that is no terminal to draw on, as with cron.
+    """Show a bar on standard error and remove it at the end. Yields None where that is not a terminal, as with cron.
 
     :param figures: ``done`` and ``total`` in words.
     """
@@ -86,7 +86,7 @@ class _Latest:
 
 
 def _draw(latest: _Latest, over: threading.Event, figures: Callable[[int, int | None], str]) -> None:
-    """Draw until it is over, and once more, then take away what was drawn."""
+    """Draw until it is over, and once more, then remove the bar."""
     bar = None
     with suppress(OSError):
         while True:
@@ -95,7 +95,7 @@ def _draw(latest: _Latest, over: threading.Event, figures: Callable[[int, int | 
                 label, done, total = latest.value
                 room = os.get_terminal_size(sys.stderr.fileno()).columns or 80
                 room -= AROUND + len(figures(total or done, total))
-                label = fitted(label, min(LABEL, room - SHORTEST))
+                label = shorten(label, min(LABEL, room - SHORTEST))
                 if bar is None or (bar.label, bar.length) != (label, total) or done < bar.pos:
                     click.echo(ERASE, err=True, nl=False)
                     bar = click.progressbar(
@@ -121,8 +121,8 @@ def cells(text: str) -> int:
     return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
-def fitted(text: str, columns: int) -> str:
-    """As much of the beginning of ``text`` as has room."""
+def shorten(text: str, columns: int) -> str:
+    """The beginning of ``text``, at most ``columns`` wide."""
     while text and cells(text) > columns:
         text = text[:-1]
     return text

@@ -1,9 +1,9 @@
-"""Text of others on somebody's terminal."""
+"""Text from outside, made safe for a terminal."""
 
 __all__ = ["printable"]
 
 
 def printable(text: str, limit: int = 120) -> str:
-    """A text of a list for a terminal: no control characters, and not without end."""
+    """The text without control characters, cut to ``limit`` characters."""
     shown = "".join(character if character.isprintable() else "\ufffd" for character in text[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

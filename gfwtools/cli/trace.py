@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["trace"]
 
 
-@click.command(short_help="Follow the packets to and from an address through netfilter.")
+@click.command(short_help="Follow packets to and from an address through netfilter.")
 @click.argument("target", metavar="NAME|ADDRESS")
 @click.option(
     "--seconds",
@@ -22,17 +22,19 @@ __all__ = ["trace"]
     default=10.0,
     show_default=True,
     metavar="N",
-    help="How long to follow them.",
+    help="Follow the packets for N seconds.",
 )
-@click.option("--connect", is_flag=True, help="Open a connection to port 443 from here, to have a packet.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object at the end.")
+@click.option(
+    "--connect", is_flag=True, help="Open a connection to port 443 from this host, so that there are packets."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.pass_obj
 def trace(context: Context, target: str, seconds: float, connect: bool, as_json: bool) -> None:
-    """Follow the packets to and from NAME or ADDRESS for some seconds, and say each hook in words. Open the site
-    meanwhile, or give --connect.
+    """Follow the packets to and from NAME or ADDRESS for some seconds, and explain each hook. Open the site meanwhile,
+    or give --connect.
 
-    Of each connection and direction the first packet is told. The trace rules are in a table of their own and are
-    removed however this ends. Exits with 1 where no packet came.
+    Shows the first packet of each connection, per direction. The trace rules are in their own table and are always
+    removed at the end. Exits with 1 if no packet came.
 
     \b
     Examples:
@@ -82,18 +84,20 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
         click.echo(json.dumps(document, indent=1))
     elif found:
         more = sum(packet.repeated for packet in found)
-        context.say(f"{len(found)} told, {more:,} more packets of the same connections")
+        shows = f"{len(found)} packet{'' if len(found) == 1 else 's'} shown"
+        context.say(f"{shows}; {more:,} more belong{'s' if more == 1 else ''} to the same connections")
         if not any(packet.reply for packet in found):
             context.say("no reply came back")
     else:
         context.say(
-            f"no packet to or from {shown} within {seconds:g} s: nobody opened it, or it did not come through this host"
+            f"no packet to or from {shown} within {seconds:g} s; open the site meanwhile, through this host, "
+            "or give --connect"
         )
     sys.exit(0 if found else 1)
 
 
 def _addresses(context: Context, target: str) -> "list[Address]":
-    """The addresses of a name, as the local dnsmasq gives them, or the one that was given."""
+    """The target if it is an address, otherwise what the local dnsmasq answers for the name."""
     from gfwtools.diagnose.address import parse_address
     from gfwtools.dnsmasq import client
     from gfwtools.dnsmasq.conf import is_wired
@@ -114,16 +118,16 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     replies = [client.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
     addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
     if not addresses:
-        why = "nothing to trace"
+        remedy = "give an address, or a name that has one"
         if not is_wired(context.config):
             interface = context.config.policies[0].interface
-            why = f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}"
-        raise HostError(f"{name}: {client.words(replies)} (asked {daemon}); {why}")
+            remedy = f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}"
+        raise HostError(f"{name}: {client.words(replies)} (asked {daemon})", remedy)
     return addresses[:8]
 
 
 def _connect(addresses: "list[Address]") -> None:
-    """Connect to port 443 of each, and care for no answer."""
+    """Connect to port 443 of each address and ignore the result."""
     import socket
     from contextlib import suppress
     from threading import Thread

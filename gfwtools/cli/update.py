@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["update"]
 
-#: How many of the domains that came and went are named.
+#: How many added and removed domains are named.
 SHOWN = 10
 #: How many changed lines of a file a dry run shows.
 SHOWN_LINES = 40
@@ -27,13 +27,19 @@ LONGEST_TEXT = 1000
 
 @click.command(short_help="Fetch the list and write the files for dnsmasq and the sets.")
 @click.option(
-    "--source", "sources", metavar="URL|FILE", multiple=True, help="Take the list from here (again: mirrors)."
+    "--source",
+    "sources",
+    metavar="URL|FILE",
+    multiple=True,
+    help="Fetch the list from here. Repeat it to give mirrors.",
 )
-@click.option("--offline", is_flag=True, help="Use no network: the last good list, or the starter list.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and write nothing.")
-@click.option("--force", is_flag=True, help="Accept a list that has shrunk below fetch.min_share.")
-@click.option("--reload", is_flag=True, help="Have dnsmasq and the kernel take the files; if that fails, put all back.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything for programs: every rule and how it ended.")
+@click.option("--offline", is_flag=True, help="Use no network: the last good list, or the built-in starter list.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, as a diff; write nothing.")
+@click.option("--force", is_flag=True, help="Accept a list that is smaller than fetch.min_share allows.")
+@click.option(
+    "--reload", is_flag=True, help="Load the files into dnsmasq and the kernel; if that fails, restore everything."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every rule and what it became.")
 @click.pass_obj
 def update(
     context: Context,
@@ -44,16 +50,16 @@ def update(
     reload: bool,
     as_json: bool,
 ) -> None:
-    """Fetch the list, merge allow.txt and deny.txt, write the files for dnsmasq and the kernel's sets.
+    """Fetch the list, merge allow.txt and deny.txt, and write the files for dnsmasq and the kernel's sets.
 
-    Mirrors are tried in order until one gives a complete and valid list. Where none answers, the last good list stays
-    in use and the exit code is 1; on a host that never had one, the starter list that ships with gfwtools is taken.
-    A run that finds nothing new touches no file.
+    Mirrors are tried in order until one gives a complete and valid list. If none does, the last good list stays in use
+    and the exit code is 1. A host that never had a list uses the built-in starter list. A run that finds nothing new
+    writes no file.
 
     \b
     Examples:
       gfwtools update
-      gfwtools update --reload                   and have dnsmasq take it (cron)
+      gfwtools update --reload                   and load it into dnsmasq (cron)
       gfwtools update --dry-run                  what would change?
       gfwtools update --source ./gfwlist.txt     a list that you have
       gfwtools update --offline                  after a change of allow.txt
@@ -84,7 +90,7 @@ def update(
     if notes and config.dns.warm:
         from gfwtools.cli.warm import warm_after
 
-        warm_after(context, config, tell=not as_json)
+        warm_after(context, config, summary=not as_json)
 
 
 def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool) -> None:
@@ -105,21 +111,21 @@ def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool)
 
 
 def _source(source: str) -> str:
-    """A source of the command line: a relative path is meant from here."""
+    """A source given on the command line. A relative path starts at the current folder."""
     if not source:
-        raise click.BadParameter("it is empty; give an http(s) URL, a file: URL or a path", param_hint="--source")
+        raise click.BadParameter("it is empty; use an http(s) URL, a file: URL or a path", param_hint="--source")
     if source.startswith(("http://", "https://", "file:")):
         return source
     if "://" in source:
         raise click.BadParameter(
-            f"{masked(source)!r}: give an http(s) URL, a file: URL or a path", param_hint="--source"
+            f"{masked(source)!r} is not a source; use an http(s) URL, a file: URL or a path", param_hint="--source"
         )
     return str(Path(source).absolute())
 
 
 @contextmanager
 def _progress(context: Context) -> Iterator["Progress | None"]:
-    """A progress bar on standard error where that is a terminal; cron sees none."""
+    """Show a progress bar on standard error if that is a terminal."""
     from gfwtools.cli.terminal import progress
 
     with progress(_octets, quiet=context.quiet) as advance:
@@ -128,14 +134,14 @@ def _progress(context: Context) -> Iterator["Progress | None"]:
             return
         ahead, most = "", 0
 
-        def told(source: str, received: int, total: int | None) -> None:
-            """Show the mirror that is ahead. Once one is complete, another one only goes on where that was no list."""
+        def report(source: str, received: int, total: int | None) -> None:
+            """Show the mirror that is ahead. After a complete one, another goes on only if the first gave no list."""
             nonlocal ahead, most
             if source == ahead or received > most:
                 ahead, most = source, 0 if received == total else received
                 advance(_short(source), received, total)
 
-        yield told
+        yield report
 
 
 def _octets(received: int, total: int | None) -> str:
@@ -148,7 +154,7 @@ def _short(source: str) -> str:
 
 
 def _summary(policy: "PolicyUpdate", *, verbose: bool) -> list[str]:
-    """A few lines that a person can read."""
+    """What the update did, in a few lines for people."""
     state = policy.state
     date = f", list of {policy.list_date}" if policy.list_date else ""
     name = policy.policy.name
@@ -200,7 +206,7 @@ def _diff(files: dict[Path, bytes], *, limit: int | None) -> Iterator[str]:
             yield f"+++ {path}"
             yield from changes[:limit]
             if limit is not None and len(changes) > limit:
-                yield f"    and {len(changes) - limit:,} lines more; gfwtools -v update --dry-run shows all"
+                yield f"    and {len(changes) - limit:,} more lines; gfwtools -v update --dry-run shows them all"
 
 
 def _print_json(done: "Update", *, dry_run: bool) -> None:

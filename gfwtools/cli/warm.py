@@ -15,39 +15,41 @@ if TYPE_CHECKING:
 
 __all__ = ["warm", "warm_after"]
 
-#: Exit codes of a shell for a program that a signal has ended: 128 and its number.
+#: The exit codes that shells give to a program ended by a signal: 128 plus its number.
 SIGNALS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 
 
-@click.command(short_help="Ask dnsmasq for the tunnelled domains, so that the sets are full.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask for N names; the next run goes on.")
+@click.command(short_help="Ask dnsmasq for the tunnelled domains, to fill the sets.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Ask for at most N names; the next run continues."
+)
 @click.option(
     "--qps",
     type=click.IntRange(1, 100_000),
     default=2500,
     show_default=True,
     metavar="N",
-    help="Questions a second, at most.",
+    help="Ask at most N questions per second.",
 )
-@click.option("--again", is_flag=True, help="Ask for those of the last hour, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object a policy, in a list.")
+@click.option("--again", is_flag=True, help="Also ask for the names of the last hour.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per policy.")
 @click.pass_obj
 def warm(context: Context, limit: int | None, qps: int, again: bool, as_json: bool) -> None:
-    """Ask the local dnsmasq for every tunnelled domain and its www., so that their addresses are in the sets before
-    the first client connects by an address that it has from elsewhere (DoH, an old cache).
+    """Ask the local dnsmasq for every tunnelled domain and its www. name. Their addresses are then in the sets before
+    a client connects to an address that it has from elsewhere (DoH, an old cache).
 
-    What was asked for within the last hour is skipped: a run that is interrupted (Ctrl-C) is taken up by the next
-    one. Exits with 1 where nothing was answered. With `warm = true` in [dns] (`gfwtools bootstrap --warm`) each
-    `update --reload` that has brought something new does the same.
+    Skips the names that were asked for within the last hour, so the next run continues one that was interrupted
+    (Ctrl-C). Exits with 1 if nothing was answered. With `warm = true` in [dns] (`gfwtools bootstrap --warm`), each
+    `update --reload` that finds something new does the same.
 
     \b
     Examples:
       gfwtools warm
-      gfwtools warm --limit 500      the first 500; the next run goes on
+      gfwtools warm --limit 500      the first 500; the next run continues
       gfwtools warm --qps 100        slowly, beside other work
-      gfwtools warm --again          after somebody has flushed the sets
+      gfwtools warm --again          after the sets were flushed
     """
-    done = _warm_all(context, context.config, limit=limit, qps=qps, again=again, tell=not as_json)
+    done = _warm_all(context, context.config, limit=limit, qps=qps, again=again, summary=not as_json)
     if as_json:
         import json
 
@@ -56,12 +58,12 @@ def warm(context: Context, limit: int | None, qps: int, again: bool, as_json: bo
         sys.exit(1)
 
 
-def warm_after(context: Context, config: "Config", *, tell: bool = True) -> None:
-    """What `update --reload` and `bootstrap` do with ``dns.warm``; what goes wrong in it does not undo theirs."""
+def warm_after(context: Context, config: "Config", *, summary: bool = True) -> None:
+    """What `update --reload` and `bootstrap` do with ``dns.warm``. A failure here is a warning and undoes nothing."""
     from gfwtools.errors import GfwtoolsError
 
     try:
-        _was_answered(context, _warm_all(context, config, tell=tell))
+        _was_answered(context, _warm_all(context, config, summary=summary))
     except GfwtoolsError as error:
         context.warn(f"the sets were not filled: {error}")
 
@@ -73,9 +75,9 @@ def _warm_all(
     limit: int | None = None,
     qps: int | None = None,
     again: bool = False,
-    tell: bool,
+    summary: bool,
 ) -> "list[Warming]":
-    """Every policy, one after the other, unless one is ended early."""
+    """Warm every policy, one after the other, until one is ended early."""
     from gfwtools.plumbing import record
     from gfwtools.system.commands import System
     from gfwtools.update.warm import QPS
@@ -89,7 +91,7 @@ def _warm_all(
                 config, policy, limit=limit, qps=qps or QPS, again=again, sets_made=sets_made, progress=progress
             )
         done.append(found)
-        if tell:
+        if summary:
             for line in _summary(found):
                 context.say(line)
         if found.stopped:
@@ -98,21 +100,21 @@ def _warm_all(
 
 
 def _was_answered(context: Context, done: "list[Warming]") -> bool:
-    """Whether anything was; exits where a signal has ended it."""
+    """Whether there was any answer. Exits if a signal ended the work."""
     for found in done:
         if found.unsaved:
-            context.warn(f"{found.policy}: the next run does not go on where this one ended: {found.unsaved}")
+            context.warn(f"{found.policy}: the next run does not continue where this one ended: {found.unsaved}")
     if done[-1].stopped in SIGNALS:
         sys.exit(SIGNALS[done[-1].stopped])
     if any(found.failed and not found.answered + found.empty for found in done):
-        context.warn("nothing was answered; is the tunnel up? See: gfwtools check host")
+        context.warn("nothing was answered; check the tunnel: gfwtools check host")
         return False
     return True
 
 
 def _summary(found: "Warming") -> list[str]:
     if not found.total:
-        return [f"{found.policy}: all {found.skipped:,} names were asked for within the last hour (--again asks anew)"]
+        return [f"{found.policy}: all {found.skipped:,} names were asked for within the last hour (--again asks again)"]
     counts = f"{found.answered:,} answered, {found.empty:,} without an address, {found.failed:,} failed"
     lines = [f"{found.policy}: {counts}, {found.seconds:.1f} s"]
     for reason, count in sorted(found.failures.items(), key=lambda item: -item[1])[:5]:
@@ -121,13 +123,13 @@ def _summary(found: "Warming") -> list[str]:
     if found.skipped:
         lines.append(f"  {found.skipped:,} names were asked for within the last hour and skipped")
     if found.stopped:
-        lines.append(f"  stopped ({found.stopped}), {found.left:,} names are left; run it again and it goes on")
+        lines.append(f"  stopped ({found.stopped}), {found.left:,} names are left; the next run continues")
     return lines
 
 
 @contextmanager
 def _progress(context: Context, name: str) -> Iterator["Progress"]:
-    """A bar on standard error where that is a terminal; cron sees none."""
+    """Show a bar on standard error if that is a terminal."""
     from gfwtools.cli.terminal import progress
 
     with progress(lambda done, total: f"{done:,} of {total:,}", quiet=context.quiet) as advance:

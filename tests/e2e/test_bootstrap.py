@@ -199,7 +199,7 @@ def test_what_is_in_the_way_is_told_all_at_once_and_nothing_is_changed(lab: Lab)
     result = lab.gateway.gfwtools("bootstrap", "--interface", "wg7", "--init", "none", "--yes", code=1)
     for message in ("no interface wg7", "0xca6c", "51820", "5180"):
         assert message in result.stderr
-    assert "4 things to mend first" in result.stderr
+    assert "4 problems to fix first" in result.stderr
     for rule in ("77", "5180"):
         lab.gateway.run("ip", "rule", "del", "pref", rule)
     lab.gateway.run("ip", "route", "flush", "table", "51820")

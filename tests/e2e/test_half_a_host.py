@@ -41,7 +41,7 @@ def test_a_bootstrap_that_leaves_a_piece_not_ok_says_that_the_host_is_set_up_and
         lab.configure()
         lab.gateway.run("ip", "link", "set", "wg0", "down")
         told = lab.bootstrap(code=1).stderr.splitlines()
-        assert any("MISMATCH: interface wg0: it is down; mend it: ip link set wg0 up" in line for line in told)
+        assert any("MISMATCH: interface wg0: it is down; fix: ip link set wg0 up" in line for line in told)
         assert "the host is set up, but 1 piece is not OK" in told[-1]
         assert told[-1].endswith("gfwtools teardown")
 
