@@ -38,7 +38,7 @@ def recorded(paths: Paths) -> dict[str, Entry]:
 
     :raises StoreError: the journal is there and cannot be read.
     """
-    return Journal(paths).kept(FILE)
+    return Journal(paths).kept_entries(FILE)
 
 
 def original_of(entry: Entry) -> Original:

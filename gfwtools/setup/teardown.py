@@ -65,7 +65,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     lists = {str(path) for policy in config.policies for path in (paths.list(policy.name), paths.domains(policy.name))}
     generated = [paths.at(path) for path in generated_files(config)]
     # The state may not know these: their header marks them as ours.
-    generated += [path for path in possible_files(config) if path not in generated and displaced.says_so(path)]
+    generated += [path for path in possible_files(config) if path not in generated and displaced.has_header(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
@@ -84,7 +84,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     apply(resolver_edits.leave_steps(changed, runner, paths), runner)
     forget_loaded(paths, removed=removed)
     notes = list(left.values())
-    if journal.kept(RESTART_DUE):
+    if journal.kept_entries(RESTART_DUE):
         notes += _leave_dnsmasq(config, runner)
         journal.forget(RESTART_DUE)
     return notes
