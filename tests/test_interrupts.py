@@ -46,7 +46,7 @@ def test_the_first_signal_comes_through_and_the_others_wait_for_the_roll_back(nu
     done = []
     with pytest.raises(KeyboardInterrupt), Held() as held:
         try:
-            with held.let():
+            with held.interruptible():
                 signal.raise_signal(number)
                 done.append("not interrupted")
         except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def test_a_signal_that_came_between_a_failure_and_its_roll_back_waits_too() -> N
     done = []
     with pytest.raises(ValueError, match="failed"), Held() as held:
         try:
-            with held.let():
+            with held.interruptible():
                 raise ValueError("failed")
         except ValueError:
             signal.raise_signal(signal.SIGINT)
@@ -81,7 +81,7 @@ def test_a_signal_that_has_waited_is_delivered_when_nothing_else_ends_the_work()
 def test_work_within_a_roll_back_is_not_interrupted_either() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), Held():
-        with Held() as inner, inner.let():
+        with Held() as inner, inner.interruptible():
             signal.raise_signal(signal.SIGINT)
             done.append("inner")
         done.append("outer")

@@ -64,7 +64,7 @@ def test_what_fails_is_taken_back_with_modes_links_and_folders(
 def test_an_error_says_once_what_became_of_the_rest(journal: Journal, etc: Path) -> None:
     (etc / "folder").mkdir()
     with (
-        pytest.raises(StoreError, match=r"^\S+/folder: no regular file; move it away; all is as it was$"),
+        pytest.raises(StoreError, match=r"^\S+/folder: not a regular file; move it away; all is as it was$"),
         journal.transaction("test", {}, outcome="all is as it was") as transaction,
     ):
         transaction.write({etc / "one": b"1", etc / "folder": b"2"})
@@ -118,7 +118,7 @@ def test_the_original_outlives_later_versions_of_ours(journal: Journal, etc: Pat
     for version, keep in ((b"1", [one]), (b"2", [])):
         with journal.transaction("test", {}) as transaction:
             transaction.write({one: version}, keep=keep)
-    entry = journal.kept("file")["/etc/one"]
+    entry = journal.kept_entries("file")["/etc/one"]
     assert (journal.folder / Original.of(entry.data["before"]).copy).read_text() == "old"
     assert entry.data["wrote"] == __import__("hashlib").sha256(b"2").hexdigest()
 

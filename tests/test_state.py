@@ -22,7 +22,7 @@ def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_link_to_itself_in_place_of_the_state_is_damage_and_not_followed(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.symlink_to(path.name)
-    assert read_state(path) == State(problem=f"{path}: damaged; it is written anew")
+    assert read_state(path) == State(problem=f"{path}: damaged; the next update replaces it")
     write_state(path, State())
     assert not path.is_symlink()
     assert read_state(path) == State()
@@ -83,7 +83,7 @@ def test_true_is_no_number_and_a_history_without_end_is_cut(tmp_path: Path) -> N
 def test_a_state_with_what_no_path_no_terminal_and_no_sum_can_take_is_damaged(tmp_path: Path, policy: object) -> None:
     path = tmp_path / "state.json"
     path.write_text(json.dumps({"version": 1, "policies": {"gfwlist": policy}}))
-    assert read_state(path) == State(problem=f"{path}: damaged; it is written anew")
+    assert read_state(path) == State(problem=f"{path}: damaged; the next update replaces it")
 
 
 def test_a_policy_whose_name_cannot_be_printed_is_damage(tmp_path: Path) -> None:

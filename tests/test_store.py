@@ -138,5 +138,5 @@ def test_of_all_devices_only_dev_null_is_read(tmp_path: Path) -> None:
     (tmp_path / "null").symlink_to("/dev/null")
     assert atomic.read(tmp_path / "null") == b""
     (tmp_path / "zero").symlink_to("/dev/zero")
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(StoreError, match="not a regular file"):
         atomic.read(tmp_path / "zero", limit=1)

@@ -505,7 +505,7 @@ def test_a_damaged_state_is_told(tmp_path: Path) -> None:
 def test_a_pipe_as_a_users_list_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
     (tmp_path / "etc/gfwtools").mkdir(parents=True)
     os.mkfifo(tmp_path / "etc/gfwtools/allow.txt")
-    assert "no regular file" in gfwtools(tmp_path, "update", "--source", str(LIST), code=1).stderr
+    assert "not a regular file" in gfwtools(tmp_path, "update", "--source", str(LIST), code=1).stderr
 
 
 def test_folders_are_readable_by_all_whatever_the_umask(tmp_path: Path) -> None:

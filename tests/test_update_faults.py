@@ -581,7 +581,7 @@ def test_of_a_foreign_file_no_copy_stays_where_nothing_was_changed(tmp_path: Pat
     with killing.fork_server(root) as server:
         undisturbed = update_once()
         assert undisturbed.code == 0
-        assert Journal(Paths(root)).kept("file").keys() == {f"/{CONF}"}
+        assert Journal(Paths(root)).kept_entries("file").keys() == {f"/{CONF}"}
         after = everything(root)
         for step in range(1, len(undisturbed.steps) + 1):
             run = update_once(signal.SIGTERM, step)

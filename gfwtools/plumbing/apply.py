@@ -60,7 +60,7 @@ def kept_commands(paths: Paths) -> frozenset[str]:
 
     :raises StoreError: the journal is there and cannot be read.
     """
-    return frozenset(Journal(paths).kept(COMMANDS))
+    return frozenset(Journal(paths).kept_entries(COMMANDS))
 
 
 def leave(paths: Paths, runner: Runner, *names: str) -> None:
@@ -69,7 +69,7 @@ def leave(paths: Paths, runner: Runner, *names: str) -> None:
     :raises HostError: a command failed.
     """
     journal = Journal(paths)
-    for name, entry in reversed(journal.kept(COMMANDS).items()):
+    for name, entry in reversed(journal.kept_entries(COMMANDS).items()):
         if name in names:
             try:
                 undo_commands(runner)(entry, False)

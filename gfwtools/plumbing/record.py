@@ -47,7 +47,7 @@ def load(paths: Paths, boot: str) -> Record:
 
     :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
     """
-    entry = Journal(paths).kept(KIND).get("")
+    entry = Journal(paths).kept_entries(KIND).get("")
     document: Mapping[str, Any] = entry.data if entry else {}
     try:
         record = Record(

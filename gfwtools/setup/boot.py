@@ -4,7 +4,7 @@ At boot, with systemd::
 
     gfwtools.service          sets, marks, rules, the kill switch         before dnsmasq
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
-    gfwtools-link@INTERFACE   the routes                                  whenever the interface appears
+    gfwtools-link@INTERFACE   the routes                                  each time the interface appears
     gfwtools-update.timer     the list
 
 OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the second and cron for the last.
@@ -43,13 +43,13 @@ LOCAL = "local"
 LOCAL_ENABLED = "local-enabled"
 # These characters mean themselves in a unit, to cron and to sh alike.
 _PROGRAM = re.compile(r"/[A-Za-z0-9_./+-]+")
-# What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface as it is, unescaped.
+# What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface unescaped.
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.@-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Something that is enabled: ``starts`` means from now on, not only from the next boot."""
+    """A service that is enabled. With ``starts`` it also runs from now on, not only from the next boot."""
 
     name: str
     why: str
@@ -58,21 +58,23 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class BootState:
-    """Names of what is enabled and of what runs."""
+    """The names of the services that are enabled and that run."""
 
     enabled: frozenset[str] = frozenset()
     running: frozenset[str] = frozenset()
     live: bool = False
-    """The init system is the one that runs this host: it can start things, and does not only read links at boot."""
+    """The init system runs this host now: it can start services, not only read links at boot."""
     outdated: bool = False
-    """systemd has read other units than those that are on the disk now."""
+    """The units on the disk are newer than those that systemd has read."""
     linked: frozenset[str] = frozenset()
     """OpenRC: the instances of ``gfwtools-dns`` in ``init.d``."""
 
 
 def init_of(paths: Iterable[str]) -> Init | None:
-    """The init system that files of ours were written for, be it the one that runs or one that was named; None where
-    none of the ``paths`` is for one."""
+    """The init system that our files were written for; None where none of the ``paths`` belongs to one.
+
+    It can be the init system that runs, or one that the user named.
+    """
     for init, folders in (("systemd", (UNITS,)), ("openrc", (LOCAL_D, INIT_D))):
         if any(path.startswith(f"{folder}/") for path in paths for folder in folders):
             return "systemd" if init == "systemd" else "openrc"
@@ -87,8 +89,8 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
     """
     if not _PROGRAM.fullmatch(program):
         raise HostError(
-            f"{program!r}: cannot stand in a unit or a crontab; give an absolute path of letters, digits and _ . + -, "
-            "for example a symbolic link in /usr/local/bin"
+            f"{program!r}: this path cannot stand in a unit or a crontab",
+            "use an absolute path of letters, digits and _ . + -, for example a symbolic link in /usr/local/bin",
         )
     words = {"GFWTOOLS": program, "CONF_DIR": _conf_dir(config), "WG_QUICK": _wg_quick(config)}
     split = config.dns.layout == "split"
@@ -189,7 +191,7 @@ def _escape(name: str) -> str:
 
 
 def observe(config: Config, init: Init, runner: Runner) -> BootState:
-    """Look at what is enabled and running: of what is wanted, and of what an earlier configuration wanted."""
+    """Read which services are enabled and running: the wanted ones, and those of an earlier configuration."""
     if init == "systemd":
         return _observe_systemd(config, runner)
     return _observe_openrc(config, runner) if init == "openrc" else BootState()
@@ -224,9 +226,10 @@ def _observe_openrc(config: Config, runner: Runner) -> BootState:
 
 
 def boot_steps(config: Config, init: Init, there: BootState) -> list[Step]:
-    """The steps from what is enabled to what must be; none where all is as it shall be.
+    """The steps that enable the wanted services and disable the others; none where nothing differs.
 
-    The files are in place, the second dnsmasq's configuration too, and nobody holds the lock: ``gfwtools up`` is run.
+    Before they run, the files are in place, and the configuration of the second dnsmasq too. The lock is free, because
+    the services run ``gfwtools up``.
     """
     wanted = services(config, init)
     stale = _ours(there) - {service.name for service in wanted} - {LOCAL}
@@ -241,9 +244,9 @@ def boot_steps(config: Config, init: Init, there: BootState) -> list[Step]:
 
 
 def leave_steps(config: Config, init: Init, there: BootState) -> list[Step]:
-    """The steps for ``teardown``: everything of ours is disabled and stopped, the last one first.
+    """The steps for ``teardown``: they disable and stop all our services, the last one first.
 
-    Stopping gfwtools.service takes the plumbing down. The files are removed after this, then :func:`forget_steps`.
+    Stopping gfwtools.service removes the plumbing. The files are removed after this, then :func:`forget_steps` follows.
     """
     names = [service.name for service in services(config, init)]
     ours = _ours(there) - {LOCAL}  # that one is undone from the journal

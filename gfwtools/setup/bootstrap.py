@@ -2,8 +2,8 @@
 
     configuration -> list -> plumbing -> dnsmasq's files and the host's resolver -> boot -> reload -> check
 
-Each stage is a module of its own that says what differs; nothing here knows a command. A stage that fails has the
-stages before it taken back, the last one first.
+Each stage is a module of its own that finds what differs; this module knows no command. When a stage fails, the stages
+before it are taken back, the last one first.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -44,9 +44,9 @@ RUNNING, PLUMBING, SERVICES = "running", "up", "services"
 
 
 def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
-    """Do it, stage by stage. Whether the host then works is for ``check host`` to say.
+    """Set up the host, stage by stage. ``check host`` then shows whether it works.
 
-    :raises GfwtoolsError: a stage failed, and those before it have been taken back.
+    :raises GfwtoolsError: a stage failed, and the stages before it have been taken back.
     """
     config = planned.config
     alone = lock_folder(config.paths.state_dir, "bootstrap or teardown")
@@ -74,7 +74,10 @@ def recover(config: Config, runner: Runner) -> None:
         recover_update(config)
     left = Journal(config.paths).recover(NAME, _inverses(config, runner))
     if left:
-        raise HostError(f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}")
+        raise HostError(
+            f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}",
+            "fix that, then run again",
+        )
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def _note_what_runs(config: Config, transaction: Transaction) -> Entry:
 
 
 def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
-    """Have those that ran read the files of before, which are back; the others end.
+    """Restart the daemons that ran before, so that they read the old files, which are back; end the others.
 
     :raises GfwtoolsError: the restart failed.
     """
@@ -123,7 +126,7 @@ def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) ->
     if not before["main"]:
         end(config.paths.at(config.dns.pid_file))
         return
-    with suppress(ResolverError):  # nobody is known who could, and nobody has
+    with suppress(ResolverError):  # no service manager is known, so none has restarted it
         manager = manager_of(config, runner)
         if manager:
             manager.restart_main()
@@ -152,8 +155,8 @@ def _write_configuration(planned: Planned, transaction: Transaction, say: Say) -
 def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
     """The list that dnsmasq starts from.
 
-    Mirrors are often blocked themselves: where there is no list yet and it would have to come over the network, the
-    starter list does until the tunnel is up.
+    Mirrors are often blocked themselves. Where no list is there yet and it has to come over the network, the starter
+    list is used until the tunnel is up.
     """
     had_list = all(current_list(config, policy) is not None for policy in config.policies)
     from_network = any(
@@ -185,7 +188,7 @@ def _put_files(planned: Planned, transaction: Transaction, say: Say) -> None:
     """dnsmasq's set-up, the host's resolver set-up, units and scripts."""
     paths = planned.config.paths
     due = [edit.path for edit in files.differing(planned.edits, paths)]
-    # Whoever has read a file of ours reads it again once that was put back: this is first, to be undone last.
+    # A service that has read a file of ours reads it again after it was put back: this is first, to be undone last.
     transaction.record(SERVICES, {"files": due})
     for path in files.put(planned.edits, paths, transaction):
         say(f"wrote {path}")
@@ -201,11 +204,11 @@ def _apply(steps: list[Step], runner: Runner, transaction: Transaction, say: Say
 
 
 def _reload(config: Config, transaction: Transaction, say: Say, warn: Say) -> None:
-    """Have dnsmasq read everything. Where nobody is known who could restart it, that is the owner's to do."""
+    """Have dnsmasq read everything. Where no service manager runs, the owner restarts it."""
     try:
         _, notes = update(config, offline=True, reload=True, within=transaction)
     except NoManagerError:
-        warn("dnsmasq was not restarted, as no service manager runs here; restart it (see dns.manager)")
+        warn("dnsmasq was not restarted: no service manager runs here; restart it (see dns.manager)")
         return
     for note in notes:
         say(note)

@@ -13,10 +13,10 @@ from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import FILE, Entry, Journal, Original, Transaction
 from gfwtools.storage.journal import put_back as journal_put_back
 
-# What resolver_setup puts into a file that is somebody else's.
+# What resolver_edits puts into a file that belongs to another program.
 _OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
 
-#: How the heading of a file begins that is ours as a whole.
+#: The first words of a file that is ours as a whole.
 _WRITTEN = b"# Written by gfwtools"
 
 __all__ = ["FileEdit", "adopt", "content_of", "differing", "original_of", "put", "put_back", "recorded"]
@@ -24,13 +24,13 @@ __all__ = ["FileEdit", "adopt", "content_of", "differing", "original_of", "put",
 
 @dataclass(frozen=True, slots=True)
 class FileEdit:
-    """A file as it shall be: ``path`` on the host (without the root), its whole content, and the reason."""
+    """A wanted file: its ``path`` on the host (without the root), its whole content, and the reason."""
 
     path: str
     data: bytes
     why: str
     mode: int = 0o644
-    """Of a file that was not there before; another one keeps its own."""
+    """The mode of a new file; a file that is there keeps its own."""
 
 
 def recorded(paths: Paths) -> dict[str, Entry]:
@@ -38,7 +38,7 @@ def recorded(paths: Paths) -> dict[str, Entry]:
 
     :raises StoreError: the journal is there and cannot be read.
     """
-    return Journal(paths).kept(FILE)
+    return Journal(paths).kept_entries(FILE)
 
 
 def original_of(entry: Entry) -> Original:
@@ -52,12 +52,12 @@ def content_of(paths: Paths, original: Original) -> bytes | None:
 
 
 def differing(edits: Iterable[FileEdit], paths: Paths) -> list[FileEdit]:
-    """The edits whose file is not as it shall be."""
+    """The edits whose file differs from the wanted one."""
     return [edit for edit in edits if not _is(edit, paths.at(edit.path))]
 
 
 def put(edits: Iterable[FileEdit], paths: Paths, transaction: Transaction) -> list[str]:
-    """Put the files in place. Those that are as they shall be are not touched.
+    """Put the files in place. A file that has the wanted content is not touched.
 
     :returns: the paths that changed.
     :raises StoreError: one cannot be written.
@@ -66,7 +66,7 @@ def put(edits: Iterable[FileEdit], paths: Paths, transaction: Transaction) -> li
     known = recorded(paths)
     for edit in wanted:
         place, entry = paths.at(edit.path), known.get(edit.path)
-        # One that was written since (DHCP a new resolv.conf) is another original: teardown gives that back.
+        # A file that was written since (DHCP writes a new resolv.conf) is a new original: teardown puts that back.
         is_new = entry is None or not (_is_still(place, entry) or _grew_from(edit, paths))
         regular = place.is_file() and not place.is_symlink()
         now = (atomic.read(place) or b"") if regular else b""
@@ -83,17 +83,16 @@ def put(edits: Iterable[FileEdit], paths: Paths, transaction: Transaction) -> li
 def put_back(paths: Paths, *, whole: Iterable[str] = (), ours: Collection[str] = ()) -> dict[str, str]:
     """Put the originals back, the last change first.
 
-    :param whole: files that the host cannot do with when we have gone. Where one of them is ours and was edited, the
-        original comes back all the same.
-    :param ours: files that are ours whoever has changed them.
-    :returns: the files that were changed since, by their paths: what was done about each, in words.
+    :param whole: files that must not stay ours after a teardown. Their original comes back also where ours was edited.
+    :param ours: files that stay ours also where another program has changed them.
+    :returns: the path of each file that was changed since -> what was done about it, in words.
     """
     journal = Journal(paths)
     left: dict[str, str] = {}
     for path, entry in reversed(recorded(paths).items()):
         place, original = paths.at(path), original_of(entry)
         changed = path not in ours and place.exists() and not _is_still(place, entry)
-        # Where it is the original, an earlier run has put it back, and ended before the journal said so.
+        # Where it is the original, an earlier run has put it back, and ended before it wrote that into the journal.
         if changed and not _is_original(paths, place, original):
             now = atomic.read(place) or b""
             if path in whole and not place.is_symlink() and _says_so(now):
@@ -105,7 +104,7 @@ def put_back(paths: Paths, *, whole: Iterable[str] = (), ours: Collection[str] =
                 left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
             else:
                 how = _how_to_go_back(paths, path, original)
-                left[path] = f"{path} was changed since; it is left as it is; {how}"
+                left[path] = f"{path} was changed since; it is not touched; {how}"
         else:
             journal_put_back(journal, place, original)
         journal.drop([entry])
@@ -114,11 +113,12 @@ def put_back(paths: Paths, *, whole: Iterable[str] = (), ours: Collection[str] =
 
 
 def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> list[str]:
-    """Record the files of ours that the journal does not know, as it was removed: what is ours alone was not there
-    before, as far as anybody can tell.
+    """Record our files that the journal does not know, because it was removed.
 
-    :param places: where files of ours may be, on the host.
-    :param instead: of files that the host cannot do without, what to put there when ours goes.
+    A file that is ours as a whole counts as one that was not there before.
+
+    :param places: where our files may be, on the host.
+    :param instead: path of a file that the host needs -> what teardown puts there.
     :returns: the files that were not known.
     """
     journal, known = Journal(paths), recorded(paths)
@@ -142,7 +142,7 @@ def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> 
 
 
 def _how_to_go_back(paths: Paths, path: str, original: Original) -> str:
-    """What to type for what was there before; it is left for its owner, as the journal forgets it."""
+    """The command that brings back what was there before. A copy is left for its owner: the journal forgets it."""
     place = paths.at(path)
     if original.target is not None:
         return f"before, it was a link: ln -sfn {shlex.quote(original.target)} {shlex.quote(str(place))}"
@@ -163,7 +163,7 @@ def _is(edit: FileEdit, path: Path) -> bool:
 
 
 def _grew_from(edit: FileEdit, paths: Paths) -> bool:
-    """Whether somebody has edited a file that is ours alone: the line that says so is still in it."""
+    """Whether the file is ours alone and was edited: the line that marks it as ours is still in it."""
     heading = next((line for line in edit.data.split(b"\n")[:3] if line[:1] == b"#" and b"gfwtools" in line), None)
     if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
         return False
@@ -171,7 +171,7 @@ def _grew_from(edit: FileEdit, paths: Paths) -> bool:
 
 
 def _is_original(paths: Paths, place: Path, original: Original) -> bool:
-    """Whether it is as it was before us."""
+    """Whether the place holds the original."""
     if place.is_symlink() or original.target is not None:
         return place.is_symlink() and os.readlink(place) == original.target
     data = content_of(paths, original)
@@ -179,12 +179,12 @@ def _is_original(paths: Paths, place: Path, original: Original) -> bool:
 
 
 def _says_so(data: bytes) -> bool:
-    """Whether the head of a file says that it is ours, as a whole. That somebody speaks of us there is not enough."""
+    """Whether the head of a file marks it as ours, as a whole. Another line that names gfwtools is not enough."""
     return any(line.startswith(_WRITTEN) for line in data.split(b"\n")[:3]) and not _OURS.search(data)
 
 
 def _is_still(place: Path, entry: Entry) -> bool:
-    """Whether the file is as we have written it."""
+    """Whether the file still has the content that we wrote."""
     if place.is_symlink():
         return False
     data = atomic.read(place)

@@ -1,4 +1,4 @@
-"""What on this host is of gfwtools, also where the record of it was lost."""
+"""What on this host belongs to gfwtools, also where the record of it was lost."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["adopt", "forget_loaded", "generated_files", "lost_words", "main_runs
 
 
 def main_runs(config: Config) -> bool:
-    """Whether the main dnsmasq runs, though it may be slow, or answer elsewhere than its files of now say."""
+    """Whether the main dnsmasq runs. It may be slow, or answer at another address than its current files name."""
     return runs(config.paths.at(config.dns.pid_file)) or daemon_of(config).is_up(0.5)
 
 
@@ -30,7 +30,7 @@ def possible_files(config: Config) -> Iterator[Path]:
 
 
 def generated_files(config: Config) -> list[str]:
-    """Every file that the state speaks of."""
+    """Every file that the state names."""
     state = read_state(config.paths.state)
     return [path for policy in state.policies.values() for path in policy.in_place]
 
@@ -48,7 +48,7 @@ def forget_loaded(paths: Paths, transaction: Transaction | None = None, removed:
 
 
 def adopt(config: Config, runner: Runner) -> list[str]:
-    """Record the files of ours that the journal does not know, as the state's folder was lost.
+    """Record our files that the journal does not know, because the state's folder was lost.
 
     :returns: the files.
     """
@@ -61,5 +61,5 @@ def adopt(config: Config, runner: Runner) -> list[str]:
 
 
 def lost_words(config: Config, found: list[str]) -> str:
-    """What was at those files before us is not known. resolv.conf gets the resolvers that dnsmasq asks."""
+    """The message that the originals of the files ``found`` are lost. resolv.conf gets the resolvers of dnsmasq."""
     return f"{Journal(config.paths).folder} was lost, and with it what was before gfwtools at {', '.join(found)}"

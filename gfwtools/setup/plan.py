@@ -1,4 +1,4 @@
-"""Everything that bootstrap is going to do, as far as it can be said before: a look at the host, and decisions."""
+"""Everything that bootstrap will do, as far as it is known before: facts of the host, and decisions."""
 
 import shutil
 import sys
@@ -30,7 +30,7 @@ USER_LISTS = {
     "deny": "# Domains that always go through the tunnel, one a line; then: gfwtools update --offline --reload\n",
 }
 RESOLV_CONF = "/etc/resolv.conf"
-#: What belongs to the host and not to us: its owner is asked before it is changed.
+#: Files that belong to the host, not to gfwtools: bootstrap asks the owner before it changes them.
 HOSTS_OWN = (
     RESOLV_CONF,
     "/etc/dnsmasq.conf",
@@ -41,7 +41,7 @@ HOSTS_OWN = (
 
 
 class Refused(Exception):
-    """Something is in the way; each of ``problems`` is a line with its remedy. Nothing was changed."""
+    """Problems were found, and nothing was changed. Each of ``problems`` is a line with its remedy."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the command line says; None for what it does not."""
+    """The options of the command line; None for an option that was not given."""
 
     interface: str | None = None
     gateway: bool | None = None
@@ -70,24 +70,24 @@ class Choices:
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything that bootstrap is going to do, as far as it can be said before."""
+    """Everything that bootstrap will do, as far as it is known before."""
 
     config: Config
     config_path: Path
     config_text: str | None
-    """The configuration to be written; None where the user's stays as it is."""
+    """The configuration to be written; None where the user's file stays unchanged."""
     init: Init
     edits: list[FileEdit]
     resolver_steps: list[Step]
     boot_steps: list[Step]
     plumbing_steps: list[Step]
     is_first: bool = True
-    """Nothing of an earlier run is there: how the host is now is how it was before gfwtools."""
+    """No earlier run has left anything: the host is in the state from before gfwtools."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def asks(self) -> list[str]:
-        """What the host's owner should agree to, in words; empty where the host's own resolver set-up stays."""
+        """The changes that the host's owner must agree to, in words; empty where the host's own files stay."""
         return [
             f"{edit.path}: {edit.why}"
             for edit in files.differing(self.edits, self.config.paths)
@@ -95,7 +95,7 @@ class Planned:
         ]
 
     def script(self) -> str:
-        """What would be written and run, as a script to be read."""
+        """The files and commands of the plan, as a shell script to read."""
         lines = ["#!/bin/sh", "# What gfwtools bootstrap does here, in this order.", ""]
         if self.config_text is not None:
             edit = FileEdit(str(self.config_path), self.config_text.encode(), "the configuration")
@@ -119,10 +119,10 @@ def _as_step(edit: FileEdit) -> Step:
 
 
 def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Runner) -> Planned:
-    """Look at the host, and find out what is to be done.
+    """Read the host, and decide what must be done.
 
-    :raises Refused: something is in the way; all of it at once.
-    :raises ConfigError: the configuration, with the choices in it, cannot be meant.
+    :raises Refused: problems were found; it carries all of them.
+    :raises ConfigError: the configuration, with the choices in it, is not valid.
     """
     text, is_new = _configuration(config_path, choices)
     config = loads(text, str(config_path), root)
@@ -162,7 +162,7 @@ def boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) ->
 
 
 def mounts_in_the_way(paths: Paths, changed: Iterable[str]) -> list[str]:
-    """The files that are mounts of their own, as containers have some, with the remedy: no other can take its place."""
+    """The files that are mounts of their own, as in containers, each with the remedy. A mount cannot be replaced."""
     mounts = [place for path in changed if atomic.is_mount(place := paths.at(path))]
     return [f"{place} is a mount, and cannot be replaced; run: umount {place}" for place in mounts]
 
@@ -170,9 +170,9 @@ def mounts_in_the_way(paths: Paths, changed: Iterable[str]) -> list[str]:
 def _configuration(path: Path, choices: Choices) -> tuple[str, bool]:
     """The text of the configuration with the choices in it, and whether it is a new one.
 
-    A key that the user has written is never changed, and one that he has not is added with everything else as it is.
+    A key that the user has written is never changed. A key that is missing is added; all other text stays unchanged.
 
-    :raises ConfigError: the choices are at odds with what the user has written.
+    :raises ConfigError: a choice contradicts what the user has written.
     """
     said = choices.keys()
     try:
@@ -211,8 +211,9 @@ def _amended(text: str, said: dict[str, dict[str, object]], path: Path) -> str:
             if key in where[name]:
                 if where[name][key] != value:
                     raise ConfigError(
-                        f"{path}: {shown} is {where[name][key]!r} there, and bootstrap changes nothing that you have "
-                        f"written; edit it, or leave the option out"
+                        f"{path}: {shown} is {where[name][key]!r} there, and bootstrap does not change what you have "
+                        "written",
+                        "edit it, or leave the option out",
                     )
             else:
                 where[name][key] = value
@@ -232,14 +233,14 @@ def program() -> str:
     beside = Path(sys.executable).parent / PROGRAM
     found = str(beside) if beside.exists() else shutil.which(PROGRAM)
     if not found:
-        raise HostError("the program gfwtools is not in the search path; install it with: make install")
+        raise HostError("the program gfwtools is not in the search path", "install it with: make install")
     link = Path("/usr/local/bin") / PROGRAM
     # `make install` links it there, and a later one may move what the link points to.
     return str(link) if link.exists() and link.resolve() == Path(found).resolve() else found
 
 
 def missing_lists(config: Config) -> dict[Path, bytes]:
-    """The user's own lists that are not there yet, with what is in them at first."""
+    """The user's own lists that are not there yet, each with its first content."""
     named = [
         (kind, config.paths.at(file))
         for policy in config.policies

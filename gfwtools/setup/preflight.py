@@ -1,4 +1,4 @@
-"""What is in the way of ``bootstrap``: all of it at once, each with what to do about it. Nothing is changed."""
+"""Finds every problem that stops ``bootstrap``, and reports them together, each with a remedy. It changes nothing."""
 
 import json
 import os
@@ -41,7 +41,7 @@ _HALVES = (frozenset({"0.0.0.0/1", "128.0.0.0/1"}), frozenset({"::/1", "8000::/1
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is in the way, and the way out; one line each."""
+    """A problem and its remedy; one line each."""
 
     what: str
     remedy: str
@@ -51,9 +51,9 @@ class Problem:
 
 
 def preflight(config: Config, runner: Runner, *, is_root: bool | None = None) -> list[Problem]:
-    """Everything that is in the way.
+    """Every problem that was found.
 
-    :param is_root: by default whether this process is root's.
+    :param is_root: whether the process runs as root; by default this process.
     """
     if is_root is None:
         is_root = os.geteuid() == 0
@@ -109,10 +109,10 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
 
 
 def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
-    """Tools and kernel; the message names what to install or to load."""
+    """Checks the tools and the kernel; the message names what to install or to load."""
     try:
         for chain, rename in working_backend(config, runner).taken(runner).items():
-            yield Problem(f"chain {chain} is somebody else's, and would be emptied", f"rename it: {rename}")
+            yield Problem(f"chain {chain} is not ours, and gfwtools would empty it", f"rename it: {rename}")
     except HostError as error:
         both = "install ipset and iptables, or nftables, with a kernel and a dnsmasq that have the same"
         yield Problem(error.what, both if config.host.backend == "auto" else error.remedy or both)
@@ -132,7 +132,7 @@ def _interfaces(config: Config, runner: Runner) -> Iterator[Problem]:
 
 
 def _families(config: Config, runner: Runner) -> Iterator[Problem]:
-    """Addresses of a family that the tunnel does not carry, by each policy alone so that none hides another."""
+    """Addresses of a family that the tunnel does not carry. Each policy is checked alone: none hides another."""
     facts = Facts(
         interfaces={
             link["ifname"]: Interface(
@@ -164,13 +164,13 @@ def _ip(runner: Runner, *words: str) -> list[dict[str, Any]]:
 
 
 def _numbers(runner: Runner, family: int, *words: str) -> list[dict[str, Any]]:
-    """As :mod:`~gfwtools.plumbing.routing` asks: numbers, whatever rt_tables and rt_protos call them."""
+    """The same question as in :mod:`~gfwtools.plumbing.routing`: numbers, not the names in rt_tables and rt_protos."""
     found: list[dict[str, Any]] = json.loads(runner.ask("ip", f"-{family}", "-N", "-d", "-j", *words) or "[]")
     return [entry for entry in found if entry and entry.get("protocol") != str(PROTOCOL)]
 
 
 def _routing(config: Config, runner: Runner) -> Iterator[Problem]:
-    """Preferences, marks and tables that somebody else uses; what is equal to ours is no problem."""
+    """Preferences, marks and tables that another program uses. A rule equal to ours is not a problem."""
     for family in families_of(runner):
         rules = [rule for rule in _numbers(runner, family, "rule") if not _catches_all(rule)]
         for index, policy in enumerate(config.policies):
@@ -220,7 +220,7 @@ def _matches_mark(rule: dict[str, Any], mark: int) -> bool:
 
 
 def _catches_all(rule: dict[str, Any]) -> bool:
-    """wg-quick's own: whatever is not the tunnel's packets goes into the tunnel."""
+    """wg-quick's own rule: every packet goes into the tunnel, except the tunnel's own packets."""
     return "not" in rule and "fwmark" in rule
 
 
@@ -245,7 +245,7 @@ def _route_words(route: dict[str, Any]) -> str:
 
 
 def _marks(config: Config, runner: Runner, quick: set[str]) -> Iterator[Problem]:
-    """Marks that somebody else's filter sets or asks for, or that a tunnel puts on its own packets."""
+    """Marks that another program's filter sets or matches, or that a tunnel puts on its own packets."""
     uses = list(_iptables_marks(runner)) + list(_nft_marks(runner))
     for policy in config.policies:
         remedy = f"give policy.{policy.name}.mark another value, or remove the rule"
@@ -357,7 +357,7 @@ def _file_takes_all(config: Config, name: str) -> str:
         return ""
     pairs = re.findall(r"^[ \t]*(table|allowedips)[ \t]*=[ \t]*([^#\n]*)", text, re.IGNORECASE | re.MULTILINE)
     tables = [value.strip().lower() for key, value in pairs if key.lower() == "table"]
-    # A number is a table that nothing leads to but a rule of somebody's own.
+    # Only a rule that the user makes leads to a table with a number.
     if tables and tables[-1] not in ("auto", "main", str(MAIN)):
         return ""
     allowed = {part.strip() for key, value in pairs if key.lower() == "allowedips" for part in value.split(",")}
@@ -394,7 +394,7 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
     needed = {*_WILDCARDS, "127.0.0.1", "::1", *map(str, lan)}
     programs: dict[tuple[str, int], list[str]] = {}
     for holder in questions.holders(runner):
-        # systemd-resolved is told to give it up.
+        # bootstrap has systemd-resolved give up the port.
         if holder.program == "dnsmasq" or holder.program.startswith("systemd-resolve"):
             continue
         if holder.address in needed:

@@ -1,4 +1,4 @@
-"""The programs that write /etc/resolv.conf, and how each is kept from it."""
+"""The programs that write /etc/resolv.conf, and the setting that stops each of them."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -17,12 +17,12 @@ BLOCK = re.compile(rf"^{BEGIN}.*?^{END}\n", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A program that writes /etc/resolv.conf, and how it is told not to."""
+    """A program that writes /etc/resolv.conf, and the setting that stops it."""
 
     name: str
     path: str
     change: Callable[[str], str]
-    """The file's content without ours -> as it shall be; the same where it says so already."""
+    """The file's content without our lines -> the wanted content; the same where the setting is there already."""
     reload: tuple[str, ...] = ()
     why: str = "leaves /etc/resolv.conf alone"
 
@@ -81,8 +81,8 @@ WRITERS = (
     ),
     Writer("dhcpcd", "/etc/dhcpcd.conf", _dhcpcd),
     Writer("openresolv", "/etc/resolvconf.conf", _openresolv),
-    # Debian's resolvconf touches /etc/resolv.conf only where that is a link to its own file; should somebody make the
-    # link again, this line comes first in it, and none after it is kept (TRUNCATE_NAMESERVERS_LIST_...).
+    # Debian's resolvconf touches /etc/resolv.conf only where that is a link to its own file. If the link is made
+    # again, this line comes first in it, and none after it is kept (TRUNCATE_NAMESERVERS_LIST_...).
     Writer("resolvconf", "/etc/resolvconf/resolv.conf.d/head", append("nameserver 127.0.0.1"), ("resolvconf", "-u")),
     # Its hooks are read by the shell in alphabetical order: the last definition counts.
     Writer(

@@ -1,7 +1,7 @@
 """dnsmasq as the resolver of the host: its own set-up, /etc/resolv.conf, and the programs that would write that file.
 
-:func:`edits` and :func:`steps` decide, from what :mod:`~gfwtools.setup.resolver_facts` has read. What of a file is ours
-stands between two comments, or is the whole file: so that a second run comes to the same content as the first one.
+:func:`edits` and :func:`steps` decide, from what :mod:`~gfwtools.setup.resolver_facts` has read. Our part of a file
+stands between two comments, or is the whole file. So a second run gives the same content as the first one.
 """
 
 import re
@@ -33,7 +33,7 @@ _SERVES_OTHERS = frozenset({"dhcp-range", "except-interface", "local-service", "
 
 
 def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
-    """The files as they shall be; what is right already is among them, and what needs no change of ours is not."""
+    """The wanted files, also those that are right already; files that need no line of ours are left out."""
     found = [
         FileEdit(snippet(config), encode(HEADER + "".join(_snippet_lines(config, facts))), "dnsmasq for this host")
     ]
@@ -53,7 +53,7 @@ def places(config: Config) -> tuple[str, ...]:
 
 
 def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
-    """A resolv.conf for a host of which nobody knows any more what it had: the resolvers that dnsmasq has asked."""
+    """A resolv.conf for a host whose original is lost. It names the resolvers that dnsmasq has asked."""
     lines = [f"nameserver {server.address}\n" for server in facts.resolvers if server.port == 53]
     return {RESOLV_CONF: "".join(lines).encode()} if lines else {}
 

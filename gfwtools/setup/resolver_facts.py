@@ -1,4 +1,4 @@
-"""How the host resolves names now, and did before the first bootstrap. It is read, never changed."""
+"""How the host resolves names now, and did before the first bootstrap. This module reads, and changes nothing."""
 
 import json
 import os
@@ -23,7 +23,7 @@ __all__ = ["RESOLV_CONF", "ResolverFacts", "observe", "pid_in"]
 _RESOLVED = "/run/systemd/resolve"
 #: Where the ISP's resolvers are found, after resolv.conf itself; the first one that names some counts.
 _SERVER_FILES = (f"{_RESOLVED}/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf")
-#: Where DHCP clients leave what they were told: dhclient, systemd-networkd.
+#: Where DHCP clients keep their leases: dhclient, NetworkManager, systemd-networkd.
 _LEASES = ("var/lib/dhcp/*.leases", "var/lib/NetworkManager/*.lease", "run/systemd/netif/leases/*")
 #: Where distributions put dnsmasq's file with the root's keys.
 _ANCHOR_FILES = ("/usr/share/dnsmasq-base/trust-anchors.conf", "/usr/share/dnsmasq/trust-anchors.conf")
@@ -31,38 +31,38 @@ _ANCHOR_FILES = ("/usr/share/dnsmasq-base/trust-anchors.conf", "/usr/share/dnsma
 
 @dataclass(frozen=True, slots=True)
 class ResolverFacts:
-    """How the host resolves names now, and was before the first bootstrap."""
+    """How the host resolves names now, and did before the first bootstrap."""
 
     link: str | None = None
-    """Where /etc/resolv.conf leads (led, before ours was put there), if it is a symbolic link."""
+    """The target of /etc/resolv.conf before ours was put there; None where it was not a symbolic link."""
     nameservers: tuple[str, ...] = ()
-    """Those of /etc/resolv.conf, before ours was put there."""
+    """The nameservers of /etc/resolv.conf before ours was put there."""
     managers: tuple[str, ...] = ()
-    """Who else writes /etc/resolv.conf; empty for nobody."""
+    """The other programs that write /etc/resolv.conf."""
     resolvers: tuple[Upstream, ...] = ()
-    """The ISP's; never an address of this host."""
+    """The ISP's resolvers; never an address of this host."""
     found_in: str = ""
     """Where the resolvers were found."""
     reads_conf_dir: bool = False
-    """dnsmasq reads ``dns.conf_dir`` without our doing, once its service manager has started it anew."""
+    """dnsmasq reads ``dns.conf_dir`` without a line of ours, after its service manager has restarted it."""
     directives: tuple[tuple[str, str], ...] = ()
     """Name and value of every line of dnsmasq's configuration that is not ours."""
     addresses: frozenset[Address] = frozenset()
-    """Those of this host."""
+    """The addresses of this host."""
     lan: tuple[Address, ...] = ()
-    """Those at which the LAN reaches it."""
+    """The addresses at which the LAN reaches this host."""
     anchors: str = ""
     """The distribution's file with the root's keys, if there is one."""
     pid_folder: bool = False
     """The folder of ``dns.pid_file`` is there at every boot."""
     texts: Mapping[str, str] = field(default_factory=dict)
-    """What is in the files that may have to be changed; none for a file that is not there."""
+    """Path -> content of the files that may have to be changed. A file that is missing has no entry."""
     tools: frozenset[str] = frozenset()
-    """Of the tools that tell a manager to read its configuration, those that can be used here."""
+    """The tools that can be used here to have a manager read its configuration."""
     dhcpcd_pid: int | None = None
 
     def has(self, name: str) -> bool:
-        """Is there such a directive, that is not ours?"""
+        """Whether there is such a directive that is not ours."""
         return any(directive == name for directive, _ in self.directives)
 
     def values(self, name: str) -> list[str]:
@@ -70,14 +70,14 @@ class ResolverFacts:
 
     @property
     def has_upstream(self) -> bool:
-        """dnsmasq has been told a resolver for any name, other than by /etc/resolv.conf."""
+        """Whether dnsmasq has a resolver for any name from a source other than /etc/resolv.conf."""
         files_ = {*self.values("resolv-file"), *self.values("servers-file")} - {RESOLV_CONF}
         servers = [value for value in self.values("server") if not value.startswith("/") or value.startswith("/#/")]
         return bool(files_ or servers)
 
 
 def observe(config: Config, runner: Runner) -> ResolverFacts:
-    """Look at the host.
+    """Read the host.
 
     :raises StoreError: a file is there and cannot be read.
     """
@@ -193,7 +193,7 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
         "resolvconf": there("/etc/resolvconf/resolv.conf.d", "/etc/resolvconf/interface-order"),
         "dhclient": there("/etc/dhcp/dhclient.conf"),
     }
-    # One that we have told is one, whatever has become of the signs by which it was found.
+    # A manager with a setting of ours counts, also where the signs by which it was found have gone.
     ours = {manager.name for manager in WRITERS if is_ours(text_of(paths, manager.path))}
     return tuple(name for name, is_there in found.items() if is_there or name in ours)
 
@@ -208,7 +208,7 @@ def _resolvers(
     sources: list[tuple[str, list[str]]] = [(RESOLV_CONF if link is None else link, nameservers_in(before))]
     sources += [(path, nameservers_in(text_of(paths, path) or "")) for path in _SERVER_FILES]
     sources += [(f"/{pattern}", _leased(paths, pattern)) for pattern in _LEASES]
-    # Where resolv.conf is ours and nobody else knows: what was found the first time.
+    # Where resolv.conf is ours and no other file names a resolver: what was found the first time.
     ours = re.findall(r"^server=([^/#\s]+(?:#\d+)?)$", text_of(paths, snippet(config)) or "", re.MULTILINE)
     sources.append((snippet(config), ours))
     for where, servers in sources:

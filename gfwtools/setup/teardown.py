@@ -1,4 +1,4 @@
-"""``teardown``: undo bootstrap; where that was begun before, finish it."""
+"""``teardown``: undo bootstrap, or finish a teardown that was interrupted."""
 
 import shutil
 from contextlib import suppress
@@ -28,9 +28,9 @@ RESTART_DUE = "restart due"
 
 
 def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
-    """Undo bootstrap: read the journal backwards. Where that was begun before, finish it.
+    """Undo bootstrap: read the journal backwards. A teardown that was interrupted is finished.
 
-    :returns: what was left as it is, in words.
+    :returns: what was not undone, in words.
     :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
         it stays undone.
     """
@@ -47,13 +47,14 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
             raise
         except GfwtoolsError as error:
             raise HostError(
-                f"{error.message}; what was undone before that stays undone; mend it and run again: gfwtools teardown"
+                f"{error.message}; what was undone before that stays undone",
+                "fix it, then run again: gfwtools teardown",
             ) from None
     if purge:
         for folder in (config.paths.etc, config.paths.state_dir):
             _remove(folder, but=displaced.folder(config.paths))
             say(f"removed {folder}")
-    return [f"{lost_words(config, found)}; they went, or our lines in them", *notes] if found else notes
+    return [f"{lost_words(config, found)}; these files were removed, or our lines in them", *notes] if found else notes
 
 
 def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
@@ -64,8 +65,8 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     kinds = (paths.list, paths.direct, paths.domains)
     lists = {str(place(policy.name)) for policy in config.policies for place in kinds}
     generated = [paths.at(path) for path in generated_files(config)]
-    # Whatever the state knows: these say that they are ours.
-    generated += [path for path in possible_files(config) if path not in generated and displaced.says_so(path)]
+    # The state may not know these: their header marks them as ours.
+    generated += [path for path in possible_files(config) if path not in generated and displaced.has_header(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
@@ -84,14 +85,14 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     apply(resolver_edits.leave_steps(changed, runner, paths), runner)
     forget_loaded(paths, removed=removed)
     notes = list(left.values())
-    if journal.kept(RESTART_DUE):
+    if journal.kept_entries(RESTART_DUE):
         notes += _leave_dnsmasq(config, runner)
         journal.forget(RESTART_DUE)
     return notes
 
 
 def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
-    """dnsmasq forgets what it has read of ours where it runs, and ends where it did not run before."""
+    """Restart dnsmasq without our files where it ran before gfwtools, and end it where it did not."""
     ends = service.STARTED in kept_commands(config.paths)
     if ends:
         end(config.paths.at(config.dns.pid_file))
@@ -101,7 +102,7 @@ def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
 
 
 def _remove(folder: Path, *, but: Path) -> None:
-    """Remove a folder whole, ``but`` what is somebody else's."""
+    """Remove a folder and everything in it, except the folder ``but``."""
     with suppress(OSError):  # there is none, or something is left
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

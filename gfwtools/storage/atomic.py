@@ -1,5 +1,7 @@
-"""Files on disk: written beside their place, synced and renamed. Killed at any moment, each file is the old one or the
-new one, whole."""
+"""Writes files atomically: beside their place, synced, then renamed.
+
+A process that is killed at any moment leaves the whole old file or the whole new file.
+"""
 
 import errno
 import os
@@ -35,11 +37,11 @@ __all__ = [
 ]
 
 MODE = 0o644
-#: What a failed :func:`write_all` says, where it put everything back.
+#: The outcome of a failed :func:`write_all` that put everything back.
 NOTHING = "nothing was changed"
 #: /dev/null, the one device that may stand in place of a file: it gives nothing (null(4)).
 NULL = os.makedev(1, 3)
-#: Of a tree no more than this is looked through; ours have a few.
+#: At most so many folders of a tree are searched; ours have a few.
 MAX_FOLDERS = 1000
 # A name with a leading dot is one that dnsmasq's conf-dir passes over (dnsmasq(8), --conf-dir).
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
@@ -61,9 +63,8 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     """
     try:
         if path.exists() and not (path.is_file() or path.stat().st_rdev == NULL):
-            raise StoreError(
-                f"{path}: no regular file; move it away"
-            )  # a pipe would keep us waiting with the lock held
+            # A pipe would keep us waiting with the lock held.
+            raise StoreError(f"{path}: not a regular file", "move it away")
         with path.open("rb") as file:
             data = file.read() if limit is None else file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -77,8 +78,9 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
 
 
 def read_ours(path: Path) -> bytes | None:
-    """The content of a file that only we write, and None where there is none: a symbolic link that leads in a circle
-    is damage, and is replaced by the next file there.
+    """The content of a file that only we write; None where there is none.
+
+    A symbolic link that leads in a circle counts as none: it is damage, and the next file replaces it.
 
     :raises StoreError: it cannot be read.
     """
@@ -89,7 +91,7 @@ def read_ours(path: Path) -> bytes | None:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files that are no longer wanted; one that is not there is no error.
+    """Remove files that are no longer wanted. A file that is missing is not an error.
 
     :raises StoreError: one of them cannot be removed.
     """
@@ -102,15 +104,15 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 def write_all(files: Mapping[Path, bytes], mode: int | None = MODE) -> list[Path]:
-    """Put ``files`` in place, each atomically, in their order; those that are as they should be are not touched.
+    """Put ``files`` in place, each atomically, in their order. A file with the wanted content is not touched.
 
-    All of them are written beside their places before the first one is renamed, so that a full disk is found out while
-    nothing has changed. Folders that are missing are made. A symbolic link at a target is replaced, not followed.
+    All files are written beside their places before the first one is renamed: a full disk fails while nothing has
+    changed. Missing folders are made. A symbolic link at a target is replaced, not followed.
 
-    :param mode: of the files; None: each keeps the mode and the owner that it has.
+    :param mode: the mode of the files; None: each file keeps its mode and owner.
     :returns: the files that changed.
-    :raises StoreError: with the place and the reason; what was in place before is in place again, or the message names
-        the files for which that failed as well.
+    :raises StoreError: it names the place and the reason. The old files are back, or the message names the files for
+        which that failed as well.
     """
     changed = {path: data for path, data in files.items() if not holds(path, data, mode)}
     staged: dict[Path, Path] = {}
@@ -183,12 +185,12 @@ def put_file(place: Path, source: Path, mode: int, owner: tuple[int, int]) -> No
 
 
 def _beside(place: Path) -> Path:
-    """The name of a file that is not in place yet."""
+    """The temporary name of a file that is not in place yet."""
     return place.parent / f"{_PREFIX}{place.name}.{os.getpid()}{_SUFFIX}"
 
 
 class _File(NamedTuple):
-    """What is, or shall be, at a place."""
+    """The file at a place, or the one that is to be there."""
 
     data: bytes
     mode: int
@@ -204,7 +206,7 @@ def _look(path: Path) -> _File | None:
 
 
 def _put_back(previous: Mapping[Path, _File | None]) -> list[Path]:
-    """Undo renames by the same means, as far as it goes; the files for which it did not."""
+    """Undo the renames by the same means; returns the files for which that failed."""
     stuck = []
     for path, old in previous.items():
         try:
@@ -215,13 +217,13 @@ def _put_back(previous: Mapping[Path, _File | None]) -> list[Path]:
         except OSError:
             stuck.append(path)
     for folder in {path.parent for path in previous}:
-        with suppress(OSError):  # the files are back for everybody who reads them; only a power cut could tell
+        with suppress(OSError):  # every reader sees the old files; only a power cut could lose that
             sync_folder(folder)
     return stuck
 
 
 def _place(error: OSError) -> str:
-    """The folder that an error is about, or the file that cannot be replaced."""
+    """The folder where an error occurred, or the file that cannot be replaced."""
     if error.filename2:
         return str(error.filename2)
     if not error.filename:
@@ -244,18 +246,18 @@ def holds(path: Path, data: bytes, mode: int | None) -> bool:
 
 
 def _stage(path: Path, wanted: _File) -> Path:
-    """A file beside ``path`` with what is ``wanted`` in it, on the disk for good."""
+    """Write the ``wanted`` content into a file beside ``path``, and sync it to the disk."""
     make_folder(path.parent)
     temporary = _beside(path)
     with suppress(FileNotFoundError):
         temporary.unlink()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, wanted.mode & 0o600)  # nobody else reads it before it has its owner
+    descriptor = os.open(temporary, flags, wanted.mode & 0o600)  # no other user reads it before it has its owner
     try:
         with os.fdopen(descriptor, "wb") as file:
             if wanted.owner and os.geteuid() == 0:
                 os.fchown(file.fileno(), *wanted.owner)
-            os.fchmod(file.fileno(), wanted.mode)  # whatever the umask says
+            os.fchmod(file.fileno(), wanted.mode)  # the umask does not count
             file.write(wanted.data)
             file.flush()
             os.fsync(file.fileno())
@@ -264,13 +266,13 @@ def _stage(path: Path, wanted: _File) -> Path:
             temporary.unlink()
         if not isinstance(error, OSError):
             raise
-        # write(2) and fsync(2) on an open file do not tell its name.
+        # An error of write(2) or fsync(2) does not carry the file's name.
         raise OSError(error.errno, error.strerror, str(temporary)) from None
     return temporary
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that is missing, and those above it, readable by all whatever the umask says.
+    """Make a missing folder and its missing parents. All users can read them, with any umask.
 
     :raises OSError: it cannot be made.
     """
@@ -296,18 +298,19 @@ def is_as_written(path: Path, expected: str) -> bool:
 
 
 def require_output(path: Path) -> None:
-    """Whether :func:`write_output` could write to ``path``, before long work for it begins.
+    """Check, before long work begins, that :func:`write_output` can write to ``path``.
 
-    :raises StoreError: it is a folder, or its folder is missing, which is taken for a slip and not made.
+    :raises StoreError: it is a folder, or its folder is missing. A missing folder counts as a typing error, and is not
+        made.
     """
     if path.is_dir():
-        raise StoreError(f"{path} is a folder; give a file")
+        raise StoreError(f"{path} is a folder", "give a file")
     if not path.absolute().parent.is_dir():
-        raise StoreError(f"{path.absolute().parent} is not there; make the folder first")
+        raise StoreError(f"{path.absolute().parent} does not exist", "make the folder first")
 
 
 def is_mount(path: Path) -> bool:
-    """Whether something is mounted at ``path``, as containers have it of single files: no file can take its place."""
+    """Whether something is mounted at ``path``, as containers do with single files. A mount cannot be replaced."""
     import re
 
     try:
@@ -320,10 +323,10 @@ def is_mount(path: Path) -> bool:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write where somebody has pointed us to: through a link, into a device or a pipe, else atomically.
+    """Write to a place that the user named: through a link, into a device or a pipe, else atomically.
 
-    It is the kernel that follows a link, as for a shell's ``>``: in /tmp it does not follow those of others
-    (proc(5), protected_symlinks).
+    The kernel follows the link, as for a shell's ``>``. In /tmp it does not follow a link of another user (proc(5),
+    protected_symlinks).
 
     :raises StoreError: it cannot be written.
     """
@@ -349,7 +352,7 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """A rename is on the disk when its folder is (fsync(2))."""
+    """Sync a folder to the disk, and with it the renames in it (fsync(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -368,8 +371,10 @@ def remove_staged(place: Path) -> None:
 
 
 def remove_leftovers(*folders: Path, tree: Path | None = None) -> None:
-    """Remove what a killed run left beside its targets, in ``folders`` and anywhere in the ``tree``; to be called with
-    the lock held."""
+    """Remove what a killed run left beside its targets, in ``folders`` and anywhere in the ``tree``.
+
+    The caller holds the lock.
+    """
     below = (Path(folder) for folder, _, _ in islice(os.walk(tree), MAX_FOLDERS)) if tree else ()
     for folder in (*folders, *below):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is at a place of ours and is not ours: ``/etc/dnsmasq.d/gfwlist.conf`` may be one of gfwlist2dnsmasq.sh."""
+"""Files at our places that are not ours: gfwlist2dnsmasq.sh may have written ``/etc/dnsmasq.d/gfwlist.conf``."""
 
 import os
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from gfwtools.render.header import WRITTEN
 from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state
 
-__all__ = ["copy_of", "folder", "keep_data", "not_ours", "says_so"]
+__all__ = ["copy_of", "folder", "has_header", "keep_data", "not_ours"]
 
 
 def not_ours(paths: Paths, places: Iterable[Path]) -> list[Path]:
-    """Those of the ``places`` outside our own folders whose files we have not written.
+    """The ``places`` outside our own folders whose files gfwtools has not written.
 
     :raises StoreError: one cannot be read.
     """
@@ -23,7 +23,7 @@ def not_ours(paths: Paths, places: Iterable[Path]) -> list[Path]:
         if paths.etc not in place.parents
         and paths.state_dir not in place.parents
         and os.path.lexists(place)
-        and not says_so(place)
+        and not has_header(place)
     ]
     if not others:
         return []
@@ -31,8 +31,8 @@ def not_ours(paths: Paths, places: Iterable[Path]) -> list[Path]:
     return [place for place in others if place not in written]  # else it is ours and damaged
 
 
-def says_so(place: Path) -> bool:
-    """Whether the file says that it is ours."""
+def has_header(place: Path) -> bool:
+    """Whether the file has the header that marks it as ours."""
     if place.is_symlink():
         return False
     data = atomic.read(place)
@@ -40,19 +40,19 @@ def says_so(place: Path) -> bool:
 
 
 def folder(paths: Paths) -> Path:
-    """Where teardown leaves files for their owner, which it could not put back."""
+    """The folder where teardown leaves files that it could not put back, for their owner."""
     return paths.state_dir / "before"
 
 
 def copy_of(paths: Paths, place: Path) -> Path:
-    """Where such a file of ``place`` (with the root) is."""
+    """The path of such a file, by its ``place`` (with the root)."""
     return folder(paths) / place.relative_to(paths.root)
 
 
 def keep_data(paths: Paths, place: Path, data: bytes, mode: int) -> Path:
-    """Leave ``data``, which was at ``place`` once, for its owner.
+    """Leave ``data``, which was at ``place`` before, for its owner.
 
-    :raises StoreError: it cannot be.
+    :raises StoreError: it cannot be written.
     """
     copy = copy_of(paths, place)
     atomic.write_all({copy: data}, mode)

@@ -1,6 +1,6 @@
-"""Ctrl-C and the other polite ends, around work that is taken back when it fails: taking it back is not interrupted.
+"""Holds back Ctrl-C and the other polite signals while work that failed is taken back.
 
-A roll-back that is itself interrupted leaves the host half set up, which is what it is there to prevent.
+A roll-back that is itself interrupted would leave the host half set up.
 """
 
 import signal
@@ -17,21 +17,21 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Held:
-    """Signals wait within, but for the part within :meth:`let`, where the first one comes through and the rest wait::
+    """Holds signals back. Within :meth:`interruptible` the first one comes through, and the rest wait::
 
         with Held() as held:
             try:
-                with held.let():
+                with held.interruptible():
                     ...  # may be interrupted
             except BaseException:
                 ...  # takes it back, and is not interrupted
                 raise
 
-    So there is no moment between the work and the roll-back at which a signal could skip the latter. One that has
-    waited is delivered at the end, unless something else ends the work already. They may be nested: what waits on the
-    outside waits on the inside, too. Signals that are ignored, or that nobody handles, are left alone.
+    So no signal between the work and the roll-back can skip the roll-back. A signal that has waited is delivered at the
+    end, unless an error ends the work already. Instances may be nested: a signal that waits on the outside waits on the
+    inside, too. Signals that are ignored, or that have no handler, are left alone.
 
-    Not by blocking them (sigprocmask(2)): a dnsmasq that is started meanwhile would have them blocked for good.
+    The signals are not blocked (sigprocmask(2)): a dnsmasq that is started meanwhile would keep them blocked.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Held:
             self._before[self._waiting](self._waiting, None)
 
     @contextmanager
-    def let(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Within, the first signal comes through."""
         self._shut = False
         try:

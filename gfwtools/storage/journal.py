@@ -1,14 +1,14 @@
-"""The one way back: every change of the host is written down, with its inverse, before it is made.
+"""Records every change of the host, with its inverse, before the change is made. Every way back uses this record.
 
 A **transaction** is a run of changes that are all made or all taken back. An error and a signal take it back at
 once. After SIGKILL or a power cut its entries are still on the disk: the next run of the same kind takes it back
-(:meth:`Journal.recover`) before it begins. An entry that is **kept** outlives its transaction: it says what the host
-was like before gfwtools, and ``teardown`` reads those backwards.
+(:meth:`Journal.recover`) before it begins. An entry that is **kept** outlives its transaction: it records the host's
+state before gfwtools, and ``teardown`` reads these entries backwards.
 
-The journal is the folder ``/var/lib/gfwtools/journal``: ``log`` has one JSON object a line. It is only appended to, and
-replaced as a whole when a transaction ends. Beside it are the files that were replaced, each under the number of its
-entry: a hard link to the old file where the file system allows it, so that no content is copied and nothing of its
-owner and mode is lost.
+The journal is the folder ``/var/lib/gfwtools/journal``: ``log`` has one JSON object a line. Lines are only appended;
+the whole file is replaced when a transaction ends. The folder also holds the files that were replaced, each under the
+number of its entry. Each is a hard link to the old file where the file system allows it: its content is not copied, and
+it keeps its owner and mode.
 """
 
 import fcntl
@@ -27,13 +27,13 @@ from gfwtools.storage.interrupts import Held
 
 __all__ = ["AS_BEFORE", "FILE", "Entry", "Journal", "Original", "Transaction", "Undo", "put_back"]
 
-#: What a failed transaction says where everything was taken back.
+#: The outcome of a failed transaction that took everything back.
 AS_BEFORE = "the host is as it was before"
 FILE = "file"
 
 
 class Entry(NamedTuple):
-    """One change: ``data`` is what its inverse needs, as JSON can say it."""
+    """One change: ``data`` is what its inverse needs, as JSON values."""
 
     number: int
     kind: str
@@ -67,7 +67,7 @@ Undo = Callable[[Entry, bool], None]
 
 
 class Journal:
-    """The journal below a root; without paths one in memory alone, for steps that need no record."""
+    """The journal below a root. Without paths it is in memory only, for steps that need no record."""
 
     def __init__(self, paths: Paths | None) -> None:
         self.paths = paths
@@ -87,8 +87,9 @@ class Journal:
     def entries(self) -> list[Entry]:
         """Every entry, in the order in which the changes were made.
 
-        :raises StoreError: the log cannot be read, or is damaged. A last line without an end is none: the power went
-            before its change was begun.
+        A last line without an end does not count: the power failed before its change was begun.
+
+        :raises StoreError: the log cannot be read, or is damaged.
         """
         if self.paths is None:
             return self._memory
@@ -109,25 +110,25 @@ class Journal:
                     found[entry.number] = entry
         except (ValueError, TypeError, AttributeError):
             raise StoreError(
-                f"{self._log}: damaged; move it away, and see what was replaced in {self.folder}"
+                f"{self._log}: damaged", f"move it away, and see what was replaced in {self.folder}"
             ) from None
         return list(found.values())
 
-    def kept(self, kind: str) -> dict[str, Entry]:
-        """What the host was like before, by key, in the order in which it was changed.
+    def kept_entries(self, kind: str) -> dict[str, Entry]:
+        """The entries of that kind that outlived their transaction, by key, in the order of the changes.
 
         :raises StoreError: the log cannot be read.
         """
         return {entry.key: entry for entry in self.entries() if entry.kind == kind and not entry.transaction}
 
     def exists(self) -> bool:
-        """Whether anything was ever written down, and not taken back since."""
+        """Whether the journal has a record of changes that were not taken back."""
         return self.paths is not None and self._log.exists()
 
     # ------------------------------------------------------------ write
 
     def add(self, make: Callable[[int], Iterable[Entry]]) -> list[Entry]:
-        """Append the entries that ``make`` gives for the first free number; they are on the disk when this returns.
+        """Append the entries that ``make`` gives for the first free number. They are on the disk when this returns.
 
         :raises StoreError: they cannot be written.
         """
@@ -141,7 +142,7 @@ class Journal:
         return new
 
     def change(self, entry: Entry) -> None:
-        """Write an entry anew, at its old place.
+        """Replace an entry by one with the same number.
 
         :raises StoreError: it cannot be written.
         """
@@ -152,9 +153,9 @@ class Journal:
             self._append([entry._asdict()])
 
     def drop(self, entries: Iterable[Entry]) -> None:
-        """Forget entries whose inverse has been run, or that are of no use any more.
+        """Forget entries whose inverse has run, or that are no longer of use.
 
-        :raises StoreError: that cannot be written down.
+        :raises StoreError: the log cannot be written.
         """
         numbers = [entry.number for entry in entries]
         if self.paths is None:
@@ -164,15 +165,15 @@ class Journal:
                 self._append([{"drop": numbers}])
 
     def keep(self, kind: str, key: str, data: Mapping[str, Any]) -> None:
-        """Keep one entry of that kind and key, in place of the one that there may be.
+        """Keep one entry of that kind and key; it replaces an older one.
 
         :raises StoreError: it cannot be written.
         """
-        old = self.kept(kind).get(key)
+        old = self.kept_entries(kind).get(key)
         self.add(lambda number: [Entry(old.number if old else number, kind, key, data, keep=True)])
 
     def keep_file(self, key: str, content: bytes | None, original: Original, wrote: str) -> None:
-        """Keep an ``original`` with that ``content`` (None: there was none) of a file that is changed already.
+        """Keep the ``original``, with its ``content`` (None: there was none), of a file that is changed already.
 
         :raises StoreError: it cannot be written.
         """
@@ -187,16 +188,17 @@ class Journal:
         self.add(make)
 
     def forget(self, kind: str, *keys: str) -> None:
-        """Keep no entry of that kind any more, or none of these keys.
+        """Forget the kept entries of that kind: those of these keys, or all of them.
 
         :raises StoreError: it cannot be written.
         """
-        found = self.kept(kind)
+        found = self.kept_entries(kind)
         self.settle(drop=[entry for key, entry in found.items() if not keys or key in keys])
 
     def settle(self, change: Iterable[Entry] = (), drop: Iterable[Entry] = ()) -> None:
-        """Replace the log by one with ``change`` in place and without what was dropped, now or before; remove the files
-        that no entry names.
+        """Replace the log: entries in ``change`` are replaced, dropped ones are left out, now and from before.
+
+        Files that no entry names are removed.
 
         :raises StoreError: it cannot be written.
         """
@@ -215,7 +217,7 @@ class Journal:
             self._sweep(left)
 
     def _sweep(self, left: Iterable[Entry]) -> None:
-        """Remove what no entry names, as a run that was killed leaves it."""
+        """Remove the files that no entry names; a run that was killed leaves some."""
         names = {_copy_of(entry, field) for entry in left for field in ("before", "original")} | {self._log.name}
         for path in self.folder.iterdir():
             if path.name not in names:
@@ -235,7 +237,7 @@ class Journal:
             try:
                 size = os.fstat(descriptor).st_size
                 try:
-                    os.fchmod(descriptor, atomic.MODE)  # whatever the umask says
+                    os.fchmod(descriptor, atomic.MODE)  # the umask does not count
                     _write_whole(descriptor, text.encode())
                     os.fsync(descriptor)
                 except OSError:
@@ -250,9 +252,9 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Two programs may write at a time, of two kinds of transactions; each for a moment.
+        """Hold the lock on the folder. Two programs with two kinds of transactions may write, each for a moment.
 
-        :raises StoreError: there can be no such folder.
+        :raises StoreError: the folder cannot be made.
         """
         descriptor = -1
         try:
@@ -285,13 +287,13 @@ class Journal:
         remedy: str = "",
         within: "Transaction | None" = None,
     ) -> "Iterator[Transaction]":
-        """Changes that are all made or all taken back. What is done within may be interrupted, the way back may not.
+        """Changes that are all made or all taken back. The changes may be interrupted, the way back may not.
 
         :param name: the caller holds the lock under which transactions of this name are made.
-        :param undo: kind -> the inverse of its entries; that of files is known here.
-        :param outcome: what to say in an error after everything was taken back.
-        :param remedy: what to do where not everything could be.
-        :param within: the transaction that this one is a part of: that one is taken back as a whole.
+        :param undo: kind -> the inverse of its entries. The inverse of files is known here.
+        :param outcome: what an error says after everything was taken back.
+        :param remedy: what to do where not everything could be taken back.
+        :param within: the transaction that this one is a part of. That one is taken back as a whole.
         """
         if within is not None:
             yield within
@@ -299,7 +301,7 @@ class Journal:
         made = Transaction(self, name, undo)
         with Held() as held:
             try:
-                with held.let():
+                with held.interruptible():
                     yield made
                 made.commit()
             except BaseException as error:
@@ -330,7 +332,7 @@ class Journal:
 
 
 class Transaction:
-    """See :meth:`Journal.transaction`."""
+    """An open transaction (:meth:`Journal.transaction`)."""
 
     def __init__(self, journal: Journal, name: str, undo: Mapping[str, Undo], entries: Iterable[Entry] = ()) -> None:
         self.journal = journal
@@ -342,7 +344,7 @@ class Transaction:
         self._entries = list(entries)
 
     def record(self, kind: str, data: Mapping[str, Any], key: str = "", *, keep: bool = False) -> Entry:
-        """Write an entry down; the change comes after this.
+        """Write an entry; the caller makes the change after this.
 
         :raises StoreError: it cannot be written, and the change must not be made.
         """
@@ -355,16 +357,16 @@ class Transaction:
         return frozenset(entry.key for entry in self._entries if entry.kind == kind)
 
     def amend(self, entry: Entry, data: Mapping[str, Any]) -> None:
-        """Write other ``data`` down for an entry, at its old place."""
+        """Replace the ``data`` of an entry."""
         self.journal.change(entry._replace(data=data))
         self._entries = [each._replace(data=data) if each.number == entry.number else each for each in self._entries]
 
     def doubt(self, entry: Entry) -> None:
-        """Its change may be half made: that its inverse fails is no problem."""
+        """Mark a change as possibly half made: its inverse may fail."""
         self._doubtful.add(entry.number)
 
     def discard(self, entry: Entry) -> None:
-        """Forget an entry whose change was not made: its inverse would be one too many."""
+        """Forget an entry whose change was not made: its inverse must not run."""
         self.journal.drop([entry])
         self._entries = [each for each in self._entries if each.number != entry.number]
 
@@ -380,12 +382,12 @@ class Transaction:
         last: Path | None = None,
         gone: Iterable[Path] = (),
     ) -> list[Path]:
-        """Put files in place and remove those that are ``gone``; all are written down before the first one is changed.
+        """Put files in place and remove those that are ``gone``. All are recorded before the first one is changed.
 
-        :param mode: of the files; None: each keeps the mode and the owner that it has.
-        :param keep: of these the original is kept, for :meth:`teardown <gfwtools.setup.teardown>`.
-        :param originals: what counts as the original where that is not what is there now.
-        :param last: goes into place after all others.
+        :param mode: the mode of the files; None: each file keeps its mode and owner.
+        :param keep: files whose original is kept, for :meth:`teardown <gfwtools.setup.teardown>`.
+        :param originals: path -> the content that counts as the original, where it is not the current one.
+        :param last: the file that goes into place after all others.
         :returns: the files that changed.
         :raises StoreError: a file cannot be written; what was changed before it is still changed.
         """
@@ -423,9 +425,9 @@ class Transaction:
     # ------------------------------------------------------------ the two ends
 
     def commit(self) -> None:
-        """All changes stay. Entries that are kept lose their transaction, the others go.
+        """Make all changes final. Kept entries lose their transaction; the others are removed.
 
-        :raises StoreError: it cannot be written down.
+        :raises StoreError: the log cannot be written.
         """
         if not self._entries:
             return
@@ -449,14 +451,14 @@ class Transaction:
         self.journal.settle(changed.values(), gone)
 
     def take_back(self, *, doubtful: bool = False) -> list[str]:
-        """Run the inverses, the last change first; each is forgotten once it was run.
+        """Run the inverses, the last change first. Each entry is forgotten after its inverse has run.
 
-        :param doubtful: whether the last change was made is not known.
+        :param doubtful: it is not known whether the last change was made.
         :returns: what could not be taken back, in words.
         """
         left = []
         entries = list(self._entries)
-        with suppress(GfwtoolsError):  # what was written down in the very moment of the error is there, too
+        with suppress(GfwtoolsError):  # an entry that was written at the moment of the error is there, too
             entries = [entry for entry in self.journal.entries() if entry.transaction == self.name]
         for entry in reversed(entries):
             try:
@@ -480,9 +482,9 @@ def _copy_of(entry: Entry, field: str) -> str:
 
 
 def save_original(journal: Journal, path: Path, name: str) -> Original:
-    """What is at ``path``; a file is then in the journal's folder as well, under ``name``.
+    """Describe what is at ``path``. A file is also put into the journal's folder, under ``name``.
 
-    :raises StoreError: it cannot be.
+    :raises StoreError: it cannot be saved.
     """
     paths = journal.paths
     assert paths is not None
@@ -496,7 +498,7 @@ def save_original(journal: Journal, path: Path, name: str) -> Original:
     if stat.S_ISLNK(status.st_mode):
         return Original(target=os.readlink(path))
     if not stat.S_ISREG(status.st_mode):
-        raise StoreError(f"{path}: no regular file; move it away")
+        raise StoreError(f"{path}: not a regular file", "move it away")
     copy = journal.folder / name
     try:
         atomic.make_folder(journal.folder)
@@ -513,9 +515,9 @@ def save_original(journal: Journal, path: Path, name: str) -> Original:
 
 
 def put_back(journal: Journal, place: Path, original: Original) -> None:
-    """Put at ``place`` what was there.
+    """Put the ``original`` back at ``place``.
 
-    :raises StoreError: it cannot be.
+    :raises StoreError: it cannot be put back.
     """
     paths = journal.paths
     assert paths is not None
@@ -529,7 +531,7 @@ def put_back(journal: Journal, place: Path, original: Original) -> None:
             atomic.put_file(place, journal.folder / original.copy, original.mode, (original.uid, original.gid))
         elif os.path.lexists(place):
             if place.is_dir() and not place.is_symlink():
-                raise StoreError(f"{place}: is a folder now; remove it")
+                raise StoreError(f"{place}: is a folder now", "remove it")
             place.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{place}: cannot be put back: {error.strerror}") from None
@@ -539,7 +541,7 @@ def put_back(journal: Journal, place: Path, original: Original) -> None:
 
 
 def _at(error: OSError, folder: Path) -> str:
-    """The place that an error is about."""
+    """The folder where an error occurred."""
     return str(Path(error.filename).parent if isinstance(error.filename, str) else folder)
 
 

@@ -1,4 +1,4 @@
-"""The lock, and its file, which tells who holds it and how the last one that did has ended."""
+"""The lock and its file. The file records which process holds the lock, and how the last run ended."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from gfwtools.storage.atomic import MODE, make_folder, now, read
 __all__ = ["Run", "last_run", "lock", "lock_folder"]
 
 _RUNNING = "running"
-#: What we write has some hundred bytes; a larger file is damaged and tells nothing.
+#: We write some hundred bytes; a larger file is damaged, and its content does not count.
 _LONGEST = 1 << 20
 
 
@@ -24,10 +24,10 @@ _LONGEST = 1 << 20
 def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
     """Hold the lock at ``path``; a second one waits up to ``wait`` seconds.
 
-    The kernel lets go of it with the process (flock(2)), however it ends; nothing stale stays behind. Its file tells
-    who holds it, and how the last one that did has ended (:func:`last_run`).
+    The kernel releases the lock when the process ends (flock(2)), so no stale lock remains. The file records which
+    process holds the lock, and how the last run ended (:func:`last_run`).
 
-    :raises LockedError: somebody else still holds it; the message says who.
+    :raises LockedError: another process still holds the lock; the message names it.
     :raises StoreError: the lock cannot be made.
     """
     try:
@@ -35,12 +35,12 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError as error:
         denied = isinstance(error, PermissionError)
-        remedy = "run as root, or with --root DIR on a folder of yours" if denied else "mend that and run it again"
-        raise StoreError(f"{path}: {error.strerror}; {remedy}") from None
+        remedy = "run as root, or with --root DIR on a folder of yours" if denied else "fix that, then run it again"
+        raise StoreError(f"{path}: {error.strerror}", remedy) from None
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != MODE:
-            with suppress(OSError):  # it is somebody else's
-                os.fchmod(descriptor, MODE)  # whatever the umask says: status reads it, whoever runs it
+            with suppress(OSError):  # another user owns it
+                os.fchmod(descriptor, MODE)  # the umask does not count: any user may run status, which reads it
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -70,11 +70,11 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
 
 @contextmanager
 def lock_folder(folder: Path, what: str) -> Iterator[None]:
-    """Hold a lock on the folder itself, which leaves no file behind; where it is held this does not wait.
+    """Hold a lock on the folder itself, which leaves no file behind. It does not wait for another holder.
 
-    :param what: whose lock it is, for the message.
+    :param what: the commands that use this lock, for the message.
     :raises LockedError: another process holds it.
-    :raises StoreError: there can be no such folder.
+    :raises StoreError: the folder cannot be made.
     """
     try:
         make_folder(folder)
@@ -85,7 +85,7 @@ def lock_folder(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(f"another {what} is running; try again when it has ended") from None
+            raise LockedError(f"another {what} is running", "try again when it has ended") from None
         except OSError as error:
             raise StoreError(f"{folder}: cannot be locked: {error.strerror}") from None
         yield
@@ -94,9 +94,9 @@ def lock_folder(folder: Path, what: str) -> Iterator[None]:
 
 
 def _account(descriptor: int, outcome: str) -> None:
-    """Write who holds the lock, since when, and how it went, a line each."""
+    """Write the holder of the lock, the time, and the outcome, a line each."""
     text = f"{os.getpid()}\n{now()}\n{' '.join(outcome.split())}\n".encode("utf-8", "replace")
-    # On a full disk the lock is held all the same; only its story is not to be read.
+    # On a full disk the lock is held all the same; only the record of it is missing.
     with suppress(OSError):
         os.pwrite(descriptor, text, 0)
         os.ftruncate(descriptor, len(text))
@@ -106,16 +106,16 @@ class Run(NamedTuple):
     """The last run that held a lock."""
 
     date: str
-    """When it ended (or began, where it has not): ISO 8601, UTC."""
+    """When it ended, or began where it is still running: ISO 8601, UTC."""
     error: str = ""
-    """Why it failed, in one line; empty where it did not."""
+    """Why it failed, in one line; empty where it succeeded."""
     running: bool = False
 
 
 def last_run(path: Path) -> Run | None:
-    """How the last run that held the lock at ``path`` ended, whether or not it changed anything; None where none did.
+    """How the last run that held the lock at ``path`` ended; None where there was no run.
 
-    A run that finds nothing new writes nowhere else.
+    A run that finds nothing new is recorded only here.
 
     :raises StoreError: the file cannot be read.
     """
@@ -134,7 +134,7 @@ def last_run(path: Path) -> Run | None:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as its file tells."""
+    """The process that holds the lock, from the lock's file."""
     try:
         pid = int(path.read_text().split("\n")[0])
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")

@@ -1,7 +1,7 @@
-"""``state.json``: what is known of each policy's last update, and the updates before it.
+"""``state.json``: the last update of each policy, and the history of updates.
 
-It goes last and holds the digests of the other files, so that the next run sees what a killed one left undone, and does
-it.
+It is written last and holds the digests of the other files. So the next run sees what a killed run left undone, and
+finishes it.
 """
 
 import json
@@ -15,16 +15,16 @@ __all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", 
 STATE_VERSION = 1
 #: How many updates ``state.json`` remembers.
 HISTORY = 30
-#: No text of ours is longer (characters): PATH_MAX, and fetch cuts what the network tells far below it.
+#: No text of ours is longer (characters): PATH_MAX. Texts from the network are cut far below it by fetch.
 MAX_TEXT = 4096
-#: No count of ours comes near; Python could not make a float of one without end.
+#: No count of ours comes near; Python cannot make a float of a number of any length.
 _MAX_COUNT = 2**53
 #: The default of what a state maps. All of them share it; nothing in a state is ever changed in place.
 _NOTHING: dict[str, Any] = {}
 
 
 class Mirror(NamedTuple):
-    """What a mirror said of the list that it gave (RFC 9110 section 8.8), and which list that was."""
+    """The validators of a mirror for its list (RFC 9110 section 8.8), and the digest of that list."""
 
     etag: str = ""
     last_modified: str = ""
@@ -32,7 +32,7 @@ class Mirror(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One update that changed something, for the history."""
+    """An update that changed something, for the history."""
 
     date: str
     """ISO 8601, UTC."""
@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
 
 class PolicyState(NamedTuple):
-    """What is known of a policy's last update."""
+    """The last update of a policy."""
 
     source: str = ""
     """Where the list came from: a URL, a path, or ``starter list``."""
@@ -59,11 +59,11 @@ class PolicyState(NamedTuple):
     counts: dict[str, Any] = _NOTHING
     domains: int = 0
     files: dict[str, str] = _NOTHING
-    """Path without the root -> digest; an empty one where teardown has removed the file."""
+    """Path without the root -> digest. The digest is empty where teardown has removed the file."""
     effective: dict[str, str] = _NOTHING
-    """The same for what running programs read, without comments."""
+    """The same for the content that running programs read, without comments."""
     loaded: dict[str, str] = _NOTHING
-    """What of :attr:`effective` they were seen to have read; where the two differ, a reload is due."""
+    """The part of :attr:`effective` that they have proven to have read; where the two differ, a reload is due."""
     mirrors: dict[str, Mirror] = _NOTHING
     history: tuple[Change, ...] = ()
 
@@ -85,7 +85,7 @@ class PolicyState(NamedTuple):
 
 
 class State(NamedTuple):
-    """``state.json``: it speeds up and explains; everything in it can be found again."""
+    """``state.json``: it saves work and explains. Everything in it can be found again."""
 
     policies: dict[str, PolicyState] = _NOTHING
     problem: str = ""
@@ -103,25 +103,25 @@ class State(NamedTuple):
 
 
 def read_state(path: Path) -> State:
-    """The state at ``path``. One that is missing, damaged or of a later version is an empty one that says so.
+    """The state at ``path``. A missing, damaged or later version gives an empty state, with its ``problem``.
 
     :raises StoreError: the file is there and cannot be read.
     """
     data = read_ours(path)
     if data is None:  # a link there leads nowhere
-        return State(problem=f"{path}: damaged; it is written anew" if path.is_symlink() else "")
+        return State(problem=f"{path}: damaged; the next update replaces it" if path.is_symlink() else "")
     try:
         document = json.loads(data)
         if document["version"] != STATE_VERSION:
             version = repr(document["version"])[:20]
-            return State(problem=f"{path}: of version {version}; this gfwtools writes {STATE_VERSION}")
+            return State(problem=f"{path}: has version {version}; this gfwtools writes version {STATE_VERSION}")
         return State({_text(name): _policy_state(value) for name, value in document["policies"].items()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return State(problem=f"{path}: damaged; it is written anew")
+        return State(problem=f"{path}: damaged; the next update replaces it")
 
 
 def _policy_state(value: dict[str, Any]) -> PolicyState:
-    """A policy's part of the file; whatever has another shape than we write raises TypeError or ValueError."""
+    """A policy's part of the file. A shape that we do not write raises TypeError or ValueError."""
     typed = _typed(PolicyState, value)
     for name in ("files", "effective", "loaded"):
         typed[name] = {_text(path): _text(digest) for path, digest in typed.get(name, {}).items()}
@@ -132,7 +132,7 @@ def _policy_state(value: dict[str, Any]) -> PolicyState:
 
 
 def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
-    """The known fields of ``value``, each of the type that ``kind`` says, and such that it can be used."""
+    """The known fields of ``value``, each checked for the type that ``kind`` declares and for a usable value."""
     types = {"str": str, "int": int, "bool": bool, "dict": dict, "tuple": list}
     kept = {}
     for name, annotation in kind.__annotations__.items():
@@ -155,10 +155,10 @@ def _typed(kind: type, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(text: object) -> str:
-    """A text that can be printed as UTF-8 and, where it is a path, be looked for: no system call takes a NUL.
+    """A text that can be printed as UTF-8 and used as a path: no system call takes a NUL.
 
-    :raises TypeError: it is no text.
-    :raises ValueError: it is no such text.
+    :raises TypeError: it is not a text.
+    :raises ValueError: it cannot be printed, is too long or has a NUL.
     """
     if type(text) is not str:
         raise TypeError(text)
@@ -170,7 +170,7 @@ def _text(text: object) -> str:
 
 
 def _count(number: object) -> None:
-    """:raises TypeError: it is no number of things."""
+    """:raises TypeError: it is not a count."""
     if type(number) is not int or not 0 <= number <= _MAX_COUNT:  # true is no number, and NaN is none either
         raise TypeError(number)
 

@@ -353,7 +353,7 @@ def test_a_teardown_that_leaves_an_edited_file_says_how_to_go_back(lab: Lab) -> 
     lab.gateway.run("sh", "-c", "echo '# edited' >>/etc/resolv.conf")
     done = lab.gateway.gfwtools("teardown", "--yes", "--purge")
     assert "put back /etc/resolv.conf" not in done.stdout
-    _, _, command = done.stderr.partition("it is left as it is; what was there before: ")
+    _, _, command = done.stderr.partition("it is not touched; what was there before: ")
     lab.gateway.run("sh", "-c", command)
     assert everything(lab) == before
 
