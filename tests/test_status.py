@@ -131,7 +131,7 @@ def test_a_full_screen_has_no_line_over_80_columns_and_fits_on_one_screen() -> N
         "gfwtools.service: enabled, not running",
         "and failed: no source gave a usable list: mirror.example: timed out",
         "11 of 40 pieces are not OK",
-        "mend it: gfwtools up",
+        "fix: gfwtools up",
         "and 3 more; see: gfwtools check host",
     ):
         assert words in " ".join(" ".join(text).split())

@@ -108,7 +108,7 @@ def _host_rows(seen: Status) -> list[tuple[str, str]]:
     else:
         rows.append(("checks", f"{len(seen.findings)} of {seen.pieces} pieces are not OK"))
         for finding in seen.findings[:SHOWN]:
-            remedy = f"; mend it: {finding.remedy}" if finding.remedy else ""
+            remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
             rows.append(("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}"))
         if len(seen.findings) > SHOWN:
             rows.append(("", f"and {len(seen.findings) - SHOWN} more; see: gfwtools check host"))

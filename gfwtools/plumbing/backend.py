@@ -67,7 +67,7 @@ class Backend(Part[Any], Protocol):
         :param seeds: what was in the sets before.
         """
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""
 
     # ---- single questions and one command

@@ -146,7 +146,7 @@ class Iptables:
         chains = (set(record.chains) | (base_after - base)) - (base - base_after)
         return replace(record, chains=tuple(sorted(chains)), sets=tuple(sorted(wanted.sets)))
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""
         chains = (chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
         return {str(chain): chain.rename for chain in chains}

@@ -110,7 +110,7 @@ class Nftables:
         """The table needs no record: its name says whose it is."""
         return record
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """None: a chain is in a table of its own, and so is ours."""
         return {}
 
