@@ -88,7 +88,7 @@ class Nftables:
     listing_tools: tuple[str, ...] = ("nft",)
 
     def observe(self, runner: Runner, policies: Sequence[PolicyConfig], record: Record) -> NftablesState:
-        """Look at the table; all of it is ours, whatever policies it was made for."""
+        """Look at the table; all of it is ours, of any policy."""
         return _observe(runner)
 
     def want(self, wanted: Wanted, families: Iterable[Family], there: NftablesState) -> NftablesState:
