@@ -1,7 +1,7 @@
 """Every error that gfwtools raises on purpose, as one tree.
 
 The command line prints the message of a :class:`GfwtoolsError` in one line and exits 1; a caller of the library
-catches the tree at the level it cares about. A message names the thing, the place and the way out.
+catches the tree at the level it cares about. A message says what is wrong, the value, and what to do.
 """
 
 __all__ = [
@@ -29,7 +29,7 @@ class GfwtoolsError(Exception):
         """What to do about it; empty where ``what`` says it, or nothing can be done."""
 
     outcome = ""
-    """What became of the changes that were made before the error, as the outermost transaction knows it."""
+    """What happened to the changes made before the error; the outermost transaction sets it."""
 
     @property
     def message(self) -> str:
@@ -41,24 +41,24 @@ class GfwtoolsError(Exception):
 
 
 class ConfigError(GfwtoolsError):
-    """The configuration says something that cannot be meant; the message names file, key and what was expected."""
+    """The configuration has a wrong value; the message names the file, the key and what was expected."""
 
 
 class FetchError(GfwtoolsError):
-    """No source gave a list; the message says what each of them answered."""
+    """No source gave a list; the message has the answer of each."""
 
-    def __init__(self, message: str, answers: "tuple[str, ...]" = ()) -> None:
-        super().__init__(message)
+    def __init__(self, what: str = "", remedy: str = "", *, answers: "tuple[str, ...]" = ()) -> None:
+        super().__init__(what, remedy)
         self.answers = answers
-        """What the sources answered, one after the other."""
+        """The answer of each source, in order."""
 
 
 class ListError(GfwtoolsError):
-    """What was fetched is no list, is broken, or may not replace the last good one."""
+    """The fetched text is not a list, is broken, or may not replace the last good list."""
 
 
 class InvalidNameError(GfwtoolsError):
-    """A text is no domain name."""
+    """A text is not a domain name."""
 
 
 class StoreError(GfwtoolsError):
@@ -78,4 +78,4 @@ class ResolverError(GfwtoolsError):
 
 
 class NoManagerError(ResolverError):
-    """Nothing is known on this host that could restart dnsmasq."""
+    """No known program on this host can restart dnsmasq."""

@@ -14,7 +14,7 @@ from tools import needs
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
-from gfwtools.plumbing.apply import leave
+from gfwtools.plumbing.apply import undo_kept
 from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
@@ -375,7 +375,7 @@ def test_below_a_root_the_layouts_are_changed_and_all_is_left_with_the_real_tool
     assert enabled_below(tmp_path, init, SPLIT) == {f"gfwtools-dns{dot}".format("gfwlist")}
     config = loads(SPLIT, root=tmp_path)
     apply(boot.leave_steps(config, init, boot.observe(config, init, System())), System(), config.paths)
-    leave(config.paths, System(), boot.LOCAL_ENABLED)
+    undo_kept(config.paths, System(), boot.LOCAL_ENABLED)
     assert tree(tmp_path) == before
 
 

@@ -9,7 +9,7 @@ from tools import needs
 
 from gfwtools.config.model import Config, Dns
 from gfwtools.dnsmasq import service
-from gfwtools.plumbing.apply import leave
+from gfwtools.plumbing.apply import undo_kept
 from gfwtools.setup.preflight import preflight
 from gfwtools.system.commands import Recorder, System
 from gfwtools.system.init import Init
@@ -65,12 +65,12 @@ def test_its_inverse_is_kept_for_teardown_where_it_is_the_first_bootstrap(tmp_pa
 
 def test_only_what_was_our_doing_is_undone_the_last_change_first(tmp_path: Path) -> None:
     config, runner = Config(root=tmp_path), Recorder(LIVE | INSTALLED)
-    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     assert runner.changes == []
     apply(service.steps(Config(), "systemd", service.observe(Config(), "systemd", runner)), runner, config.paths)
     runner.changes.clear()
-    leave(config.paths, runner, service.STARTED, service.ENABLED)
-    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
+    undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     assert list(map(str, runner.changes)) == ["systemctl stop dnsmasq.service", "systemctl disable dnsmasq.service"]
 
 
@@ -90,7 +90,7 @@ def test_below_a_root_it_is_enabled_and_disabled_again_with_the_real_tools(tmp_p
     there = service.observe(config, init, system)
     assert there.enabled
     assert service.steps(config, init, there) == [], "a second run finds nothing to do"
-    leave(config.paths, system, service.STARTED, service.ENABLED)
+    undo_kept(config.paths, system, service.STARTED, service.ENABLED)
     assert [path for path in sorted(tmp_path.rglob("*")) if not path.name.endswith(".wants")] == before
 
 

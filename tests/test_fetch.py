@@ -767,7 +767,7 @@ def test_a_redirect_from_http_to_https_is_followed(serve: Serve, trusted: Author
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
 def test_a_redirect_leads_to_http_only(serve: Serve, target: str) -> None:
-    assert "no http(s) URL" in answer(serve(redirect(target)).url)
+    assert "not an http(s) URL" in answer(serve(redirect(target)).url)
 
 
 def test_the_connect_limit_holds_again_after_a_redirect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1067,10 +1067,10 @@ def test_mirrors_and_files_are_one_order(serve: Serve, tmp_path: Path) -> None:
         ("file:///no/such/file", "No such file or directory"),
         ("/etc", "a directory, not a file"),
         ("/dev/zero", "not a regular file"),
-        ("file://server/share/list", "a file on another host cannot be read; give file:///PATH"),
-        ("file:list", "the path is not absolute; give file:///PATH"),
-        ("file:///a%00b", "a path has no NUL in it"),
-        ("ftp://a/list", "neither http(s) nor file:; give an http(s) URL, a file: URL or a path"),
+        ("file://server/share/list", "a file on another host cannot be read; use file:///PATH"),
+        ("file:list", "the path is not absolute; use file:///PATH"),
+        ("file:///a%00b", "the path has a NUL byte; remove it"),
+        ("ftp://a/list", "neither http(s) nor file:; use an http(s) URL, a file: URL or a path"),
     ],
 )
 def test_a_source_that_is_no_file_says_why(source: str, said: str) -> None:

@@ -9,11 +9,11 @@ from dnsmasq_files import dnsmasq_accepts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfwtools.render.generation import Generation, at_start, generation_of, leading, on_hang_up
+from gfwtools.render.generation import Generation, at_start, generation_of, leading, on_sighup
 
 HEAD = "# policy gfwlist\n# list: {date}\n"
 BODY = "server=/blocked.example/8.8.8.8#53\n"
-STAMPS = [at_start, leading, on_hang_up]
+STAMPS = [at_start, leading, on_sighup]
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,30}", fullmatch=True)
 
 
@@ -47,7 +47,7 @@ def test_a_file_of_somebody_else_has_no_generation() -> None:
 def test_a_record_is_proven_by_its_text_and_a_name_by_not_being_there() -> None:
     digest = hashlib.sha256(BODY.encode()).hexdigest()[:16]
     assert generation_of(stamped(at_start).encode()) == Generation("generation.gfwlist.gfwtools.invalid", digest)
-    assert generation_of(stamped(on_hang_up).encode()) == Generation(f"{digest}.servers.gfwlist.gfwtools.invalid", "")
+    assert generation_of(stamped(on_sighup).encode()) == Generation(f"{digest}.servers.gfwlist.gfwtools.invalid", "")
 
 
 @given(names)

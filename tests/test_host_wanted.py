@@ -231,7 +231,7 @@ def test_a_seed_file_reads_back_as_what_was_written(tmp_path: Path) -> None:
 
 
 def test_a_damaged_seed_file_is_named_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"gfwlist.ipset: line 2: '1.2.3.4.5' is no network; run"):
+    with pytest.raises(HostError, match=r"gfwlist.ipset: line 2: '1.2.3.4.5' is not a network; run"):
         parse_seed("create x\nadd gfwlist 1.2.3.4.5 -exist\n", tmp_path / "gfwlist.ipset")
 
 

@@ -19,7 +19,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import Chain, Link, LinkState, first_broken
 from gfwtools.diagnose.address import names_of, parse_address
 from gfwtools.diagnose.chain import Lookup, answer_link, clean_link, count_asked, way_link
-from gfwtools.diagnose.link import hang
+from gfwtools.diagnose.link import skip_dependents
 from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon
@@ -69,16 +69,16 @@ def test_the_last_line_names_the_broken_link(found: list[LinkState]) -> None:
 
 def test_what_rests_on_a_broken_link_is_not_called_broken() -> None:
     links = [Link("nat", LinkState.BROKEN), Link("peer", LinkState.BROKEN, found="silent"), Link("x", LinkState.BROKEN)]
-    judged = hang(links, {"peer": ("nat",), "x": ("y",)})
+    judged = skip_dependents(links, {"peer": ("nat",), "x": ("y",)})
     assert [link.state.value for link in judged] == ["BROKEN", "SKIPPED", "BROKEN"]
-    assert judged[1].found == "silent (hangs on: nat)"
+    assert judged[1].found == "silent (depends on: nat)"
 
 
 @given(states)
 def test_what_hangs_never_changes_which_link_is_named(found: list[LinkState]) -> None:
     links = [Link(str(number), state) for number, state in enumerate(found)]
     every = {link.name: [before.name for before in links[:number]] for number, link in enumerate(links)}
-    assert first_broken(hang(links, every)) == first_broken(links)
+    assert first_broken(skip_dependents(links, every)) == first_broken(links)
 
 
 def test_the_object_has_these_keys_and_no_remedy_is_null() -> None:
@@ -152,7 +152,7 @@ def test_a_name_that_the_cache_knows_to_be_none_says_nothing_of_whom_dnsmasq_ask
         (
             ("SERVFAIL", "SERVFAIL"),
             "BROKEN",
-            "8.8.8.8#53: A SERVFAIL; AAAA SERVFAIL; if it says so of this name alone, the name's own servers fail",
+            "8.8.8.8#53: A SERVFAIL; AAAA SERVFAIL; if only this name fails, the name's own servers are broken",
         ),
         (("REFUSED", ""), "BROKEN", "8.8.8.8#53: A REFUSED; AAAA no answer within 2 s"),
         (("NXDOMAIN", "NXDOMAIN"), "OK", "8.8.8.8#53: A NXDOMAIN; AAAA NXDOMAIN, in 0 ms"),
@@ -299,7 +299,7 @@ def test_the_object_of_an_address_and_what_is_said_on_a_host_that_was_never_boot
 
 @pytest.mark.parametrize("text", ["", "x", "1.2.3", "1.2.3.0/24", "fe80::1%eth0", "google.com", "1.2.3.4:80"])
 def test_what_is_no_address_is_a_usage_error(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no address"):
+    with pytest.raises(ValueError, match="is not an address"):
         parse_address(text)
     gfwtools(tmp_path, "check", "ip", "--", text, code=2)
 

@@ -1,4 +1,4 @@
-"""What becomes of an address: which sets hold it, which names brought it there, and which way it takes."""
+"""How an address is handled: which sets hold it, which names led to it, and which way its packets take."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class AddressReport:
     """Where the names were looked for."""
     way: Way
     carried: bool = True
-    """False where the address is marked and the tunnel carries none of its family: it is refused, as it shall be."""
+    """False where the address is marked and the tunnel carries no address of its family: it is refused, as intended."""
 
     @property
     def mark(self) -> int | None:
@@ -71,15 +71,17 @@ class AddressReport:
 def parse_address(text: str) -> Address:
     """One address, without a scope or a length.
 
-    :raises ValueError: it is none; the message says what to give.
+    :raises ValueError: the text is not an address; the message says what to use.
     """
     try:
         if "%" in text:
             raise ValueError
         return ip_address(text.strip().removeprefix("[").removesuffix("]"))
     except ValueError:
-        hint = "; a network is none" if "/" in text else ""
-        raise ValueError(f"{text[:60]!r} is no address{hint}; give one such as 198.51.100.7 or 2001:db8::7") from None
+        hint = " but a network" if "/" in text else ""
+        raise ValueError(
+            f"{text[:60]!r} is not an address{hint}; use one such as 198.51.100.7 or 2001:db8::7"
+        ) from None
 
 
 def report(addresses: Iterable[Address], config: Config, runner: Runner) -> Iterator[AddressReport]:
@@ -90,7 +92,7 @@ def report(addresses: Iterable[Address], config: Config, runner: Runner) -> Iter
     """
     listed = list(addresses)
     if not runner.has("ip"):
-        raise HostError("ip: no such program; install iproute2")
+        raise HostError("ip: no such program", "install iproute2")
     families = families_of(runner)
     for address in listed:
         if address.version not in families:

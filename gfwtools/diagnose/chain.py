@@ -14,7 +14,7 @@ from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.diagnose import plumbing
-from gfwtools.diagnose.link import Chain, Link, LinkState, hang, skipped
+from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
@@ -38,9 +38,9 @@ PORT = 443
 CONNECT_TIMEOUT = 2.0
 #: A keepalive packet of WireGuard is 32 bytes (its paper, section 5.4.6): more than that is an answer.
 KEEPALIVE = 32
-#: Where nobody listens: traceroute(8)'s first port.
+#: No program listens there: traceroute(8)'s first port.
 KNOCK_PORT = 33434
-#: So many questions without one to the policy's resolvers, and dnsmasq asks somebody else.
+#: After this many questions, none of them to the policy's resolvers, dnsmasq asks other resolvers.
 POKES = 3
 #: No more addresses of one name than these are looked at.
 LIMIT = 8
@@ -78,7 +78,7 @@ class Lookup:
     """Questions that our dnsmasq sent to the policy's resolvers when it was asked for what it does not cache."""
     second_alive: bool | None = None
     unread: tuple[Unread, ...] = ()
-    """Files of the policy that its daemons have not read as they are now."""
+    """Files of the policy that its daemons have not read in their current version."""
 
     @property
     def nowhere(self) -> bool:
@@ -87,7 +87,7 @@ class Lookup:
 
     @property
     def elsewhere(self) -> bool:
-        """Our dnsmasq asked somebody else than the policy's resolvers."""
+        """Our dnsmasq asked other resolvers than those of the policy."""
         return self.asked is not None and self.asked <= 0 and not self.nowhere
 
     @property
@@ -157,7 +157,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     rest.append(
         _in_set(found, config, lookup, holding)
         if backend
-        else Link("in the set", _UNKNOWN, "that the sets can be seen", problem)
+        else Link("in the set", _UNKNOWN, "the sets can be read", problem)
     )
     rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
     rest.append(_connect_link(connections, dropped))
@@ -165,7 +165,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
 
 
 def _chain(found: Answer, links: Sequence[Link]) -> Chain:
-    return Chain(found.name, found.match.verdict, tuple(hang(links, _RESTS_ON)))
+    return Chain(found.name, found.match.verdict, tuple(skip_dependents(links, _RESTS_ON)))
 
 
 def _look(config: Config, runner: Runner) -> tuple[Survey | None, str]:
@@ -186,7 +186,7 @@ def _backend(config: Config, runner: Runner) -> Backend | None:
 
 
 def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Lookup:
-    """Ask everybody at once."""
+    """Ask all resolvers at the same time."""
     daemon = resolver.main
     kinds: tuple[str, ...] = ("A", "AAAA")
 
@@ -200,8 +200,8 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
         return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()))
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
-    # Once more while a resolver is silent: one may be lost, and a kernel tells an address that it has told several
-    # times already no more than once in a second (icmp(7), icmp_ratelimit).
+    # Once more while a resolver is silent: one may be lost, and after several
+    # errors a kernel sends an address at most one more each second (icmp(7), icmp_ratelimit).
     again = Timer(1.0, _knock, [addresses])
     again.daemon = True
     again.start()
@@ -226,9 +226,9 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
 
 
 def _knock(addresses: Sequence[Address]) -> None:
-    """Have the tunnel's peer show that it lives, whatever becomes of the questions to the resolver behind it.
+    """Make the tunnel's peer answer, even where the resolver behind it does not.
 
-    As traceroute(8) begins: one hop, and a port where nobody listens. The peer's kernel says "time exceeded", or "port
+    As traceroute(8) begins: one hop, and a port without a listener. The peer's kernel says "time exceeded", or "port
     unreachable" where an address is its own, and the tunnel counts what comes back. By itself a peer that has nothing
     to say is silent for ten seconds (WireGuard's paper, section 6.5).
     """
@@ -250,7 +250,7 @@ def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
 def count_asked(servers: Sequence[str], name: str, daemon: Daemon) -> int | None:
     """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
 
-    :returns: None where dnsmasq does not tell.
+    :returns: None where dnsmasq does not report its counts.
     """
     asked = 0
     for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
@@ -279,7 +279,7 @@ def _policy(found: Answer) -> Link:
 
 
 def _host(problem: str) -> Link:
-    expected = "gfwtools can look at it"
+    expected = "gfwtools can read its state"
     if problem:
         return Link("host", _UNKNOWN, expected, problem)
     return Link("host", _OK, expected, "bootstrapped")
@@ -303,8 +303,8 @@ def clear_command(config: Config) -> str:
 
 
 def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, runner: Runner) -> Link:
-    """Does the other end of the tunnel answer? Judged by what came back from it while the clean resolver was asked, and
-    it was knocked at."""
+    """Does the other end of the tunnel answer? Judged by what came back from it while the clean resolver and
+    the peer were asked."""
     assert survey.facts is not None
     tunnel = survey.facts.interfaces.get(policy.interface)
     if tunnel is None or not tunnel.up:
@@ -321,7 +321,7 @@ def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, r
 
 def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     if lookup.second_alive is None:
-        return Link("second dnsmasq", _SKIPPED, found="the layout has none" if config.dns.layout == "paired" else "")
+        return Link("second dnsmasq", _SKIPPED, found="none when paired" if config.dns.layout == "paired" else "")
     port = config.second_port(found.policy)
     expected = f"answers at 127.0.0.1#{port}"
     if lookup.second_alive:
@@ -338,13 +338,13 @@ def _dnsmasq(config: Config, lookup: Lookup) -> Link:
 
 
 def _generation(lookup: Lookup) -> Link:
-    """Has dnsmasq read our files as they are now?"""
-    name, expected = "generation", "dnsmasq has read our files as they are now"
+    """Has dnsmasq read the current version of our files?"""
+    name, expected = "generation", "dnsmasq has read the current version of our files"
     if not lookup.alive:
         return Link(name, _SKIPPED, found="dnsmasq does not answer")
     for unread in lookup.unread:
         return Link(name, _BROKEN, expected, unread.detail, unread.remedy)
-    return Link(name, _OK, expected, "it proves so")
+    return Link(name, _OK, expected, "dnsmasq has read it")
 
 
 def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
@@ -356,11 +356,11 @@ def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
         found = lookup.clean[0].error if lookup.clean else "not asked"
         return Link("clean resolver", _BROKEN, expected, found, f"ping -I {policy.interface} {upstream.address}")
     if not any(reply.usable for reply in lookup.clean):
-        # It got through, and will not say: another resolver is wanted, and no other tunnel. SERVFAIL is also what is
-        # said of a name whose own servers fail.
+        # The question got through and the resolver refuses: another resolver is needed, not another tunnel. SERVFAIL is
+        # also the answer for a name whose own servers fail.
         said = f"{upstream}: {client.words(lookup.clean)}"
         if all(reply.rcode == "SERVFAIL" for reply in lookup.clean if reply.rcode):
-            said += "; if it says so of this name alone, the name's own servers fail"
+            said += "; if only this name fails, the name's own servers are broken"
         remedy = f"give another policy.{policy.name}.upstream in {config.paths.config}, then: gfwtools update --reload"
         return Link("clean resolver", _BROKEN, expected, said, remedy)
     return Link(
@@ -371,13 +371,18 @@ def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
 def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     expected = f"dnsmasq asks {', '.join(servers)} for this name"
     if lookup.asked is None:
-        return Link("upstream", _UNKNOWN if lookup.alive else _SKIPPED, expected, "dnsmasq does not tell")
+        return Link(
+            "upstream",
+            _UNKNOWN if lookup.alive else _SKIPPED,
+            expected,
+            "dnsmasq reports no counts",
+        )
     if lookup.nowhere and lookup.asked <= 0:
-        return Link("upstream", _SKIPPED, expected, "dnsmasq knows that there is no such name")
+        return Link("upstream", _SKIPPED, expected, "dnsmasq has the answer that there is no such name")
     if lookup.elsewhere:
-        found = "it asks somebody else: its answers can be poisoned"
+        found = "dnsmasq asks another resolver: its answers can be poisoned"
         return Link("upstream", _BROKEN, expected, found, _reload(config))
-    return Link("upstream", _OK, expected, "it does")
+    return Link("upstream", _OK, expected, "dnsmasq asks them")
 
 
 def _reload(config: Config) -> str:
@@ -416,7 +421,7 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
                 "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
             )
     if "different" in similar:
-        return Link("answer", _OK, expected, f"{words}; other addresses than it says now, learned from it earlier")
+        return Link("answer", _OK, expected, f"{words}; other addresses than in its current answer, learned before")
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")
 
 
@@ -432,7 +437,7 @@ def _in_set(found: Answer, config: Config, lookup: Lookup, holding: dict[Address
     if found.match.verdict != "tunnel":
         shared = [address for address in holding if address not in absent]
         if shared:
-            text = f"{client.listed(shared)} in {names}: another name has brought it there, so it takes the tunnel"
+            text = f"{client.listed(shared)} in {names}: another name put it there, so it takes the tunnel"
             return Link(name, _OK, "in none", text)
         return Link(name, _OK, "in none", "in none")
     expected = "every address is in the set"

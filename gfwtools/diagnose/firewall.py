@@ -1,6 +1,6 @@
-"""Does a firewall of somebody else keep the LAN out of a tunnel? Said only where it is certain.
+"""Does another program's firewall block the LAN from a tunnel? Reported only where it is certain.
 
-What becomes of a packet in any firewall nobody can tell from its rules. But where a chain drops what nothing accepts,
+The rules of an arbitrary firewall do not show where a packet ends. But where a chain drops what nothing accepts,
 and none of the rules that accept can mean a new connection into the tunnel, no such connection gets through.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["opening", "opening_in_iptables", "opening_in_nftables"]
 
 # The tables that iptables-legacy has in this network namespace.
 _LEGACY_TABLES = Path("/proc/net/ip_tables_names")
-# Of netfilter's targets those that never let a packet on: all others (ACCEPT, NFQUEUE, somebody's own) may.
+# Of netfilter's targets those that never let a packet on: all others (ACCEPT, NFQUEUE, a user's own) may.
 _STOPS = frozenset({"DROP", "REJECT"})
 _PASSES_BY = frozenset({"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "RETURN", "TRACE", "AUDIT", "NOTRACK"})
 

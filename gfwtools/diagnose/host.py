@@ -1,4 +1,4 @@
-"""Is the plumbing as it should be? Every piece as OK, MISSING or MISMATCH, with what mends it.
+"""Is the plumbing complete? Shows every piece as OK, MISSING or MISMATCH, with the command that fixes it.
 
 Nothing is changed. What cannot be seen in a listing is asked: dnsmasq for a name, the tunnel for an answer.
 """
@@ -38,7 +38,7 @@ class Finding:
     state: State
     detail: str = ""
     remedy: str = ""
-    """The command that mends it; empty where it is OK."""
+    """The command that fixes it; empty where it is OK."""
 
 
 def check(config: Config, runner: Runner) -> list[Finding]:
@@ -49,9 +49,9 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     seen = look(config, runner)
     assert seen.facts is not None
     assert seen.backend is not None
-    mend = seen.backend.taken(runner)
+    renames = seen.backend.foreign_chains(runner)
     findings = [
-        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else mend.get(piece.name, UP))
+        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else renames.get(piece.name, UP))
         for piece in seen.pieces
     ]
     for policy in config.policies:
@@ -95,7 +95,7 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Find
 
 
 def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
-    """Where a marked packet goes: rules of somebody else's may come before ours."""
+    """Where a marked packet goes: rules of other programs may come before ours."""
     resolver = policy.upstream[0].address
     device = questions.route(runner, resolver, policy.mark).device
     name = f"way of packets with mark {policy.mark:#x}"
@@ -106,7 +106,7 @@ def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
 
 
 def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
-    """An idle tunnel has an old handshake and is well: it is given something to do before it is judged."""
+    """An idle tunnel has an old handshake and still works: it gets a question to carry before it is judged."""
     name = f"handshake of {policy.interface}"
     age = questions.handshake_age(runner, policy.interface)
     if age is None or age > HANDSHAKE_AGE:
@@ -114,7 +114,7 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
         Daemon(str(upstream.address), upstream.port).ask("example.com", timeout=2)
         age = questions.handshake_age(runner, policy.interface)
     if age is None:
-        return Finding(name, State.MISSING, "there was none yet", f"wg show {policy.interface}")
+        return Finding(name, State.MISSING, "no handshake yet", f"wg show {policy.interface}")
     if age > HANDSHAKE_AGE:
         return Finding(name, State.MISMATCH, f"{age:,} s ago; the peer does not answer", f"wg show {policy.interface}")
     return Finding(name, State.OK, f"{age} s ago")
@@ -124,8 +124,8 @@ def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
     name = f"firewall before {policy.interface}"
     command = opening(runner, policy.interface)
     if not command:
-        return Finding(name, State.OK, "nothing that surely keeps the LAN out")
-    return Finding(name, State.MISMATCH, f"it lets nothing of the LAN into {policy.interface}", command)
+        return Finding(name, State.OK, "no rule is certain to block the LAN")
+    return Finding(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", command)
 
 
 # ---------------------------------------------------------------- dnsmasq
@@ -136,16 +136,15 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
     daemon = resolver.main
     restart = restart_command(config)
     if not daemon.is_up():
-        yield Finding("dnsmasq", State.MISSING, f"nobody answers at {daemon}", restart)
+        yield Finding("dnsmasq", State.MISSING, f"does not answer at {daemon}", restart)
         return
     yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
     yield from _at_boot(config, runner)
     yield _is_resolver(config, daemon, runner)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
-        detail = (
-            "the sets were there first" if before else "the sets are younger than its answers: its cache fills no set"
-        )
+        late = "dnsmasq started before the sets existed, so its cached answers are in no set"
+        detail = "the sets existed before dnsmasq started" if before else late
         yield Finding(
             "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
         )
@@ -154,30 +153,30 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
 
 
 def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[Finding]:
-    """Have the daemons of a policy read their files as they are now? They are asked."""
+    """Asks the daemons of a policy whether they have read the current version of their files."""
     unread = {found.role: found for found in resolver.unread([policy])}
     name = f"list of policy {policy.name}"
     if not config.dnsmasq_conf(policy).is_file():
-        missing = f"{config.dnsmasq_conf(policy)} is not there"
+        missing = f"{config.dnsmasq_conf(policy)} does not exist"
         yield Finding(name, State.MISSING, missing, "gfwtools update --reload")
     elif found := unread.get(Role.MAIN) or unread.get(Role.SERVERS):
         yield Finding(name, State.MISMATCH, found.detail, found.remedy)
     else:
-        yield Finding(name, State.OK, "dnsmasq has read it as it is now")
+        yield Finding(name, State.OK, "dnsmasq has read the current version")
     second = resolver.second(policy)
     if second is None:
         return
     name = f"second dnsmasq of {policy.name}"
     if not second.is_up(1):
-        yield Finding(name, State.MISSING, f"nobody answers at {second}", restart_command(config, policy.name))
+        yield Finding(name, State.MISSING, f"does not answer at {second}", restart_command(config, policy.name))
     elif found := unread.get(Role.SECOND):
         yield Finding(name, State.MISMATCH, found.detail, found.remedy)
     else:
-        yield Finding(name, State.OK, f"answers at {second}, and has read its configuration as it is now")
+        yield Finding(name, State.OK, f"answers at {second}, and has read its current configuration")
 
 
 def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
-    """Nothing where no init system that we know starts dnsmasq."""
+    """Reports nothing where no known init system starts dnsmasq."""
     init = detect_init(config.root)
     there = service.observe(config, init, runner)
     if there.live and there.is_there:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Chain", "Link", "LinkState", "first_broken", "hang", "skipped"]
+__all__ = ["Chain", "Link", "LinkState", "first_broken", "skip_dependents", "skipped"]
 
 
 class LinkState(StrEnum):
-    """How a link is. UNKNOWN could not be seen; SKIPPED does not matter here, or hangs on one that is broken."""
+    """How a link is. UNKNOWN could not be seen; SKIPPED does not matter here, or depends on a broken one."""
 
     OK = "OK"
     BROKEN = "BROKEN"
@@ -19,14 +19,14 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One link of the way from a name to the site: what was expected, what was found, what mends it."""
+    """One link of the way from a name to the site: what was expected, what was found, what fixes it."""
 
     name: str
     state: LinkState
     expected: str = ""
     found: str = ""
     remedy: str = ""
-    """A command, or empty where there is nothing to mend."""
+    """A command, or empty where there is nothing to fix."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,7 +40,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The links of a name in the order in which one rests on those before it."""
+    """The links of a name in their order: each depends on those before it."""
 
     name: str
     verdict: str
@@ -65,14 +65,14 @@ class Chain:
 
 
 def first_broken(links: Iterable[Link]) -> Link | None:
-    """The link to mend: those after it may be broken only because this one is."""
+    """The link to fix: those after it may be broken only because this one is."""
     return next((link for link in links if link.state is LinkState.BROKEN), None)
 
 
-def hang(links: Sequence[Link], dependent: Mapping[str, Collection[str]]) -> list[Link]:
-    """A link that seems broken says nothing where one that it rests on is: it is SKIPPED then, and says on which.
+def skip_dependents(links: Sequence[Link], dependent: Mapping[str, Collection[str]]) -> list[Link]:
+    """A broken link that depends on another broken one becomes SKIPPED, and names that one.
 
-    :param dependent: link -> those that it rests on; they come before it.
+    :param dependent: link -> the links that it depends on; they come before it.
     """
     judged: list[Link] = []
     broken: set[str] = set()
@@ -83,7 +83,7 @@ def hang(links: Sequence[Link], dependent: Mapping[str, Collection[str]]) -> lis
         if link.state is LinkState.BROKEN:
             broken.add(link.name)
             if cause:
-                link = replace(link, state=LinkState.SKIPPED, found=f"{link.found} (hangs on: {cause})", remedy="")
+                link = replace(link, state=LinkState.SKIPPED, found=f"{link.found} (depends on: {cause})", remedy="")
         judged.append(link)
     return judged
 

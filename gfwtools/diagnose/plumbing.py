@@ -30,7 +30,7 @@ _OK, _BROKEN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.SKIPPED
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What of the kernel's state the pieces do not tell."""
+    """The part of the kernel's state that the pieces do not show."""
 
     resolver: Address
     """A clean resolver of a family that the tunnel carries."""
@@ -48,7 +48,7 @@ class Seen:
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
     opening: str = ""
-    """The command that lets the LAN into the tunnel, where a firewall surely keeps it out."""
+    """The command that lets the LAN into the tunnel, where a firewall is certain to block it."""
 
 
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
@@ -240,7 +240,7 @@ def _rule(
 
 
 def earlier(rules: Iterable[dict[str, Any]], preference: int, mark: int, ours: set[int]) -> int | None:
-    """The first foreign rule before ours that a packet with ``mark`` matches, whatever else it asks for."""
+    """The first foreign rule before ours that matches ``mark``. Its other conditions are ignored."""
     for rule in rules:
         place = int(rule.get("priority", 0))
         if not 0 < place < preference or place in ours:
@@ -266,7 +266,7 @@ def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, s
     switches = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
     bad = [*_bad(pieces, Kind.CLAMP), *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches)]
     if seen.opening and not bad:
-        found = f"a firewall lets nothing of the LAN into {policy.interface}"
+        found = f"a firewall blocks the LAN from {policy.interface}"
         return Link("forwarding", _BROKEN, expected, found, seen.opening)
     return _link("forwarding", expected, bad)
 

@@ -1,4 +1,4 @@
-"""``status``: what is there to know of this host, as data and as one JSON object.
+"""``status``: the state of this host, as data and as one JSON object.
 
 The shape of the object (every key is always there; null for what is not known)::
 
@@ -57,7 +57,7 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A policy's interface: ``handshake_age`` in seconds, the rest in bytes; None for what WireGuard does not tell."""
+    """A policy's interface: ``handshake_age`` in seconds, the rest in bytes; None where WireGuard reports none."""
 
     up: bool
     handshake_age: int | None = None
@@ -227,7 +227,7 @@ def _policy(
     if not readable:
         return PolicyStatus(policy, state, list_age, updated_age)
     sets = marked = None
-    # What a tool is missing for is not known; that is not to say that it is not there.
+    # Without the tool the value is unknown, not missing.
     if all(map(runner.has, backend.listing_tools)):
         sets = backend.sizes(runner, policy)
         marked = _marked(policy, backend.counters(runner))
@@ -256,7 +256,7 @@ def _tunnel(interface: str, runner: Runner) -> Tunnel | None:
 
 
 def _list_date(text: str) -> datetime | None:
-    """The date in a list's header (RFC 5322, or as somebody's own list has it)."""
+    """The date in a list's header (RFC 5322, or ISO 8601, as some lists have it)."""
     with suppress(ValueError, TypeError, OverflowError):  # a year of eleven digits
         return parsedate_to_datetime(text)
     return iso_date(text)

@@ -1,6 +1,6 @@
 """``trace``: the way of the packets to and from an address through netfilter, each hook in words.
 
-A table of ours sets the trace bit for these packets and for no others (nft(8), meta nftrace); the kernel then tells
+A table of ours sets the trace bit for these packets and for no others (nft(8), meta nftrace); the kernel then reports
 each rule that they meet, those of iptables-nft as well. The table's other chains change nothing: a packet that is seen
 in them has come so far.
 """
@@ -25,7 +25,7 @@ from gfwtools.system.commands import Command, Runner
 __all__ = ["TABLE", "Event", "Packet", "legacy_note", "packets", "parse", "rules", "trace"]
 
 TABLE = "inet gfwtools_trace"
-#: Seconds after which a packet that nothing more is heard of is taken to have come to its end.
+#: After so many seconds without an event a packet counts as complete.
 SILENCE = 0.5
 #: Seconds that nft and its guard have to start.
 START = 5.0
@@ -50,16 +50,16 @@ def rules(addresses: Iterable[Address]) -> str:
         first.append(f"{ip} daddr {address} {RATE} meta nftrace set 1")
         out.append(f"{ip} daddr {address} {RATE} meta nftrace set 1")
     chains = {
-        "prerouting": ("-350", first),  # before anybody else's, raw is -300
+        "prerouting": ("-350", first),  # before all others, raw is -300
         "output": ("-350", out),
-        "input": ("350", []),  # and behind anybody else's, the translation of sources is 100
+        "input": ("350", []),  # and behind all others, the translation of sources is 100
         "forward": ("350", []),
         "postrouting": ("350", []),
     }
     lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
     for hook, (priority, listed) in chains.items():
         lines.append(f"add chain {TABLE} {hook} {{ type filter hook {hook} priority {priority}; policy accept; }}")
-        lines += [f"add rule {TABLE} {hook} {rule}" for rule in listed]  # the others tell by their policy
+        lines += [f"add rule {TABLE} {hook} {rule}" for rule in listed]  # the other chains report by their policy
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -68,7 +68,7 @@ def legacy_note(runner: Runner) -> str:
     version = runner.ask("iptables", "--version") or ""
     if "legacy" not in version:
         return ""
-    return "iptables is the legacy one here: its rules are not traced, what they did to a packet is"
+    return "this host uses iptables-legacy: its rules are not traced, only what they did to a packet"
 
 
 # ---------------------------------------------------------------- lines of nft monitor
@@ -311,14 +311,14 @@ def packets(events: Iterable[Event | None], addresses: Sequence[Address]) -> Ite
 def trace(
     addresses: Sequence[Address], runner: Runner, *, seconds: float = 10.0, ready: Callable[[], None] = lambda: None
 ) -> Generator[Packet, None, None]:
-    """Follow the packets of ``addresses`` for some seconds: of each connection and direction the first one, as soon as
-    it has come to its end. However this ends, the table goes.
+    """Follow the packets of ``addresses`` for some seconds. Yields the first packet of each connection, per direction,
+    as soon as it is complete. The table is always removed.
 
     :param ready: called when packets are seen from now on.
-    :raises HostError: nft is missing, or does not take the rules.
+    :raises HostError: nft is missing, or refuses the rules.
     """
     if not runner.has("nft"):
-        raise HostError("nft: no such program; install nftables")
+        raise HostError("nft: no such program", "install nftables")
     first: dict[tuple[bool, str, str, str], Packet] = {}
     with _monitor() as monitor:
         runner.change(Command(("nft", "-f", "-"), rules(addresses)))
@@ -397,7 +397,7 @@ def _read(monitor: subprocess.Popen[bytes]) -> bytes:
     assert monitor.stderr is not None
     data = os.read(monitor.stdout.fileno(), 65536)
     if not data:
-        told = select.select([monitor.stderr], [], [], 0)[0]
-        message = os.read(monitor.stderr.fileno(), 4096).decode("utf-8", "replace").strip() if told else ""
+        has_message = select.select([monitor.stderr], [], [], 0)[0]
+        message = os.read(monitor.stderr.fileno(), 4096).decode("utf-8", "replace").strip() if has_message else ""
         raise HostError(f"nft monitor trace: {message or 'it has ended'}")
     return data

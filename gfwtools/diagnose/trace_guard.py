@@ -1,7 +1,7 @@
-"""A process of its own beside ``trace``: it listens to the kernel, and takes the trace rules away when ``trace`` ends.
+"""A separate process beside ``trace``: it listens to the kernel, and removes the trace rules when ``trace`` ends.
 
-Nothing is ever written to its standard input, which ends with ``trace``, however that does, SIGKILL included. What it
-is told on the command line is the table; it says nothing but what ``nft monitor trace`` does.
+Its standard input ends with ``trace``, even by SIGKILL; nothing is ever written to it. The command line names the
+table. The output is that of ``nft monitor trace``.
 """
 
 import os

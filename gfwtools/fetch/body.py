@@ -24,7 +24,7 @@ class Body:
         self._inflater = None if coding in ("", "identity") else _inflater()
 
     def feed(self, data: bytes) -> bool:
-        """Take what came next; False: the body is too large, and was left there.
+        """Add the next part; False where the body is too large.
 
         :raises FailedError: the compressed data is broken.
         """
@@ -55,5 +55,5 @@ class Body:
 
 
 def _inflater() -> "zlib._Decompress":
-    """For gzip and zlib data (HTTP's "deflate"), told apart by their first octets."""
+    """For gzip and zlib data (HTTP's "deflate"), distinguished by their first octets."""
     return zlib.decompressobj(zlib.MAX_WBITS | 32)

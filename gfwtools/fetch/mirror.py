@@ -95,7 +95,7 @@ class Mirror:
         self.cancel()
 
     def cancel(self) -> None:
-        """Make the thread end soon, where it can be made to; it tells nothing more that counts."""
+        """Make the thread end soon, where that is possible. Its later events do not count."""
         self.running = False
         with self._lock:
             self._cancelled = True
@@ -108,12 +108,12 @@ class Mirror:
 
     @property
     def limit(self) -> float:
-        """The moment at which it has had its time."""
+        """The moment at which its time is over."""
         return min(self._connect_limit, self.started + self._options.timeout)
 
     @property
     def lateness(self) -> str:
-        """What to say of it at :attr:`limit`."""
+        """The answer of a mirror that has reached its :attr:`limit`."""
         if self._connect_limit <= self.started + self._options.timeout:
             return self._no_connection
         return self._no_headers if self._phase is not Phase.HEADERS else self._not_complete
@@ -160,9 +160,9 @@ class Mirror:
         self._events.put((self, event))
 
     def _received(self, octets: int, total: int | None) -> None:
-        """Tell how far it is.
+        """Report the progress.
 
-        :raises FailedError: it shall stop here. The thread that keeps the clock may be busy in accept(): look here too.
+        :raises FailedError: the worker must stop. It checks the time itself: the clock's thread may be in accept().
         """
         if self._cancelled:
             raise FailedError("cancelled")
@@ -198,7 +198,7 @@ class Mirror:
     def _read(self) -> Fetched[bytes | None]:
         """The file that the source names.
 
-        :raises FailedError: it names none, or one that is no regular file or too large.
+        :raises FailedError: there is no such file, or it is too large, or not a regular file.
         :raises OSError: the system says so.
         """
         path = _path(self.source)
@@ -221,7 +221,7 @@ class Mirror:
     def _ask(self) -> Fetched[bytes | None]:
         """What the URL gives, at the end of its redirects.
 
-        :raises FailedError: no list; the message says what it was.
+        :raises FailedError: the source gave no list; the message has its answer.
         """
         from http.cookiejar import CookieJar
 
@@ -256,15 +256,17 @@ class Mirror:
             raise FailedError(f"more than {MAX_REDIRECTS} redirects")
         except httpx.InvalidURL as error:
             if masked(self.source) != self.source:  # what httpx says may be a piece of the password
-                raise FailedError("no URL; give /, ?, # and @ of a name or password as %2F, %3F, %23 and %40") from None
-            raise FailedError(f"no URL: {error}") from None
+                raise FailedError(
+                    "not a URL; write /, ?, # and @ of a name or password as %2F, %3F, %23 and %40"
+                ) from None
+            raise FailedError(f"not a URL: {error}") from None
         except httpx.HTTPError as error:
             raise FailedError(self._explained(error)) from None
 
     def _proxy_for(self, url: "httpx.URL") -> str:
         """The configured proxy or, without one, that of the environment; empty for none.
 
-        :raises FailedError: it is none.
+        :raises FailedError: the value is not a proxy.
         """
         import httpx
 
@@ -278,13 +280,13 @@ class Mirror:
             if proxy:
                 httpx.Proxy(proxy)  # it knows more of host names than we do
         except httpx.InvalidURL as error:
-            raise FailedError(f"the proxy {masked_proxy(proxy)}: no URL: {error}") from None
+            raise FailedError(f"the proxy {masked_proxy(proxy)}: not a URL: {error}") from None
         except ValueError as error:
             raise FailedError(str(error)) from None
         return proxy
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Told by httpx what it does (its "trace" extension)."""
+        """httpx calls this for each of its steps (its "trace" extension)."""
         if event.endswith(".connect_tcp.complete"):
             # The duplicate stays good when TLS takes over the descriptor, and is never one that was closed and reused.
             self._hold(info["return_value"].get_extra_info("socket").dup())
@@ -369,7 +371,7 @@ def _redirect(response: "httpx.Response", seen: set[str]) -> "httpx.Request":
     assert request is not None
     target = str(request.url.copy_with(fragment=None))
     if request.url.scheme not in ("http", "https"):
-        raise FailedError(f"redirected to {shown(target)}, which is no http(s) URL")
+        raise FailedError(f"redirected to {shown(target)}, which is not an http(s) URL")
     if response.url.scheme == "https" and request.url.scheme == "http":
         raise FailedError(f"redirected from https to {shown(target)}; a redirect to http is not followed")
     if target in seen:
@@ -388,17 +390,17 @@ def _path(source: str) -> bytes | str:
         if rest.startswith("//"):
             host, _, rest = rest[2:].partition("/")
             if host.lower() not in ("", "localhost"):
-                raise FailedError("a file on another host cannot be read; give file:///PATH")
+                raise FailedError("a file on another host cannot be read; use file:///PATH")
             rest = f"/{rest}"
         if not rest.startswith("/"):
-            raise FailedError("the path is not absolute; give file:///PATH")
+            raise FailedError("the path is not absolute; use file:///PATH")
         path: bytes | str = unquote_to_bytes(rest)
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
-        raise FailedError("neither http(s) nor file:; give an http(s) URL, a file: URL or a path")
+        raise FailedError("neither http(s) nor file:; use an http(s) URL, a file: URL or a path")
     else:
         path = source
     if b"\0" in os.fsencode(path):
-        raise FailedError("a path has no NUL in it")
+        raise FailedError("the path has a NUL byte; remove it")
     return path
 
 
@@ -410,7 +412,7 @@ def _require_regular(status: os.stat_result) -> None:
 
 
 def _status(code: int) -> str:
-    """A status in the standard's own words; those that the server writes beside the number are anybody's."""
+    """A status in the standard's own words; the server's own words are not trusted."""
     try:
         return f"{code} {HTTPStatus(code).phrase}"
     except ValueError:
@@ -422,14 +424,14 @@ def _validator(value: str) -> str:
     return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""
 
 
-def _past(modified: str, told: str = "") -> str:
-    """A Last-Modified, or the empty text where it is later than the Date that was ``told`` with it, or else than now:
-    it would be later than any change to come, and the list never be fetched again (RFC 9110 section 8.8.2.1)."""
+def _past(modified: str, sent: str = "") -> str:
+    """A Last-Modified, or the empty text where it is later than ``sent``, the answer's Date (without one: than now).
+    It would be later than any future change, and the list would never be fetched again (RFC 9110 section 8.8.2.1)."""
     if not modified:
         return ""
     from email.utils import mktime_tz, parsedate_tz
 
-    date, clock = parsedate_tz(modified), parsedate_tz(told)
+    date, clock = parsedate_tz(modified), parsedate_tz(sent)
     if not date:
         return modified  # no date at all, which a server may compare as a text
     try:

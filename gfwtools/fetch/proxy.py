@@ -1,7 +1,7 @@
 """The proxy that the environment gives for a URL: ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy``.
 
-httpx would read them as well. It makes a URL of each entry of ``no_proxy``, and where one is none, such as the usual
-``fe80::/10``, no mirror can be asked at all.
+httpx would read them as well. It makes a URL of each entry of ``no_proxy``, and one entry that is not a URL,
+such as the usual ``fe80::/10``, stops it for every mirror.
 """
 
 import os
@@ -19,7 +19,7 @@ def environment_proxy(scheme: str, host: str, port: int) -> str:
     """The proxy for a URL of ``scheme`` (in lower case), or the empty text.
 
     :param host: an address, or a name in A-labels.
-    :raises ValueError: the variable names none; the message names it, and what to write.
+    :raises ValueError: the variable does not hold a proxy; the message names the variable, and what to write.
     """
     from urllib.request import getproxies_environment  # httpx has imported it
 
@@ -42,7 +42,7 @@ def environment_proxy(scheme: str, host: str, port: int) -> str:
 
 def _spared(entries: str, scheme: str, host: str, port: int) -> bool:
     """Whether ``no_proxy`` has an entry for a URL: a domain with all below it, an address, a network, or ``*`` for all;
-    each may have a port. One that is none of these is passed over, as curl(1) does, and the others count."""
+    each may have a port. Any other entry is skipped, as curl(1) does."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -2,7 +2,7 @@
 
 Where a mirror is blocked its packets vanish rather than being refused, so a silent mirror must not hold up the others:
 the next is asked beside it. Each mirror has a daemon thread with an HTTP client of its own. Blocking calls can then be
-left behind whatever they hang in, getaddrinfo() on a dead resolver included, which nothing can interrupt; the thread
+left behind wherever they block, even in getaddrinfo() on a dead resolver, which nothing can interrupt; the thread
 that called :func:`fetch` keeps the clock of all of them and never waits longer than their limits.
 """
 
@@ -62,11 +62,11 @@ def fetch(
     redirect, and the whole of it ``options.timeout``. The body may have ``options.max_bytes`` octets, before and after
     content decoding.
 
-    :param validators: source -> what it said of its version when it gave the list that the caller has.
+    :param validators: source -> the version that it named with the list that the caller has.
     :param accept: called in this thread with a complete body; what it makes of it is returned. It raises a
-        :class:`GfwtoolsError` when that is no valid list. The source has then failed, and the others go on.
-    :param verify: False: any certificate will do. Only for ``gfwlist2dnsmasq -i``.
-    :raises FetchError: no source gave a list; one line says what each of them answered.
+        :class:`GfwtoolsError` when the body is not a valid list. The source has then failed, and the others continue.
+    :param verify: False: any certificate is accepted. Only for ``gfwlist2dnsmasq -i``.
+    :raises FetchError: no source gave a list; one line has the answer of each.
     """
     events: SimpleQueue[tuple[Mirror, Event]] = SimpleQueue()
     authorities = Authorities(verify)
@@ -87,7 +87,7 @@ def fetch(
             if waiting and asked[-1].silent:
                 moments.append(asked[-1].started + options.hedge)
             try:
-                # What has been told counts before what is late: accept() may have taken its time.
+                # Waiting events count before time limits: accept() may have taken long.
                 mirror, event = events.get(timeout=max(0.0, min(moments) - time.monotonic()))
             except Empty:
                 now = time.monotonic()
@@ -98,7 +98,7 @@ def fetch(
                     ask_next()
                 continue
             if not mirror.running:
-                continue  # it was given up before it told us
+                continue  # it was given up before this event
             if isinstance(event, Phase):
                 mirror.enter(event)
             elif isinstance(event, FailedError):
@@ -114,5 +114,5 @@ def fetch(
         for mirror in asked:
             mirror.cancel()
     answers = "; ".join(f"{shown(mirror.source)}: {printable(mirror.answer)}" for mirror in asked)
-    told = tuple(printable(mirror.answer) for mirror in asked)
-    raise FetchError(f"no source gave a list: {answers or 'there is no source'}", told)
+    said = tuple(printable(mirror.answer) for mirror in asked)
+    raise FetchError(f"no source gave a list: {answers or 'there is no source'}", answers=said)

@@ -1,4 +1,4 @@
-"""httpx, imported without what it does not need here, and whom TLS trusts."""
+"""httpx, imported without the parts that are not needed here, and the authorities that TLS trusts."""
 
 import sys
 import threading
@@ -31,7 +31,7 @@ def import_httpx() -> None:
 
 
 class Authorities:
-    """Whom TLS trusts, made once for all mirrors: to read the certificates of the authorities takes 30 ms."""
+    """The authorities that TLS trusts, read once for all mirrors: that takes 30 ms."""
 
     def __init__(self, verify: bool) -> None:
         self._verify = verify
@@ -45,7 +45,7 @@ class Authorities:
         """
         with self._lock:
             if scheme not in self._contexts:
-                self._contexts[scheme] = self._trusted() if scheme == "https" else self._nobody()
+                self._contexts[scheme] = self._trusted() if scheme == "https" else self._untrusting()
             return self._contexts[scheme]
 
     def _trusted(self) -> "ssl.SSLContext":
@@ -57,8 +57,8 @@ class Authorities:
             raise FailedError(f"the trusted certificates cannot be read: {error.strerror or error}") from None
 
     @staticmethod
-    def _nobody() -> "ssl.SSLContext":
-        """httpx wants one for http as well: were TLS ever spoken with this one, that would fail."""
+    def _untrusting() -> "ssl.SSLContext":
+        """httpx needs a context for http as well. TLS with this one would fail."""
         import ssl
 
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

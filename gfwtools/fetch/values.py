@@ -1,4 +1,4 @@
-"""What a source gave, and how far it is: the values that the worker of a mirror and the clock of all of them share."""
+"""What a source gave, and its progress: the values that a mirror's worker and the clock of all mirrors share."""
 
 from enum import Enum
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -33,7 +33,7 @@ class Fetched(NamedTuple, Generic[T]):
 
 
 class Progress(Protocol):
-    """Told from worker threads how far a source is."""
+    """Called by worker threads with the progress of a source."""
 
     def __call__(self, source: str, received: int, total: int | None) -> None:
         """``received`` octets of ``total`` (None: not known) have come, as they travel: before content decoding."""
@@ -44,7 +44,7 @@ class FailedError(Exception):
 
 
 class Phase(Enum):
-    """How far a source is; told by its thread."""
+    """The phase of a source, as its thread reports it."""
 
     CONNECTING = 1
     CONNECTED = 2
@@ -55,7 +55,7 @@ Event = Phase | FailedError | Fetched[bytes | None]
 
 
 def printable(text: str) -> str:
-    """One line without control or formatting characters, and of an end."""
+    """One line of limited length, without control or formatting characters."""
     text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
     return text if len(text) <= MAX_ANSWER else f"{text[: MAX_ANSWER - 3]}..."
 

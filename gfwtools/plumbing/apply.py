@@ -8,7 +8,7 @@ from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
 from gfwtools.system.commands import Command, CommandError, Runner
 from gfwtools.system.step import Step
 
-__all__ = ["COMMANDS", "apply", "as_words", "kept_commands", "leave", "undo_commands"]
+__all__ = ["COMMANDS", "apply", "as_words", "kept_commands", "undo_commands", "undo_kept"]
 
 #: The kind of an entry whose inverse is commands.
 COMMANDS = "commands"
@@ -47,7 +47,7 @@ def undo_commands(runner: Runner, boot: str = "") -> Undo:
         for argv, stdin, busy in entry.data["undo"]:
             try:
                 runner.change(Command(tuple(argv), stdin, busy))
-            except CommandError as error:  # the others are run all the same
+            except CommandError as error:  # the others still run
                 problems.append(str(error))
         if problems and not doubtful:
             raise GfwtoolsError("; ".join(problems))
@@ -63,8 +63,8 @@ def kept_commands(paths: Paths) -> frozenset[str]:
     return frozenset(Journal(paths).kept_entries(COMMANDS))
 
 
-def leave(paths: Paths, runner: Runner, *names: str) -> None:
-    """Run inverses that were kept, the last change first, and forget them; of a name that is not kept nothing is run.
+def undo_kept(paths: Paths, runner: Runner, *names: str) -> None:
+    """Run the kept inverses of ``names``, the last change first, and forget them. A name without one is skipped.
 
     :raises HostError: a command failed.
     """
@@ -74,10 +74,10 @@ def leave(paths: Paths, runner: Runner, *names: str) -> None:
             try:
                 undo_commands(runner)(entry, False)
             except GfwtoolsError as error:
-                raise HostError(f"{name}: {error.message}") from None
+                raise HostError(f"{name}: {error.what}", error.remedy) from None
             journal.forget(COMMANDS, name)
 
 
 def as_words(commands: Sequence[Command]) -> list[tuple[list[str], str, str]]:
-    """Commands as JSON can say them."""
+    """Commands as values of JSON."""
     return [(list(each.argv), each.stdin, each.busy) for each in commands]

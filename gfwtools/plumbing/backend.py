@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Backend(Part[Any], Protocol):
-    """A backend. ``there`` and ``wanted`` are states in its own words, which nobody else reads."""
+    """A backend. ``there`` and ``wanted`` are states in its own words; no other code reads them."""
 
     name: BackendName
     listing_tools: tuple[str, ...]
@@ -67,7 +67,7 @@ class Backend(Part[Any], Protocol):
         :param seeds: what was in the sets before.
         """
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""
 
     # ---- single questions and one command
@@ -88,7 +88,7 @@ class Backend(Part[Any], Protocol):
         """
 
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
-        """What is wrong where that step failed with ``message``, if there is a better word for it."""
+        """The error for a step that failed with ``message``; None where the message itself is clear."""
 
 
 #: In the order in which they are surveyed.
@@ -110,7 +110,7 @@ def working_backend(config: Config, runner: Runner) -> Backend:
 
 @dataclass(frozen=True, slots=True)
 class Marking:
-    """The part of the plumbing that a backend has, as it is and as it shall be."""
+    """The part of the plumbing that a backend has: the present state and the wanted state."""
 
     backend: Backend
     there: Any

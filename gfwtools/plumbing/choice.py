@@ -1,6 +1,6 @@
-"""Which backend a host has: the one decision that update, up, bootstrap and the checks go by.
+"""Which backend a host has: the one decision that update, up, bootstrap and the checks use.
 
-It imports next to nothing: every update comes by here.
+It imports almost nothing: every update runs it.
 """
 
 import os
@@ -123,7 +123,7 @@ def _lacks(name: BackendName, runner: "Runner") -> HostError | None:
 
 
 def _kernel_lacks(name: BackendName, runner: "Runner") -> bool:
-    """Whether the kernel surely has no such sets: it answers nobody but root."""
+    """Whether the kernel is certain to lack such sets: it answers only root."""
     return _is_root() and runner.ask(*_NEEDS[name].question) is None
 
 

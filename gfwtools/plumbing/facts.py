@@ -63,7 +63,7 @@ def read_facts(config: Config, runner: Runner) -> Facts:
     """
     for tool, package in _TOOLS.items():
         if not runner.has(tool):
-            raise HostError(f"{tool}: no such program; install {package}")
+            raise HostError(f"{tool}: no such program", f"install {package}")
     families = families_of(runner)
     interfaces = {}
     for name in dict.fromkeys(policy.interface for policy in config.policies):
@@ -116,7 +116,7 @@ def _endpoints(name: str, runner: Runner) -> tuple[Address, ...]:
         kinds = [link.get("linkinfo", {}).get("info_kind") for link in details]
         # Those that run as a program have a socket (wg(8), "configuration protocol").
         if "wireguard" in kinds or Path(f"/run/wireguard/{name}.sock").exists():
-            raise HostError("wg: no such program; install wireguard-tools")
+            raise HostError("wg: no such program", "install wireguard-tools")
     return parse_endpoints(runner.ask("wg", "show", name, "endpoints") or "")
 
 
@@ -154,7 +154,7 @@ _SEED_LINE = re.compile(r"add (?:element inet \S+ \S+ \{(?P<many>[^}]*)\}|\S+ (?
 def parse_seed(text: str, path: Path) -> list[Network]:
     """The networks in a seed file, be it for ``ipset restore`` or for ``nft -f``.
 
-    :raises HostError: one of them is no network; the message says where.
+    :raises HostError: one of them is not a network; the message has its line.
     """
     networks = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -166,6 +166,6 @@ def parse_seed(text: str, path: Path) -> list[Network]:
                 networks.append(ip_network(word.strip()))
             except ValueError:
                 raise HostError(
-                    f"{path}: line {number}: {word.strip()!r} is no network; run: gfwtools update --force"
+                    f"{path}: line {number}: {word.strip()!r} is not a network", "run: gfwtools update --force"
                 ) from None
     return networks

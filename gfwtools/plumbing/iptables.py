@@ -1,7 +1,7 @@
 """The backend of iptables and ipset: ``ipset restore``, and one ``iptables-restore`` for each table that differs.
 
 Ours are the sets that bear a policy's names, the chain GFWLIST, the rules whose comment begins with ``gfwtools``, and
-whatever jumps to that chain. A chain of that name with rules of which none is ours is somebody else's.
+every rule that jumps to that chain. A chain of that name without any rule of ours belongs to another program.
 """
 
 import json
@@ -86,9 +86,9 @@ class IptablesState:
     """Base chains of nf_tables (family, table, chain) and tables (chain ``""``) that are there. They are not ours, but
     iptables-nft makes those that it lacks. None where iptables works without nf_tables: those tables are modules."""
     in_use: frozenset[tuple[str, str, str]] = frozenset()
-    """Those of ``base`` that somebody else uses."""
+    """Those of ``base`` that other programs use."""
     taken: tuple[Chain, ...] = ()
-    """Chains that have our name and are somebody else's."""
+    """Chains that have our name and belong to another program."""
 
     @classmethod
     def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
@@ -109,7 +109,7 @@ class IptablesState:
         return cls(sets, rules, base)
 
     def nothing(self, record: Record) -> "IptablesState":
-        """What is left when ours has gone: with it go the base chains that we had made, where nobody else uses them."""
+        """What is left without ours. The base chains that we made go too, where no other program uses them."""
         if self.base is None:
             return IptablesState(base=None)
         ours = self.base & set(record.chains) - self.in_use
@@ -146,7 +146,7 @@ class Iptables:
         chains = (set(record.chains) | (base_after - base)) - (base - base_after)
         return replace(record, chains=tuple(sorted(chains)), sets=tuple(sorted(wanted.sets)))
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""
         chains = (chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
         return {str(chain): chain.rename for chain in chains}
@@ -201,11 +201,11 @@ class Iptables:
 
         ``ipset restore`` stops in the middle of its input when it fails, ``iptables-restore`` at the end of a table.
 
-        :raises HostError: a set of another kind has one of our names, or a chain of somebody's has ours.
+        :raises HostError: a set of another kind has one of our names, or a foreign chain has ours.
         """
         for chain in there.taken:
             if chain in wanted.rules:
-                raise HostError(f"chain {chain} is somebody else's; rename it: {chain.rename}")
+                raise HostError(f"chain {chain} belongs to another program", f"rename it: {chain.rename}")
         for name, state in wanted.sets.items():
             found = there.sets.get(name)
             if found and found.kind != state.kind:
@@ -260,7 +260,7 @@ class Iptables:
             made = _remove_base(family, table, there.base, wanted.base)
             if made:
                 # iptables makes them again when it needs them: there is nothing to take back.
-                why = "they were made for our rules, and nobody else uses them"
+                why = "they were made for our rules, and no other program uses them"
                 steps.append(Step(f"empty chains of {tool}, table {table}", why, tuple(made), ()))
         return steps
 
@@ -313,11 +313,10 @@ def _create(sets: Mapping[str, IpsetState]) -> Command:
 
 
 def _another_kind(name: str, found: str, wanted: str) -> HostError:
-    """A set that has one of our names: it holds somebody's addresses and may be named by his rules, so that it is not
-    ours to destroy."""
+    """A set of another program with one of our names. Its rules may use the set, so we do not destroy it."""
     return HostError(
-        f"set {name} is {found} and should be {wanted}; remove it (ipset destroy {name}), "
-        "or give the policy another set"
+        f"set {name} is {found} and should be {wanted}",
+        f"remove it (ipset destroy {name}), or give the policy another set",
     )
 
 
@@ -413,7 +412,7 @@ def _comment(why: str) -> str:
 
 
 def canonical(rule: str) -> frozenset[tuple[str, ...]]:
-    """The options of a rule whatever their order: versions of iptables-save put the comment first or last.
+    """The options of a rule in any order: versions of iptables-save put the comment first or last.
 
     ``-m NAME`` says only where the next options come from, and ``/32`` is the length of any single address.
     """
@@ -536,7 +535,7 @@ def _parse_rules(
     inside = [rule for chain, rule in lines if chain == ours]
     is_taken = bool(inside) and not any(map(_is_ours, inside))
     rules: dict[Chain, tuple[str, ...]] = {ours: ()} if ours in chains and not is_taken else {}
-    # A chain of somebody's, or a base chain that is closed.
+    # A chain of another program, or a base chain with a policy other than ACCEPT.
     foreign = {chain for chain, policy in chains.items() if policy != "ACCEPT" and chain not in rules}
     for chain, rule in lines:
         # With a jump to it our chain could not be removed.

@@ -34,7 +34,7 @@ def save(config: Config, learned: Mapping[str, tuple[Address, ...]]) -> None:
 
 
 def load(config: Config) -> dict[str, tuple[Address, ...]]:
-    """Policy's name -> the addresses that :func:`save` wrote. A line that is no address is passed over.
+    """Policy's name -> the addresses that :func:`save` wrote. A line that is not an address is skipped.
 
     :raises StoreError: one of the files cannot be read.
     """

@@ -88,7 +88,7 @@ class Nftables:
     listing_tools: tuple[str, ...] = ("nft",)
 
     def observe(self, runner: Runner, policies: Sequence[PolicyConfig], record: Record) -> NftablesState:
-        """Look at the table; all of it is ours, whatever policies it was made for."""
+        """Look at the table; all of it is ours, of any policy."""
         return _observe(runner)
 
     def want(self, wanted: Wanted, families: Iterable[Family], there: NftablesState) -> NftablesState:
@@ -110,7 +110,7 @@ class Nftables:
         """The table needs no record: its name says whose it is."""
         return record
 
-    def taken(self, runner: Runner) -> Mapping[str, str]:
+    def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """None: a chain is in a table of its own, and so is ours."""
         return {}
 

@@ -70,7 +70,7 @@ class Part(Protocol[S_contra]):
     """One part of the plumbing. Both functions are pure, and ``steps`` is empty exactly where all pieces are OK."""
 
     def pieces(self, there: S_contra, wanted: S_contra) -> list[Piece]:
-        """Every piece of ``wanted``, and whatever of ours is there that should not be."""
+        """Every piece of ``wanted``, and every piece of ours that should not be there."""
 
     def steps(self, there: S_contra, wanted: S_contra) -> list[Step]:
         """The steps from ``there`` to ``wanted``, in an order in which no packet goes astray."""
@@ -78,7 +78,7 @@ class Part(Protocol[S_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Comparison(Generic[S]):
-    """A part, as it is and as it shall be."""
+    """A part: the present state and the wanted state."""
 
     part: Part[S]
     there: S

@@ -1,7 +1,7 @@
 """What the host was like before ``up``, so that ``down`` can put it back: one entry of the journal.
 
 Most of the plumbing needs no record: what is ours is known by its name, its comment or its protocol. A kernel parameter
-and a base chain that iptables has made on the way look the same whoever made them.
+and a base chain that iptables has made on the way do not show who made them.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def load(paths: Paths, boot: str) -> Record:
 
 
 def as_data(record: Record) -> dict[str, Any]:
-    """As JSON can say it."""
+    """The record as a value of JSON."""
     return asdict(record)
 
 
@@ -83,7 +83,7 @@ def note(transaction: Transaction, record: Record) -> None:
 
 
 def leave(entry: Entry, doubtful: bool) -> None:
-    """The inverse of :func:`note`: the record before it counts again by itself."""
+    """The inverse of :func:`note` does nothing: the earlier record is valid again."""
 
 
 def forget(paths: Paths) -> None:

@@ -1,7 +1,7 @@
 """Rules of ip-rule(8) and routes of ip-route(8), for both backends.
 
-Ours carry a protocol number of their own (rtnetlink(7): 5 to 255 are free for whoever sets routes), as routing daemons
-do: so they are told from other people's even where somebody has changed the configuration in between.
+Ours carry a protocol number of their own (rtnetlink(7): 5 to 255 are free for programs that set routes), as routing
+daemons do. So they are recognized as ours even after a change of the configuration.
 """
 
 import json
@@ -106,7 +106,7 @@ def observe(runner: Runner, families: Iterable[Family], wanted: Wanted) -> Routi
 
 
 def _ask(runner: Runner, family: Family, *words: str) -> list[dict[str, Any]]:
-    """``-N``: numbers for tables, protocols and types, whatever rt_tables calls them. A missing table is empty."""
+    """``-N``: numbers for tables, protocols and types, instead of names from rt_tables. A missing table is empty."""
     return json.loads(runner.ask("ip", f"-{family}", "-N", "-d", "-j", *words) or "[]") or []
 
 
@@ -158,7 +158,7 @@ def _words(item: Rule | Route) -> str:
 
 def _command(verb: str, item: Rule | Route) -> Command:
     kind = "rule" if isinstance(item, Rule) else "route"
-    # With the protocol in it, `del` leaves somebody else's equal rule alone.
+    # With the protocol in it, `del` leaves an equal rule of another program alone.
     return Command(("ip", f"-{item.family}", kind, verb, *_arguments(item), "protocol", str(PROTOCOL)))
 
 

@@ -28,7 +28,7 @@ class NamesState:
     shared: bool = False
     """The file is the host's: only the lines with our comment are ours."""
     taken: frozenset[int | str] = frozenset()
-    """Numbers and names that somebody else has given."""
+    """Numbers and names that other programs use."""
     folders: tuple[str, ...] = ()
     """Folders to be made with the file, outermost first, and to be removed with it."""
 

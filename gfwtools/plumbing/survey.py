@@ -1,4 +1,4 @@
-"""What is there beside what is wanted, for every part of the plumbing."""
+"""The present state and the wanted state of every part of the plumbing."""
 
 import time
 from dataclasses import dataclass, replace
@@ -74,8 +74,8 @@ class Survey:
 
     @property
     def makes_sets(self) -> bool:
-        """Some of the sets are not there yet, or somebody has emptied them: dnsmasq's cache may hold answers whose
-        addresses are in none."""
+        """Some of the sets do not exist yet, or are empty: dnsmasq's cache may hold answers whose addresses are in no
+        set."""
         return any(marking.lacks_sets for marking in self.markings)
 
     def next_record(self) -> Record:
@@ -83,7 +83,7 @@ class Survey:
         after = self.record
         for marking in self.markings:
             after = marking.next_record(after)
-        # A parameter that is not as we set it is somebody else's again: the last value before ours counts.
+        # Another program has changed a parameter that differs from our value: the last value before ours counts.
         changed = {
             key: (self.sysctls.there.values[key], value)
             for key, value in self.sysctls.wanted.values.items()

@@ -21,10 +21,10 @@ NAME = "plumbing"
 
 
 def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]) -> list[Step]:
-    """Bring the plumbing from whatever it is to what the configuration wants; where it is so already, change nothing.
+    """Bring the plumbing to the state that the configuration wants; where nothing differs, change nothing.
 
     The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
-    an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` tells).
+    an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` names it).
 
     :param clear_caches: has the resolvers clear their caches (:func:`gfwtools.dnsmasq.daemon.clear_caches`), and says
         whether the main one has.
@@ -73,7 +73,7 @@ def as_data(before: Survey, runner: Runner) -> dict[str, Any]:
 
 
 def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
-    """Undo an :func:`up`: what was down goes down, and what was up, perhaps for another configuration, is so again.
+    """Undo an :func:`up`: the plumbing is down again, or up as before, perhaps for another configuration.
 
     :param before: :func:`as_data`.
     :raises HostError: a step failed.
@@ -92,7 +92,7 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
 
 
 def _recover(config: Config, runner: Runner) -> None:
-    """Take back what a run that was killed has begun; what that leaves, the look that comes next finds."""
+    """Undo what a killed run has begun. The next look finds what is left."""
     Journal(config.paths).recover(NAME, _inverses(runner))
 
 

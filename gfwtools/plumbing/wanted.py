@@ -44,7 +44,7 @@ CHAIN = "GFWLIST"
 TAG = "gfwtools"
 #: The main table (rtnetlink(7)).
 MAIN = 254
-#: Behind every route that anybody would set by hand, and not the 4294967295 that the kernel has for its own null entry.
+#: Behind every route that people set, and not the 4294967295 that the kernel has for its own null entry.
 KILL_SWITCH_METRIC = 4278198272
 #: The kernel's metric for an IPv6 route that names none (IP6_RT_PRIO_USER).
 _IPV6_METRIC = 1024
@@ -63,7 +63,7 @@ class AddressSets:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule of the chain GFWLIST: ``mark`` the packet, or let it go as it is. What is None matches any packet."""
+    """One rule of the chain GFWLIST: ``mark`` the packet, or leave it unmarked. A None matches any packet."""
 
     why: str
     family: Family | None = None
@@ -204,7 +204,7 @@ def _tunnels(config: Config, facts: Facts) -> list[Interface]:
 
 
 def _check_families(policy: PolicyConfig, tunnel: Interface | None) -> None:
-    """What the configuration alone cannot tell: whether the tunnel carries the family of an address."""
+    """What the configuration alone does not show: whether the tunnel carries the family of an address."""
     if tunnel is None or not tunnel.addresses:
         return
     where = f"policy.{policy.name}"

@@ -12,7 +12,7 @@ __all__ = ["TEXTS", "Text"]
 
 
 class Text(NamedTuple):
-    """A backend as far as it is text."""
+    """The text of a backend."""
 
     names: Callable[[PolicyConfig], SetNames]
     """The sets of a policy."""

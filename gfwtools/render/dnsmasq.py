@@ -63,7 +63,7 @@ def _servers(cover: Cover, port: int) -> str:
 
 def second(policy: PolicyConfig, port: int, pid_file: str, sets: SetNames) -> str:
     """The configuration of the second dnsmasq: loopback only, no cache (a cached answer fills no set, and the main
-    dnsmasq has one), the clean resolvers, and one set line for whatever it is asked."""
+    dnsmasq has one), the clean resolvers, and one set line for every name."""
     lines = [
         f"port={port}",
         "listen-address=127.0.0.1",

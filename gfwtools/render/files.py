@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "unset_of", "without_claimed"]
 
 #: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
-#: had: at worst (another order, or many lines gone) it answers nobody for 0.03 s at 4,300 entries, 0.26 s at 12,000,
+#: had: at worst (another order, or many lines gone) it is silent for 0.03 s at 4,300 entries, 0.26 s at 12,000,
 #: 0.8 s at 20,000, 3.8 s at 40,000 (make bench-dns) and 35 s at 110,775. A restart takes 0.02 to 0.1 s and loses what
 #: is asked meanwhile, where a SIGHUP only has it wait: a quarter of a second late is the better of the two, no more.
 SERVERS_FILE_LIMIT = 12_000
@@ -26,7 +26,7 @@ SERVERS_FILE_LIMIT = 12_000
 class Role(Enum):
     """What has to happen when a file changes."""
 
-    NONE = "none"  #: nobody reads it while running
+    NONE = "none"  #: no running program reads it
     MAIN = "main"  #: the main dnsmasq reads it at start
     SERVERS = "servers"  #: the main dnsmasq reads it on SIGHUP
     SECOND = "second"  #: the policy's second dnsmasq reads it at start
@@ -68,7 +68,7 @@ def files_of(
             files[main] = generation.at_start(dnsmasq.inline_servers(cover, policy, port, list_date=date), name)
         else:
             servers = dnsmasq.servers(cover, policy, port, list_date=date)
-            files[paths.servers(name)] = generation.on_hang_up(servers, name)
+            files[paths.servers(name)] = generation.on_sighup(servers, name)
             leading = dnsmasq.split_main(policy, on_host(config, paths.servers(name)))
             files[main] = generation.leading(leading, name)
     return {path: text if isinstance(text, bytes) else text.encode() for path, text in files.items()}

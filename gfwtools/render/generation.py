@@ -4,14 +4,14 @@ A file that dnsmasq reads at start has a TXT record with the digest. A ``servers
 it has the digest as a name that is answered here, and the file that leads to it an address for every other name beside
 that one. Measured with dnsmasq 2.90, and after each SIGHUP anew: the name of this generation is NXDOMAIN, that of any
 other one has the address. None of these names leaves the host while the file is read; they are below ``invalid``, which
-nobody has (RFC 6761 section 6.4).
+does not exist (RFC 6761 section 6.4).
 """
 
 import hashlib
 import re
 from typing import NamedTuple
 
-__all__ = ["Generation", "at_start", "generation_of", "leading", "on_hang_up"]
+__all__ = ["Generation", "at_start", "generation_of", "leading", "on_sighup"]
 
 _ZONE = "gfwtools.invalid"
 _STAMP = re.compile(
@@ -38,13 +38,13 @@ def leading(text: str, policy: str) -> str:
     return _stamped(at_start(text, policy), f"address=/servers.{policy}.{_ZONE}/127.0.0.1\n")
 
 
-def on_hang_up(text: str, policy: str) -> str:
+def on_sighup(text: str, policy: str) -> str:
     """``text`` as a ``servers-file``."""
     return _stamped(text, f"server=/{_digest(text)}.servers.{policy}.{_ZONE}/\n")
 
 
 def generation_of(head: bytes) -> Generation | None:
-    """The generation of a file by its first lines; None where it has none, as it is not ours."""
+    """The generation of a file by its first lines; None for a file that is not ours."""
     found = _STAMP.search(head)
     if found is None:
         return None

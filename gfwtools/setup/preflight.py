@@ -111,7 +111,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Problem]:
 def _backend(config: Config, runner: Runner) -> Iterator[Problem]:
     """Checks the tools and the kernel; the message names what to install or to load."""
     try:
-        for chain, rename in working_backend(config, runner).taken(runner).items():
+        for chain, rename in working_backend(config, runner).foreign_chains(runner).items():
             yield Problem(f"chain {chain} is not ours, and gfwtools would empty it", f"rename it: {rename}")
     except HostError as error:
         both = "install ipset and iptables, or nftables, with a kernel and a dnsmasq that have the same"

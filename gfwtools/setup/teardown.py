@@ -10,7 +10,7 @@ from gfwtools.dnsmasq.daemon import end
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing import updown
-from gfwtools.plumbing.apply import apply, kept_commands, leave
+from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files
@@ -73,7 +73,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     if changed or removed:
         journal.keep(RESTART_DUE, "", {})
     apply(boot.leave_steps(config, init, there), runner)
-    leave(paths, runner, boot.LOCAL_ENABLED)
+    undo_kept(paths, runner, boot.LOCAL_ENABLED)
     for step in updown.down(config, runner):
         say(f"removed {step.what}")
     atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
@@ -96,7 +96,7 @@ def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
     ends = service.STARTED in kept_commands(config.paths)
     if ends:
         end(config.paths.at(config.dns.pid_file))
-    leave(config.paths, runner, service.STARTED, service.ENABLED)
+    undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
     return _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
 
