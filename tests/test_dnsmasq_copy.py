@@ -71,7 +71,7 @@ def test_in_whatever_form_the_folder_is_named_a_broken_old_file_is_found(tmp_pat
     problem = check(host(tmp_path, ONCE | tree | {"etc/dnsmasq.d/user.conf": "domain=lan\nnonsense\n"}))
     assert problem == (
         "dnsmasq's configuration was broken before: dnsmasq: bad option at line 2 of /etc/dnsmasq.d/user.conf; "
-        "mend that, then run this again"
+        "fix that, then run this again"
     )
 
 
@@ -108,7 +108,7 @@ def test_in_whatever_form_the_folder_is_named_a_broken_old_file_is_found(tmp_pat
 )  # fmt: skip
 def test_what_dnsmasq_would_not_start_with_was_broken_before(tmp_path: Path, tree: Tree, problem: str) -> None:
     assert check(host(tmp_path, ONCE | tree)) == (
-        f"dnsmasq's configuration was broken before: dnsmasq: {problem}; mend that, then run this again"
+        f"dnsmasq's configuration was broken before: dnsmasq: {problem}; fix that, then run this again"
     )
 
 

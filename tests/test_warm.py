@@ -173,7 +173,7 @@ def test_where_nobody_answers_at_all_it_says_so(root: Path, resolver: Resolver) 
         silent.bind(("127.0.0.1", 0))
         (root / "etc/dnsmasq.conf").write_text(f"port={silent.getsockname()[1]}\n")
         domains(root, "one.example")
-        assert "nobody answers at 127.0.0.1#" in gfwtools(root, "warm", code=1).stderr
+        assert "dnsmasq does not answer at 127.0.0.1#" in gfwtools(root, "warm", code=1).stderr
 
 
 def test_without_a_list_it_says_what_to_run(root: Path) -> None:

@@ -1,7 +1,7 @@
-"""Ask a resolver one question as a client does, and compare what two of them say.
+"""Asks a resolver one question as a client does, and compares the answers of two resolvers.
 
-Every question that waits for its answer goes through :func:`ask`. Only a warm-up, which asks ten thousand side by side,
-has messages of its own (:mod:`gfwtools.dnsmasq.wire`).
+Every question that waits for its answer goes through :func:`ask`. Only a warm-up, which asks ten thousand questions in
+one run, has messages of its own (:mod:`gfwtools.dnsmasq.wire`).
 """
 
 import random
@@ -15,48 +15,48 @@ from gfwtools.config.model import Address
 
 __all__ = ["TIMEOUT", "Reply", "Similarity", "ask", "compare", "listed", "poke", "words"]
 
-#: Seconds that a resolver has.
+#: Seconds to wait for a resolver.
 TIMEOUT = 2.0
 Similarity = Literal["same", "overlapping", "different", "both empty", "missing", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a resolver said to one question."""
+    """The answer of a resolver to one question."""
 
     kind: str
     rcode: str = ""
-    """NOERROR, NXDOMAIN, ...; empty where nothing came that can be read."""
+    """NOERROR, NXDOMAIN, ...; empty where no readable answer came."""
     addresses: tuple[Address, ...] = ()
     aliases: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     """The strings of TXT records, one after the other."""
     ttl: int | None = None
-    """The smallest of the answer's records."""
+    """The smallest TTL of the answer's records."""
     error: str = ""
     malformed: bool = False
-    """A message came, and it cannot be read."""
+    """A message came, but it cannot be read."""
     seconds: float = 0.0
     """How long it took."""
 
     @property
-    def came(self) -> bool:
-        """Something answered, whatever it said."""
+    def answered(self) -> bool:
+        """Whether any answer came, also one that cannot be read."""
         return bool(self.rcode) or self.malformed
 
     @property
     def usable(self) -> bool:
-        """It says what there is, be it nothing."""
+        """Whether the answer gives the records of the name, or says that there are none."""
         return self.rcode in ("NOERROR", "NXDOMAIN")
 
 
 def ask(
     address: Address | str, port: int, name: str, kind: str, timeout: float = TIMEOUT, *, chaos: bool = False
 ) -> Reply:
-    """Ask; again by TCP where the answer does not fit, within the same time.
+    """Ask a question by UDP, and again by TCP where the answer does not fit. Both share one time limit.
 
     :param kind: the type of record: A, AAAA, TXT, or TYPE65280 for one without a name (RFC 3597 section 5).
-    :param chaos: ask in class CHAOS: what a dnsmasq knows of itself, as ``version.bind``.
+    :param chaos: ask in class CHAOS, for facts about the dnsmasq itself such as ``version.bind``.
     """
     import dns.exception
     import dns.flags
@@ -100,16 +100,16 @@ def ask(
 
 
 def poke(address: Address | str, port: int, name: str, timeout: float = 0.25) -> None:
-    """Ask for a record that nobody caches and that brings no address into a set. What comes back is of no interest.
+    """Ask for a record that no cache has and that adds no address to a set. The answer does not count.
 
-    The type is one for private use (RFC 6895 section 3.1), another one each time: dnsmasq sends a question that it is
-    already waiting for no second time.
+    The type is one for private use (RFC 6895 section 3.1), and differs each time: dnsmasq does not send a question a
+    second time while it waits for the answer.
     """
     ask(address, port, name, f"TYPE{random.SystemRandom().randint(65280, 65534)}", timeout)
 
 
 def compare(local: Reply, clean: Reply) -> Similarity:
-    """How the local answer compares with the clean resolver's: "missing" is one that only the clean one has."""
+    """Compare the local answer with the clean resolver's: "missing" means that only the clean one has addresses."""
     if not (local.usable and clean.usable):
         return "unknown"
     ours, theirs = set(local.addresses), set(clean.addresses)
@@ -123,7 +123,7 @@ def compare(local: Reply, clean: Reply) -> Similarity:
 
 
 def words(replies: Sequence[Reply]) -> str:
-    """The replies to A and AAAA for people, in one line."""
+    """The replies to A and AAAA in one readable line."""
     return "; ".join(f"{reply.kind} {_one(reply)}" for reply in replies)
 
 

@@ -1,4 +1,4 @@
-"""dnsmasq's configuration as dnsmasq reads it: which files, in which order, and what they say."""
+"""Reads dnsmasq's configuration as dnsmasq does: the files, their order and their directives."""
 
 import os
 import re
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 MAIN_CONF = "/etc/dnsmasq.conf"
-#: Our own set-up in ``dns.conf_dir``: read before the files of the policies, and before whatever else is there.
+#: Our own set-up in ``dns.conf_dir``: dnsmasq reads it before the policies' files and before all others there.
 SNIPPET = "00-gfwtools.conf"
 _DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
 _INIT_SCRIPT = "/etc/init.d/dnsmasq"
@@ -48,12 +48,12 @@ _TOKEN = re.compile(r'"(?P<quoted>(?:\\["tnebr\\]|[^"])*+)"|(?P<comment>(?:^|(?<
 
 @dataclass(frozen=True, slots=True)
 class DnsmasqConf:
-    """What dnsmasq reads."""
+    """The configuration that dnsmasq reads."""
 
     directives: tuple[tuple[str, str], ...]
     """Name and value of each line, in dnsmasq's order."""
     reads_conf_dir: bool
-    """``dns.conf_dir`` is read, and the policies' files in it."""
+    """Whether dnsmasq reads ``dns.conf_dir``, and the policies' files in it."""
 
 
 def is_wired(config: Config) -> bool:
@@ -69,12 +69,12 @@ def read(
     only: Collection[str] = (),
     anew: bool = False,
 ) -> DnsmasqConf:
-    """Read what dnsmasq reads. Where nothing leads it to ``dns.conf_dir``, that is read as our own line would have it.
+    """Read what dnsmasq reads. Where no line leads to ``dns.conf_dir``, it is read as if our own line were there.
 
-    :param skip: names of files in ``dns.conf_dir`` that are passed over.
-    :param edit: what is made of a file's content before it is read.
-    :param only: the directives that are wanted, which is quicker; none for all of them.
-    :param anew: as dnsmasq would be started, and not as it runs.
+    :param skip: names of files in ``dns.conf_dir`` to skip.
+    :param edit: changes a file's content before it is read.
+    :param only: the wanted directives, which is faster; empty for all of them.
+    :param anew: read what dnsmasq would read after a new start, not what the running one has read.
     :raises StoreError: a file is there and cannot be read.
     """
     reader = _Reader(config, skip, edit, only)
@@ -97,7 +97,7 @@ def own_value(config: Config) -> str:
 
 
 def start_folders(config: Config) -> tuple[str, ...]:
-    """The values of ``conf-dir`` on dnsmasq's command line: as it runs, or as its service would start it."""
+    """The values of ``conf-dir`` on the command line of the running dnsmasq, or of its service where none runs."""
     words = command_line(config)
     return service_folders(config) if words is None else _folders(words)
 
@@ -105,9 +105,9 @@ def start_folders(config: Config) -> tuple[str, ...]:
 def service_folders(config: Config) -> tuple[str, ...]:
     """The values of ``conf-dir`` with which the service manager starts dnsmasq.
 
-    Debian's start scripts hand ``CONFIG_DIR`` of /etc/default/dnsmasq to ``-7``. That file is there whoever starts
-    dnsmasq: it counts where the unit or the init script is one that reads it. A command of the user's own
-    (``dns.manager``) may start dnsmasq in any way: none is counted on. A file that is named in two ways is read once.
+    Debian's start scripts pass ``CONFIG_DIR`` of /etc/default/dnsmasq to ``-7``. It counts only where the unit or the
+    init script reads that file. The user's own command (``dns.manager``) may start dnsmasq in any way, so it gives no
+    value. A file that is named twice is read once.
     """
     kind = kind_of(config)
     if kind in ("command", "none"):
@@ -120,13 +120,13 @@ def service_folders(config: Config) -> tuple[str, ...]:
 
 
 def main_file(config: Config) -> str:
-    """The file that the running dnsmasq was given as its own (``-C``), or would take by itself."""
+    """The main file of the running dnsmasq: the one of ``-C``, or the default."""
     words = command_line(config) or []
     return ([MAIN_CONF, *_values(words, "-C", "--conf-file")])[-1]
 
 
 def command_line(config: Config) -> list[str] | None:
-    """The words with which the running dnsmasq was started; None where it does not run, or below another root."""
+    """The command line of the running dnsmasq, as words; None where it does not run, or below another root."""
     if config.root != Path("/"):
         return None
     try:
@@ -160,7 +160,7 @@ def _unit_command(paths: Paths) -> list[str]:
 
 
 def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:
-    """What Debian's init script hands to ``-7``: CONFIG_DIR of /etc/default/dnsmasq."""
+    """The value that Debian's init script passes to ``-7``: CONFIG_DIR of /etc/default/dnsmasq."""
     values = re.findall(r"^[ \t]*(?:export[ \t]+)?CONFIG_DIR=(.*)$", _text(paths, _DEBIAN_DEFAULTS) or "", re.M)
     if not values:
         return ()
@@ -174,9 +174,9 @@ def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:
 
 
 def directive(line: str) -> tuple[str, str] | None:
-    """Name and value of a line; None where it says nothing, or has a quotation mark without its end.
+    """The name and value of a line; None for a line without a directive, or with an unclosed quotation mark.
 
-    A value that is no list is for :func:`whole`, one of ``conf-dir`` for :func:`folder_and_filters`.
+    Pass a value that is not a list to :func:`whole`, and one of ``conf-dir`` to :func:`folder_and_filters`.
     """
     text = ""
     at = 0
@@ -198,7 +198,7 @@ def _unquoted(text: str) -> str:
 
 
 def whole(value: str) -> str:
-    """A value that is no list."""
+    """A value that is not a list."""
     return value.replace(_COMMA, ",")
 
 
@@ -227,7 +227,7 @@ def plain(path: str) -> str:
 
 
 def is_conf_dir(config: Config, folder: str) -> bool:
-    """Whether a folder is ``dns.conf_dir``, in whatever spelling and behind whatever link."""
+    """Whether a folder is ``dns.conf_dir``, in any spelling and behind any link."""
     at = config.paths.at
     if plain(folder) == plain(config.dns.conf_dir):
         return True
@@ -243,7 +243,7 @@ def _text(paths: Paths, path: str) -> str | None:
 
 
 class _Reader:
-    """Follows ``conf-file`` and ``conf-dir``; each file is read once, by whatever names it is found."""
+    """Follows ``conf-file`` and ``conf-dir``. Each file is read once, also where it has several names."""
 
     def __init__(
         self, config: Config, skip: Collection[str], edit: Callable[[str], str], only: Collection[str]

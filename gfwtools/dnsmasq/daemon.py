@@ -1,4 +1,4 @@
-"""A running dnsmasq: where it answers, what it says, and the signals it takes."""
+"""A running dnsmasq: its address, its answers, and the signals for it."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from gfwtools.config.model import Config
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.client import Reply, ask
 
-__all__ = ["Daemon", "clear_caches", "daemon_of", "end", "hang_up", "runs"]
+__all__ = ["Daemon", "clear_caches", "daemon_of", "end", "runs", "send_sighup"]
 
-#: Seconds within which dnsmasq must answer after a restart; with 110,000 pairs of lines it takes one to read them.
+#: Seconds within which dnsmasq must answer after a restart. It reads 110,000 pairs of lines in one second.
 START_TIMEOUT = 10.0
 #: Seconds for one question.
 QUERY_TIMEOUT = 2.0
@@ -34,11 +34,11 @@ class Daemon:
         return ask(self.address, self.port, name, kind, timeout, chaos=chaos)
 
     def is_up(self, timeout: float = QUERY_TIMEOUT) -> bool:
-        """Whether dnsmasq itself answers: version.bind is a question that it asks nobody else."""
-        return self.ask("version.bind", "TXT", chaos=True, timeout=timeout).came
+        """Whether dnsmasq itself answers: it does not forward version.bind."""
+        return self.ask("version.bind", "TXT", chaos=True, timeout=timeout).answered
 
     def listens_at(self, address: str) -> bool:
-        """Whether it may be asked at another address of this host as well. resolv.conf can name no port but 53."""
+        """Whether it also answers at another address of this host. resolv.conf can name no port but 53."""
         return self.port == 53 and Daemon(address).is_up()
 
     def wait(self, timeout: float = START_TIMEOUT) -> bool:
@@ -53,7 +53,7 @@ class Daemon:
     def queries(self) -> dict[str, int] | None:
         """How many questions each upstream has had: ``8.8.8.8#53`` -> number (dnsmasq(8), servers.bind).
 
-        :returns: empty where it has no upstream at all, and None where it does not say (``no-ident``), or is silent.
+        :returns: empty where it has no upstream; None where it keeps this secret (``no-ident``) or does not answer.
         """
         reply = self.ask("servers.bind", "TXT", chaos=True)
         found = {}
@@ -66,13 +66,13 @@ class Daemon:
             return found
         # dnsmasq 2.90 without an upstream sends a TXT record without a string, which RFC 1035 does not know, and still
         # gives its version. With no-ident both are NOTIMP.
-        return {} if reply.came and self.ask("version.bind", "TXT", chaos=True).texts else None
+        return {} if reply.answered and self.ask("version.bind", "TXT", chaos=True).texts else None
 
 
 def daemon_of(config: Config) -> Daemon:
-    """Where the host's dnsmasq answers, by its own configuration."""
+    """The host's dnsmasq, at the address and port of its own configuration."""
     own = conf.read(
-        # The policies' files have no such line, and may have a million others.
+        # The policies' files have no such line, and may have a million lines.
         config,
         skip={f"{policy.name}.conf" for policy in config.policies},
         only=("port", "listen-address"),
@@ -84,7 +84,7 @@ def daemon_of(config: Config) -> Daemon:
     return Daemon(chosen, int(ports[-1]) if ports else 53)
 
 
-def hang_up(pid_file: Path) -> bool:
+def send_sighup(pid_file: Path) -> bool:
     """Send SIGHUP to the dnsmasq of ``pid_file``: it reads its ``servers-file`` again and clears its cache.
 
     :returns: False where the file names no dnsmasq of this network namespace.
@@ -93,13 +93,13 @@ def hang_up(pid_file: Path) -> bool:
 
 
 def clear_caches(config: Config) -> bool:
-    """Have every running dnsmasq clear its cache: an answer from it adds nothing to a set that was just made.
+    """Have every running dnsmasq clear its cache: an answer from the cache adds no address to a set.
 
-    :returns: whether the host's main dnsmasq has.
+    :returns: whether the host's main dnsmasq got the signal.
     """
     for policy in config.policies:
-        hang_up(config.paths.second_pid(policy.name))
-    return hang_up(config.paths.at(config.dns.pid_file))
+        send_sighup(config.paths.second_pid(policy.name))
+    return send_sighup(config.paths.at(config.dns.pid_file))
 
 
 def end(pid_file: Path) -> bool:
@@ -122,7 +122,7 @@ def _signal(pid_file: Path, number: int) -> bool:
     except (OSError, ValueError, OverflowError):
         return False
     try:
-        # The descriptor is looked up first: whoever has the number now keeps it while we look who it is.
+        # The descriptor comes first: the process behind it keeps its number while we check which program it is.
         if Path(f"/proc/{pid}/comm").read_text().strip() != "dnsmasq":
             return False
         if os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.check import check_configuration
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of, hang_up
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of, send_sighup
 from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
 from gfwtools.dnsmasq.resolver import Reading, Unread
 from gfwtools.errors import GfwtoolsError, ResolverError
@@ -19,7 +19,7 @@ from gfwtools.system.commands import Runner
 
 __all__ = ["Dnsmasq"]
 
-#: Seconds that a daemon which answers has to prove that it has read a file: SIGHUP is taken some time after it is sent.
+#: Seconds for a daemon that answers to prove that it has read a file: SIGHUP takes effect some time after it is sent.
 SETTLE = 2.0
 #: The generation is in the first lines of a file, which may have a million.
 _HEAD = 1024
@@ -62,7 +62,7 @@ class Dnsmasq:
         for policy in due.second:
             restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
         pid_file = self.config.paths.at(self.config.dns.pid_file)
-        signalled = not due.main and due.servers and was_up and hang_up(pid_file)
+        signalled = not due.main and due.servers and was_up and send_sighup(pid_file)
         if not signalled and (due.main or due.servers):
             restarts.append(("dnsmasq", manager.restart_main))
         if manager.name == "command":
@@ -72,7 +72,7 @@ class Dnsmasq:
             try:
                 restart()
             except GfwtoolsError as error:
-                raise ResolverError(f"restart {what}: {error}") from None
+                raise ResolverError(f"restart {what}: {error.what}", error.remedy) from None
             notes.append(f"restarted {what}")
         if signalled:
             notes.append("dnsmasq has read its list again (SIGHUP)")
@@ -90,8 +90,8 @@ class Dnsmasq:
     # ------------------------------------------------------------ proof that it was read
 
     def unread(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
-        """See :meth:`Resolver.unread`. A file that is not there is passed over, and a daemon that does not answer at
-        all has read nothing."""
+        """See :meth:`Resolver.unread`. A file that is missing is skipped. A daemon that does not answer has read
+        nothing."""
         return [found for policy in policies for found in self._unread(policy)]
 
     def wait_until_read(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
@@ -112,7 +112,7 @@ class Dnsmasq:
             yield found
 
     def _missing(self, role: Role, asked: Daemon, path: Path) -> Unread | None:
-        """What is wrong with the file at ``path``; None where the daemon proves that it has read it."""
+        """The file at ``path`` where the daemon has not read it; None where the daemon proves that it has."""
         try:
             with path.open("rb") as file:
                 generation = generation_of(file.read(_HEAD))
@@ -121,7 +121,7 @@ class Dnsmasq:
         if generation and _is_proven(asked, generation):
             return None
         who = f"the second dnsmasq at {asked}" if role is Role.SECOND else f"dnsmasq at {asked}"
-        return Unread(path, role, f"{who} has not read {path} as it is now", self._remedy(role))
+        return Unread(path, role, f"{who} has not read the current {path}", self._remedy(role))
 
     def _remedy(self, role: Role) -> str:
         if role is Role.MAIN and not conf.read(self.config, only=("port",)).reads_conf_dir:

@@ -1,4 +1,4 @@
-"""Who restarts the daemons of this host: systemd, OpenRC or a command of the user."""
+"""The service manager that restarts the daemons of this host: systemd, OpenRC or the user's command."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ __all__ = ["Manager", "kind_of", "manager_of", "restart_command"]
 
 
 class Manager(Protocol):
-    """Whoever starts and stops the daemons of this host."""
+    """A program that starts and stops the daemons of this host."""
 
     @property
     def name(self) -> str:
-        """What ``dns.manager`` calls it."""
+        """Its name in ``dns.manager``."""
 
     def restart_main(self) -> None:
         """:raises CommandError: it failed."""
@@ -88,9 +88,9 @@ class OwnCommand:
 
 
 def manager_of(config: Config, runner: Runner) -> Manager | None:
-    """Who restarts dnsmasq; None for ``dns.manager = "none"``.
+    """The manager that restarts dnsmasq; None for ``dns.manager = "none"``.
 
-    :raises ResolverError: nobody is found who could.
+    :raises ResolverError: no manager is found.
     """
     kind = config.dns.manager
     if kind == "auto":
@@ -102,8 +102,8 @@ def manager_of(config: Config, runner: Runner) -> Manager | None:
             kind = "command"
         else:
             raise NoManagerError(
-                "neither systemd nor OpenRC runs here, so dnsmasq cannot be reloaded; in config.toml set "
-                'dns.manager = "command" with dns.restart, or "none"'
+                "neither systemd nor OpenRC runs here, so dnsmasq cannot be reloaded",
+                'in config.toml set dns.manager = "command" with dns.restart, or "none"',
             )
     if kind == "systemd":
         return Systemd(runner)
@@ -113,7 +113,7 @@ def manager_of(config: Config, runner: Runner) -> Manager | None:
 
 
 def kind_of(config: Config) -> str:
-    """Who starts dnsmasq: what ``dns.manager`` says, or for ``auto`` the init system that runs; empty for nobody."""
+    """The manager of dnsmasq: the value of ``dns.manager``, or for ``auto`` the running init system, or empty."""
     kind = config.dns.manager
     if kind != "auto":
         return kind
@@ -125,7 +125,7 @@ def kind_of(config: Config) -> str:
 
 
 def restart_command(config: Config, second: str = "") -> str:
-    """What somebody types to restart the main dnsmasq, or the second one of the policy ``second``."""
+    """The command that restarts the main dnsmasq, or the second one of the policy ``second``."""
     kind = kind_of(config) or "systemd"
     if kind == "systemd":
         return f"systemctl restart gfwtools-dns@{second}" if second else "systemctl restart dnsmasq"

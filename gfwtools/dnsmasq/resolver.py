@@ -1,4 +1,4 @@
-"""What the rest of gfwtools asks of the resolver of this host. dnsmasq is one; another may be a second."""
+"""The interface of this host's resolver for the rest of gfwtools. dnsmasq implements it; another could, too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Reading", "Resolver", "Unread"]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What has to be read anew, and by whom."""
+    """The daemons that have to read their files again."""
 
     main: bool
     """The main daemon, at a start."""
@@ -29,7 +29,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file that its daemon has not read as it is now."""
+    """A file whose current content its daemon has not read."""
 
     path: Path
     role: Role
@@ -41,7 +41,7 @@ class Unread:
 
 
 class Resolver(Protocol):
-    """Who answers names on this host and fills the sets."""
+    """The resolver that answers names on this host and fills the sets."""
 
     @property
     def main(self) -> Daemon:
@@ -51,10 +51,10 @@ class Resolver(Protocol):
         """The daemon that the main one asks for a policy's names; None where there is none."""
 
     def asks(self, policy: PolicyConfig) -> list[str]:
-        """Whom the main daemon asks for a policy's names, as ``ADDRESS#PORT``."""
+        """The resolvers that the main daemon asks for a policy's names, as ``ADDRESS#PORT``."""
 
     def role_of(self, policy: PolicyConfig, path: Path) -> Role:
-        """What has to happen when a file of the policy changes."""
+        """The role of a policy's file: it decides what must happen when the file changes."""
 
     def check(self, files: Mapping[Path, bytes]) -> None:
         """Check the whole configuration with ``files`` in place of what is there.
@@ -65,12 +65,13 @@ class Resolver(Protocol):
     def can_reload(self) -> bool:
         """Whether gfwtools may restart the daemons (``dns.manager``).
 
-        :raises ResolverError: it may, and nobody is found who could.
+        :raises ResolverError: it may, but no service manager is found.
         """
 
     def reload(self, due: Reading, *, was_up: bool) -> list[str]:
-        """Have the daemons read what is due; what was done, in words.
+        """Have the daemons read what is due.
 
+        :returns: what was done, in words.
         :raises ResolverError: a restart failed.
         """
 
@@ -78,7 +79,7 @@ class Resolver(Protocol):
         """Stop the second daemon of a policy, where it runs."""
 
     def unread(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
-        """Ask each running daemon for the generation of its files: those that it has not read as they are now."""
+        """Ask each running daemon for the generation of its files; returns the files that it has not read."""
 
     def wait_until_read(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
-        """The same for daemons that were just restarted or signalled, and may need a moment."""
+        """The same for daemons that were just restarted or signalled, which may need a moment."""

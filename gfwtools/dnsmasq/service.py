@@ -1,7 +1,7 @@
-"""The host's dnsmasq as a service: it must be there at boot, as /etc/resolv.conf names nobody else.
+"""The host's dnsmasq as a service: it must run at boot, because /etc/resolv.conf names no other resolver.
 
-Debian enables it with its package; Alpine and Arch do not. The journal keeps what we enabled or started, so that
-``teardown`` disables and stops that, and nothing that was the host's own.
+Debian enables it with its package; Alpine and Arch do not. The journal records what we enabled or started. So
+``teardown`` disables and stops only that, and nothing that was the host's own.
 """
 
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ _SERVICES = {"systemd": "dnsmasq.service", "openrc": "dnsmasq"}
 
 @dataclass(frozen=True, slots=True)
 class DaemonState:
-    """How the service is."""
+    """The state of the service."""
 
     service: str = ""
-    """Empty where none of this init system's is the one that restarts dnsmasq (``dns.manager``)."""
+    """The service's name; empty where this init system does not manage dnsmasq (``dns.manager``)."""
     is_there: bool = False
-    """The package that has the service is installed: Debian's dnsmasq-base has the program alone."""
+    """Whether the service is installed: Debian's dnsmasq-base has only the program."""
     masked: bool = False
-    """systemd: its owner has it never started (systemctl(1), mask)."""
+    """systemd: the owner has forbidden its start (systemctl(1), mask)."""
     live: bool = False
-    """It can be started and stopped now, and not only at boot."""
+    """Whether it can be started and stopped now, and not only at boot."""
     enabled: bool = False
     running: bool = False
 
 
 def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
-    """Look at the service."""
+    """Read the state of the service."""
     if init == "none" or config.dns.manager not in ("auto", init):
         return DaemonState()
     service = _SERVICES[init]
@@ -60,9 +60,9 @@ def observe(config: Config, init: Init, runner: Runner) -> DaemonState:
 
 
 def steps(config: Config, init: Init, there: DaemonState, *, is_first: bool = True) -> list[Step]:
-    """The steps that have it run, now and at each boot; none where it does, or is not there.
+    """The steps that start the service now and at each boot; none where it runs already, or is not installed.
 
-    :param is_first: how it is now is how it was before gfwtools, and is remembered.
+    :param is_first: the current state is the one from before gfwtools, and is recorded.
     """
     if not there.is_there:
         return []
@@ -80,7 +80,7 @@ def steps(config: Config, init: Init, there: DaemonState, *, is_first: bool = Tr
 
 
 def enabling(config: Config, init: Init, service: str) -> tuple[Command, Command]:
-    """The command that has ``service`` started at each boot, and its inverse."""
+    """The command that enables ``service`` at boot, and its inverse."""
     if init == "openrc":
         return runlevel(config, service)
     return Command(systemctl(config, "enable", service)), Command(systemctl(config, "disable", service))

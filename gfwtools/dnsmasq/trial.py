@@ -24,15 +24,14 @@ _REFERENCE = re.compile(rb"^[^\S\n]*conf-(?:file|dir)[^\S\n]*=.*$", re.MULTILINE
 
 
 class DnsmasqCopy:
-    """What dnsmasq reads, below ``side`` as it lies below the root.
+    """The files that dnsmasq reads, below ``side`` with the paths that they have below the root.
 
-    A file is a link to the host's own, so that dnsmasq fails for it as it would on the host, and knows it again where
-    it has two names (it goes by the inode). Only what names another file or folder is written anew, and leads into the
-    copy.
+    A file is a link to the host's own. So dnsmasq fails for it as it would on the host, and recognizes a file with two
+    names by its inode. Only a file that names another file or folder is written anew, with references into the copy.
     """
 
     def __init__(self, config: Config, files: Mapping[Path, bytes], side: Path) -> None:
-        """:param files: new content; of these dnsmasq reads what lies in ``dns.conf_dir``."""
+        """:param files: new content; dnsmasq reads only the files in ``dns.conf_dir``."""
         self._config = config
         self._side = side
         self._copies: dict[str, Path] = {}
@@ -45,7 +44,7 @@ class DnsmasqCopy:
                 self._write(f"{config.dns.conf_dir}/{path.name}", f"{os.path.realpath(own)}/{path.name}", data)
 
     def arguments(self) -> list[str]:
-        """Make the copy; what dnsmasq is to be started with to read it."""
+        """Make the copy; returns the arguments with which dnsmasq reads it."""
         found = [f"--conf-dir={','.join(self._conf_dir(value))}" for value in start_folders(self._config)]
         main = self._file(MAIN_CONF)
         try:
@@ -61,13 +60,13 @@ class DnsmasqCopy:
         return [*found, f"--conf-file={main}"]
 
     def other(self, path: Path, data: bytes) -> list[str]:
-        """What dnsmasq is to be started with to read a file alone that is no part of its own configuration."""
+        """The arguments with which dnsmasq reads one file that is not part of its main configuration."""
         host = f"/{path.relative_to(self._config.root)}"
         self._write(host, os.path.realpath(path), data)
         return [f"--conf-file={self._place(host)}"]
 
     def named(self, message: str) -> str:
-        """dnsmasq's message with the host's paths in place of the copy's."""
+        """dnsmasq's message, with the host's paths in place of those of the copy."""
         return message.replace(str(self._side), "").replace("//", "/")
 
     def _place(self, path: str) -> Path:
@@ -138,7 +137,7 @@ class DnsmasqCopy:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file; none of what cannot be read, which is for dnsmasq to tell."""
+    """The content of a regular file; empty where it cannot be read, which dnsmasq reports itself."""
     try:
         return path.read_bytes() if path.is_file() else b""
     except OSError:

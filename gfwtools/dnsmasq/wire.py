@@ -1,6 +1,6 @@
-"""A question and its answer on the wire (RFC 1035 section 4), without what else a message may hold.
+"""A question and its answer on the wire (RFC 1035 section 4), without the other parts of a message.
 
-A warm-up asks ten thousands of them: with a parser for everything it would take twice as long, on a router longer.
+A warm-up asks tens of thousands of questions: a full parser would double its time, and more on a router.
 Every other question goes through :func:`gfwtools.dnsmasq.client.ask`.
 """
 
@@ -20,30 +20,30 @@ _RECURSION_DESIRED, _ANSWER, _TRUNCATED, _RCODE, _HEADER = 0x0100, 0x8000, 0x020
 
 
 class Reply(NamedTuple):
-    """What of an answer counts here."""
+    """The parts of an answer that a warm-up needs."""
 
     rcode: int
     truncated: bool
-    """The rest is to be had by TCP."""
+    """The rest is available by TCP."""
     addresses: tuple[str, ...]
-    """Those of the kind that was asked for, of whichever name: an alias has none of its own."""
+    """The addresses of the kind that was asked for, under any name: an alias has none of its own."""
 
 
 def question(number: int, name: str, kind: Kind) -> bytes:
-    """Ask for ``name``, in A-labels, with the message's ``number``.
+    """A question for ``name``, in A-labels, with the message's ``number``.
 
-    :raises ValueError: it is no name.
+    :raises ValueError: it is not a domain name.
     """
     labels = name.encode("ascii", "replace").split(b".")
     if not name.isascii() or len(name) > 253 or not all(1 <= len(label) <= 63 for label in labels):
-        raise ValueError(f"{name!r} is no name")
+        raise ValueError(f"{name!r} is not a domain name")
     head = struct.pack(">6H", number, _RECURSION_DESIRED, 1, 0, 0, 0)
     body = b"".join(bytes((len(label),)) + label for label in labels)
     return head + body + struct.pack(">B2H", 0, _KINDS[kind][0], 1)
 
 
 def reply(data: bytes, asked: bytes, kind: Kind) -> Reply | None:
-    """Read the answer to ``asked``; None where ``data`` is none, or is damaged."""
+    """Read the answer to ``asked``; None where ``data`` is not its answer, or is damaged."""
     wanted, family, size = _KINDS[kind]
     addresses = []
     try:

@@ -1,4 +1,4 @@
-"""The one place where commands run: reading ones, which change nothing, and changing ones."""
+"""Runs every command of gfwtools: reading commands, which change nothing, and changing ones."""
 
 import os
 import shlex
@@ -22,12 +22,12 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class CommandError(HostError):
-    """A command failed; the message is the command and what it said itself, in one line."""
+    """A command failed; the message is the command and its own error message, in one line."""
 
     def __init__(self, command: str, said: str) -> None:
         super().__init__(f"{command}: {said}")
         self.said = said
-        """The command's own words."""
+        """The command's own error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Runner(Protocol):
     """Runs commands, each a list of words and never a line for a shell."""
 
     def has(self, tool: str) -> bool:
-        """Is there such a program?"""
+        """Whether there is such a program."""
 
     def read(self, *argv: str) -> str:
         """The standard output of a command that changes nothing.
@@ -56,7 +56,7 @@ class Runner(Protocol):
         """
 
     def ask(self, *argv: str) -> str | None:
-        """:meth:`read`, for a command whose failure is an answer: None."""
+        """The same as :meth:`read`, but None where the command fails."""
 
     def change(self, command: Command) -> None:
         """Run a command that changes the host.
@@ -130,7 +130,7 @@ def _message(stderr: str) -> str:
 
 @dataclass
 class Recorder:
-    """For tests: answers reading commands from ``answers``, keeps changing ones, and fails those it is told to."""
+    """For tests: answers reading commands from ``answers``, records changing ones, and fails those of ``fails``."""
 
     answers: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     tools: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Which init system starts the services of this host, and the commands for it."""
+"""The init system that starts the services of this host, and the commands for it."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,14 +15,14 @@ RUNLEVEL = "/etc/runlevels/default"
 
 
 def detect_init(root: Path) -> Init:
-    """The init system that has booted the host. Its programs say nothing: Debian can have both installed."""
+    """The init system that has booted the host. Its programs prove nothing: Debian can have both installed."""
     if (root / "run/systemd/system").is_dir():  # sd_booted(3)
         return "systemd"
     return "openrc" if (root / "run/openrc").is_dir() else "none"
 
 
 def is_live(config: Config, init: Init, runner: Runner) -> bool:
-    """Whether the init system runs this host, so that it can start things now and does not only read links at boot."""
+    """Whether the init system runs this host now, so that it can start services and not only read links at boot."""
     if init == "systemd":
         return is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
     return init == "openrc" and is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
@@ -38,7 +38,10 @@ def systemctl(config: Config, *words: str) -> tuple[str, ...]:
 
 
 def runlevel(config: Config, name: str) -> tuple[Command, Command]:
-    """OpenRC: into the runlevel and out of it; rc-update knows no other root than its own, and does just this."""
+    """OpenRC: the command that adds a service to the runlevel, and its inverse.
+
+    rc-update knows only its own root; the commands for another root make and remove the same link.
+    """
     if is_host(config):
         return Command(("rc-update", "add", name, "default")), Command(("rc-update", "del", name, "default"))
     link = str(config.paths.at(RUNLEVEL) / name)

@@ -1,6 +1,6 @@
-"""This host's facts, one question each: who resolves names for it, which way does a packet take, how is the tunnel.
+"""Facts of this host, a function each: its resolver, the route of a packet, the state of the tunnel.
 
-Whoever needs such a fact asks here, so that two answers cannot differ.
+All other code takes these facts from here, so that two answers cannot differ.
 """
 
 import json
@@ -44,17 +44,17 @@ _RESOLVED = ("127.0.0.53", "127.0.0.54")
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """Whom this host asks first."""
+    """The resolver that this host asks first."""
 
     address: str
     is_ours: bool
-    """It is the host's dnsmasq."""
+    """Whether it is the host's dnsmasq."""
 
 
 def resolver(paths: Paths, runner: Runner, dnsmasq: str, listens: Callable[[str], bool]) -> Resolver:
-    """Who resolves names for this host: the first nameserver of /etc/resolv.conf, as the C library reads it.
+    """The resolver of this host: the first nameserver of /etc/resolv.conf, as the C library reads it.
 
-    An address of this host other than ``dnsmasq`` is that of our dnsmasq where it listens there too.
+    Another address of this host than ``dnsmasq`` also counts as our dnsmasq if our dnsmasq listens there.
 
     :param dnsmasq: the address at which dnsmasq answers by its configuration.
     :param listens: whether a resolver answers at an address, at port 53.
@@ -72,12 +72,12 @@ def resolver(paths: Paths, runner: Runner, dnsmasq: str, listens: Callable[[str]
 
 
 def nameservers_in(text: str) -> list[str]:
-    """What resolv.conf(5) names: the keyword begins its line, and a comment may follow the address."""
+    """The nameservers of a resolv.conf(5): the keyword begins its line, and a comment may follow the address."""
     return re.findall(r"^nameserver[ \t]+([^\s;#]+)", text, re.MULTILINE)
 
 
 def _as_address(text: str) -> str:
-    """An address as this project writes it; empty for what the C library passes over."""
+    """An address in the usual spelling; empty for a text that the C library ignores."""
     with suppress(ValueError):
         return str(ip_address(text))
     with suppress(OSError):
@@ -92,7 +92,7 @@ def _is_own(text: str, runner: Runner) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who listens at a port: the address, without its interface, and the program's name (15 characters at most)."""
+    """A program that listens at a port: the address without its interface, and the name (at most 15 characters)."""
 
     address: str
     program: str
@@ -100,7 +100,7 @@ class Holder:
 
 
 def holders(runner: Runner, port: int = 53) -> list[Holder]:
-    """Who holds a port in this network namespace (ss(8)). Only root sees the program and its number."""
+    """The programs that listen at a port in this network namespace (ss(8)). Only root sees their names and numbers."""
     found = []
     for line in (runner.ask("ss", "-H", "-lntup", f"sport = {port}") or "").splitlines():
         words = line.split(None, 6)
@@ -117,7 +117,7 @@ def holders(runner: Runner, port: int = 53) -> list[Holder]:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What ``ip route get`` says; without a device there is none, and ``error`` says why."""
+    """A route from ``ip route get``. Without a device there is none, and ``error`` gives the reason."""
 
     device: str | None
     source: str | None = None
@@ -135,7 +135,7 @@ class Way:
 
 
 def route(runner: Runner, address: Address, mark: int = 0) -> Way:
-    """The way of a packet from this host to ``address``."""
+    """The route of a packet from this host to ``address``."""
     words = ["ip", "-j", "route", "get", str(address), *(["mark", f"{mark:#x}"] if mark else [])]
     text = runner.ask(*words)
     try:
@@ -163,7 +163,7 @@ def own_mark(runner: Runner, interface: str) -> int:
 
 
 def handshake_age(runner: Runner, interface: str) -> int | None:
-    """Seconds since the newest handshake with a peer; None where there was none."""
+    """Seconds since the newest handshake with a peer; None where there was no handshake."""
     text = runner.ask("wg", "show", interface, "latest-handshakes") or ""
     newest = max(map(int, re.findall(r"\t(\d+)$", text, re.MULTILINE)), default=0)
     return max(0, int(time.time()) - newest) if newest else None

@@ -1,4 +1,4 @@
-"""One change of the host: what and why, the commands that make it, and those that take it back."""
+"""A change of the host: what and why, the commands that make it, and the commands that take it back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ __all__ = ["Step", "script"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change: what and why, the commands that make it, and those that take it back."""
+    """A change: what and why, the commands that make it, and the commands that take it back."""
 
     what: str
     why: str
     do: tuple[Command, ...]
     undo: tuple[Command, ...]
     divisible: bool = False
-    """It may be half done when it fails. Its inverse then has to be one that can be run at any point of it."""
+    """The change may be half done when it fails. Its inverse must then work from any point of it."""
     keep: str = ""
-    """The name under which the journal keeps its inverse for ``teardown``: what it changes was the host's own."""
+    """The name under which the journal keeps the inverse for ``teardown``; for changes of the host's own settings."""
 
 
 def script(steps: Iterable[Step]) -> str:
@@ -36,6 +36,6 @@ def _shell(command: Command) -> str:
     end = "EOF"
     while end in command.stdin.splitlines():
         end += "_"
-    # tee is there for the file; what it repeats is of no use.
+    # tee only writes the file; its output is of no use.
     quiet = " >/dev/null" if command.argv[0] == "tee" else ""
     return f"{command}{quiet} <<'{end}'\n{command.stdin}{end}"

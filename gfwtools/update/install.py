@@ -1,8 +1,7 @@
-"""``update --reload``: check, install, reload, ask the running daemon; when a step fails, the old files come back.
+"""``update --reload``: check, install, reload, ask the running daemon. When a step fails, the old files come back.
 
-What is due is the difference between what the files say and what the daemons were seen to have read, both in
-``state.json``: so that a run that was killed in between is finished by the next one, and a run with nothing new does
-nothing.
+``state.json`` holds the digests of the files, and the digests that the daemons have read. A reload is due where the two
+differ. So the next run finishes one that was killed, and a run with nothing new does nothing.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -30,22 +29,22 @@ from gfwtools.update.verify import verify
 
 __all__ = ["install", "inverses"]
 
-#: The kind of the entry that says which daemons read files of ours.
+#: The kind of the journal's entry that names the daemons that read our files.
 DAEMONS = "daemons"
-#: What a failed update says where everything was taken back.
+#: The outcome of a failed update where everything was taken back.
 BACK = "the old files are back and in use"
-#: And where it was not.
+#: The remedy where it was not.
 AGAIN = "fix that, then run: gfwtools update --reload"
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What has to be read or loaded anew."""
+    """The files and seeds that have to be read or loaded again."""
 
     reading: Reading
-    """By the daemons."""
+    """The daemons that read files again."""
     gone: tuple[str, ...]
-    """Policies whose second dnsmasq has no configuration any more."""
+    """The policies whose second dnsmasq no longer has a configuration."""
     seeds: tuple[PolicyConfig, ...]
 
     def __bool__(self) -> bool:
@@ -60,10 +59,10 @@ def install(
     *,
     within: Transaction | None = None,
 ) -> list[str]:
-    """Put the files of ``update`` in place and have them read; the lock is held.
+    """Put the files of ``update`` in place and have the daemons read them. The caller holds the lock.
 
-    :param foreign: files in their places that are not ours.
-    :param within: the transaction that this is a part of, which then has the daemons read the old files again.
+    :param foreign: files in these places that are not ours.
+    :param within: the transaction that this is a part of. Its way back has the daemons read the old files again.
     :returns: what was done, in words; empty where nothing was due.
     :raises GfwtoolsError: a step failed, and the old files are back.
     """
@@ -90,20 +89,20 @@ def install(
     notes: list[str] = []
     with journal.transaction(NAME, inverses(config, runner), outcome=BACK, remedy=AGAIN, within=within) as transaction:
         if within is None:
-            # It is the first, so that its inverse is the last: by then the old files are back.
+            # This entry is the first, so its inverse is the last: by then the old files are back.
             was_up = resolver.main.is_up() if due.reading else True
             transaction.record(DAEMONS, _as_data(config, due, was_up=was_up))
         backend = backend_of(config, runner)
         seeds = {p.name: atomic.read_ours(seed_files(backend, paths, p)[0]) for p in due.seeds}
         with _step("install"):
             replace_files(config, update, foreign, transaction)
-        _take(config, update, due, resolver, runner, seeds, transaction, notes)
+        _load_and_verify(config, update, due, resolver, runner, seeds, transaction, notes)
         transaction.write({paths.state: _all_read(update).to_json()})
     return notes
 
 
 def _all_files(config: Config, update: Update) -> dict[Path, bytes]:
-    """The new content of every file that a dnsmasq reads, be it new or not."""
+    """The content of every file that a dnsmasq reads, changed or not."""
     files = {}
     for policy in update.policies:
         for name in policy.state.effective:
@@ -115,7 +114,7 @@ def _all_files(config: Config, update: Update) -> dict[Path, bytes]:
 
 
 def _unread(config: Config, resolver: Resolver) -> dict[str, list[Unread]]:
-    """Policy -> what its running daemons have not read, though the state says so: somebody started them otherwise."""
+    """Policy -> files that its running daemons have not read, against the state: they were started another way."""
     if not resolver.main.is_up():
         return {}
     return {policy.name: found for policy in config.policies if (found := resolver.unread([policy]))}
@@ -150,7 +149,7 @@ def _due(
     return Due(Reading(main, servers, tuple(second)), tuple(gone), tuple(seeds))
 
 
-def _take(
+def _load_and_verify(
     config: Config,
     update: Update,
     due: Due,
@@ -160,9 +159,9 @@ def _take(
     transaction: Transaction,
     notes: list[str],
 ) -> None:
-    """Have everything read what is due, and see that it did.
+    """Load the seeds, have the daemons read their files, and check that they did.
 
-    :param seeds: policy -> its seed file as it was before.
+    :param seeds: policy -> its old seed file.
     """
     for policy in due.seeds:
         with _step("load the seed"):
@@ -175,18 +174,18 @@ def _take(
         with _step("ask dnsmasq"):
             if not resolver.main.wait():
                 raise ResolverError(
-                    f"it does not answer at {resolver.main}, where port= and listen-address= of its configuration "
-                    "lead; run: gfwtools check host"
+                    f"dnsmasq does not answer at {resolver.main} (from its port= and listen-address=)",
+                    "run: gfwtools check host",
                 )
             for policy in config.policies:
                 second = resolver.second(policy)
                 if second and not second.wait():
                     raise ResolverError(
-                        f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted; "
-                        "run: gfwtools check host"
+                        f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted",
+                        "run: gfwtools check host",
                     )
             if unread := resolver.wait_until_read(config.policies):
-                raise ResolverError(str(unread[0]))
+                raise ResolverError(unread[0].detail, unread[0].remedy)
             for policy_update in update.policies:
                 notes += verify(config, policy_update, resolver, runner)
     for name in due.gone:
@@ -195,9 +194,9 @@ def _take(
 
 
 def _silent_seconds(config: Config, resolver: Resolver, reading: Reading) -> Iterator[PolicyConfig]:
-    """Policies whose second dnsmasq has ended or hangs, and is not restarted anyway.
+    """Policies whose second dnsmasq has ended or hangs, and is not restarted already.
 
-    It is asked what it answers itself: a clean resolver that is silent behind it is no fault of its own.
+    The question is one that it answers itself: a clean resolver that does not answer is not its fault.
     """
     for policy in config.policies:
         second = resolver.second(policy)
@@ -208,9 +207,9 @@ def _silent_seconds(config: Config, resolver: Resolver, reading: Reading) -> Ite
 def _load_seed(
     config: Config, policy: PolicyConfig, runner: Runner, old: bytes | None, transaction: Transaction
 ) -> None:
-    """Load the seed into the kernel, and take out what was in the last one and is not in this one.
+    """Load the seed into the kernel, and remove the entries that only the old seed had.
 
-    :raises HostError: with the tool's own message, or another program has made a set of that name.
+    :raises HostError: the tool failed (the message is its own), or another program has made a set of that name.
     """
     backend = backend_of(config, runner)
     step = backend.seed_step(policy, seed_files(backend, config.paths, policy)[0], old or b"")
@@ -221,10 +220,10 @@ def _load_seed(
 
 
 def inverses(config: Config, runner: Runner) -> dict[str, Undo]:
-    """The inverses of what an update does, but for files."""
+    """The inverses of an update's changes, except files."""
 
     def read_again(entry: Entry, doubtful: bool) -> None:
-        """The old files are back: have them read."""
+        """Have the daemons read the old files, which are back."""
         resolver: Resolver = Dnsmasq(config, runner)
         if not entry.data["reading"] or not resolver.can_reload():
             return
@@ -235,7 +234,7 @@ def inverses(config: Config, runner: Runner) -> dict[str, Undo]:
             if entry.data["was_up"] and not resolver.main.wait():
                 raise ResolverError(f"dnsmasq does not answer at {resolver.main}")
         except GfwtoolsError:
-            _forget(config)  # so that the next run has all of it read, new or not
+            _forget(config)  # so that the next run has the daemons read all files, new or not
             raise
         if entry.data["was_up"] and resolver.wait_until_read(config.policies):
             raise ResolverError("dnsmasq does not read the old files either")
@@ -244,7 +243,7 @@ def inverses(config: Config, runner: Runner) -> dict[str, Undo]:
 
 
 def _as_data(config: Config, due: Due, *, was_up: bool) -> dict[str, Any]:
-    """What has to be read again when the old files are back: a second dnsmasq that had no configuration has nothing."""
+    """The daemons that read again when the old files are back, except a second dnsmasq that had no configuration."""
     reading = due.reading
     had = [policy.name for policy in reading.second if config.paths.second(policy.name).exists()]
     what = {"main": reading.main, "servers": reading.servers, "second": had}
@@ -252,7 +251,7 @@ def _as_data(config: Config, due: Due, *, was_up: bool) -> dict[str, Any]:
 
 
 def _forget(config: Config) -> None:
-    """Write down that nobody is known to have read anything."""
+    """Record that no daemon is known to have read any file."""
     state = read_state(config.paths.state)
     if state.policies:
         policies = {name: policy._replace(loaded={}) for name, policy in state.policies.items()}
@@ -269,8 +268,8 @@ def _all_read(update: Update) -> State:
 
 @contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Names the step in whatever fails within it."""
+    """Names the step in every error within it."""
     try:
         yield
     except GfwtoolsError as error:
-        raise ResolverError(f"{name}: {error.message}") from None
+        raise ResolverError(f"{name}: {error.what}", error.remedy) from None

@@ -1,4 +1,4 @@
-"""Ask the running dnsmasq for blocked names: is the clean resolver asked, and does an address get into the set?"""
+"""Checks the running dnsmasq with blocked names: it must ask the clean resolver, and an address must enter the set."""
 
 import time
 from ipaddress import ip_address
@@ -17,51 +17,53 @@ __all__ = ["verify"]
 
 #: Seconds until a reloaded dnsmasq must ask the clean resolver for a blocked name, and have its address in the set.
 SETTLE = 2.0
-#: How many blocked names are tried before their answers count as wrong: somebody may have an address= line for one.
+#: How many blocked names are tried before their answers count as wrong: the user may have an address= line for one.
 SAMPLES = 3
 
 
 def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Runner) -> list[str]:
-    """Ask for blocked names: the clean resolver's side must be asked, and an address must land in the set.
+    """Ask for blocked names: dnsmasq must ask the clean resolver, and an address must enter the set.
 
-    Where the clean resolver does not answer (the tunnel is down), that is told and is no failure of the update.
+    A clean resolver that does not answer (the tunnel is down) is reported. The update does not fail for it.
 
-    :raises ResolverError: dnsmasq asks somebody else, or fills no set.
+    :returns: notes for the user.
+    :raises ResolverError: dnsmasq asks another resolver, or fills no set.
     """
     policy = update.policy
     daemon, upstreams = resolver.main, set(resolver.asks(policy))
-    problem = ""
+    problem: ResolverError | None = None
     silent = ""
     for name in _samples(config, update):
         addresses = _asked_there(daemon, name, upstreams)
         if addresses is None:
-            problem = f"{name} is not asked of {', '.join(sorted(upstreams))}"
+            problem = ResolverError(f"dnsmasq does not ask {', '.join(sorted(upstreams))} for {name}")
         elif not addresses:
             silent = silent or name
         elif _lands(config, policy, addresses, runner):
             return []
         else:
-            problem = f"{name} has {addresses[0]}, which did not get into set {policy.set}; run: gfwtools check host"
+            what = f"{name} has {addresses[0]}, which did not get into set {policy.set}"
+            problem = ResolverError(what, "run: gfwtools check host")
     if problem and not silent:
-        raise ResolverError(problem)
+        raise problem
     if silent:
         return [f"note: {_why_silent(policy, silent)}"]
     return []
 
 
 def _why_silent(policy: PolicyConfig, name: str) -> str:
-    """Why dnsmasq had no address: each clean resolver is asked, as dnsmasq says REFUSED for what it cannot send."""
+    """Why dnsmasq had no address. Each clean resolver is asked: dnsmasq says REFUSED also where it cannot send."""
     said = {str(upstream): Daemon(str(upstream.address), upstream.port).ask(name).rcode for upstream in policy.upstream}
     refusals = [f"{upstream} says {rcode}" for upstream, rcode in said.items() if rcode in ("REFUSED", "SERVFAIL")]
     if not refusals and any(said.values()):
-        return f"{name} has no address; nothing was seen to get into set {policy.set}"
+        return f"{name} has no address, so set {policy.set} could not be checked"
     if not refusals:
         return f"the resolver of policy {policy.name} did not answer; is the tunnel up?"
     return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
 
 
 def _samples(config: Config, update: PolicyUpdate) -> list[str]:
-    """Blocked names to ask for: those that are new first, then some that everybody knows, then whatever there is."""
+    """Blocked names to ask for: a new one first, then a well-known one, then others of the list."""
     data = atomic.read(config.paths.domains(update.policy.name)) or b""
     domains = data.decode().split()
     known = set(domains)
@@ -85,8 +87,8 @@ def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | 
         if any(after.get(upstream, 0) > earlier.get(upstream, 0) for upstream in upstreams):
             return addresses
         if time.monotonic() >= deadline:
-            # A question that cannot be sent, as the tunnel's interface is down, counts for nobody, and dnsmasq itself
-            # says REFUSED.
+            # While the tunnel's interface is down, a question cannot be sent: no upstream's count grows, and dnsmasq
+            # itself says REFUSED.
             unsent = before == after and upstreams <= after.keys() and daemon.ask(name).rcode == "REFUSED"
             return [] if unsent else None
         time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""``warm``: ask the local dnsmasq for the tunnelled domains, so that their addresses are in the sets already.
+"""``warm``: asks the local dnsmasq for the tunnelled domains, so that their addresses are in the sets already.
 
-A client that has an address from elsewhere (a resolver of its own, an old cache) is tunnelled only if dnsmasq has
-answered for the name once. What was answered is kept in a file, by which the next run goes on where this one ended.
+A client that has an address from another source (its own resolver, an old cache) is tunnelled only if dnsmasq has
+answered for the name once. The answers are kept in a file, so that the next run continues where this one ended.
 """
 
 import asyncio
@@ -26,44 +26,44 @@ from gfwtools.storage.lock import lock
 
 __all__ = ["QPS", "Warming", "names_of", "warm"]
 
-#: Seconds within which a name that was warmed is not asked for again.
+#: Seconds during which a warmed name is not asked for again.
 FRESH = 3600
-#: Questions a second, at most: a list of 4,300 domains is 17,200 questions and shall not take longer than 10 s.
+#: Questions a second, at most: a list of 4,300 domains is 17,200 questions and must not take longer than 10 s.
 QPS = 2500
 #: Questions on their way at once: dnsmasq refuses those above 150 (dnsmasq(8), --dns-forward-max), and clients ask too.
 CONCURRENCY = 100
-#: Seconds that a question has, the first time and the second.
+#: Seconds to wait for an answer, the first time and the second.
 TIMEOUTS = (0.5, 1.5)
-#: So many names without any answer, and not one with one: nobody is there to ask.
+#: After so many names without an answer, and none with one, the warm-up stops.
 HOPELESS = 2 * CONCURRENCY
-#: Seconds between two saves on the way: what a sudden death loses.
+#: Seconds between two saves: a killed run loses at most the answers of that time.
 SAVE_EVERY = 5.0
 
-#: Called with how many names are done, and how many there are.
+#: Called with the number of names that are done, and the number of all names.
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Warming:
-    """How far a warm-up has come, for one policy."""
+    """The progress of a warm-up, for one policy."""
 
     policy: str
     total: int = 0
-    """Names that there are to ask for, without those that were skipped."""
+    """Names to ask for, without the skipped ones."""
     skipped: int = 0
-    """Names that were asked for within the last hour."""
+    """Names that were warmed within the last hour."""
     answered: int = 0
     empty: int = 0
     """Names without an address: many domains have none at www., or are blocked and gone."""
     failures: dict[str, int] = field(default_factory=dict)
-    """Why the others failed -> how many of them."""
+    """Reason -> how many names failed for it."""
     addresses: int = 0
-    """Different ones, of all answers."""
+    """How many different addresses all answers had."""
     seconds: float = 0.0
     stopped: str = ""
-    """Why it ended before its time; empty where it did not."""
+    """Why it stopped early; empty where it did not."""
     unsaved: str = ""
-    """Why what was answered could not be kept for the next run; the sets are filled all the same."""
+    """Why the answers could not be saved for the next run; the sets are filled all the same."""
 
     @property
     def failed(self) -> int:
@@ -71,7 +71,7 @@ class Warming:
 
     @property
     def left(self) -> int:
-        """Names that were not come to."""
+        """Names that were not asked for yet."""
         return self.total - self.answered - self.empty - self.failed
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Warming:
 
 
 def names_of(domains: Iterable[str]) -> Iterator[str]:
-    """Each domain, and its www. behind it; each name once."""
+    """Each domain, followed by its www. name; each name once."""
     seen = set[str]()
     for domain in domains:
         for name in (domain, f"www.{domain}"):
@@ -112,12 +112,12 @@ def warm(
     sets_made: float = 0.0,
     progress: Progress = lambda done, total: None,
 ) -> Warming:
-    """Ask for the domains of ``policy``. SIGINT, SIGTERM and SIGHUP end it early, and what was answered is kept.
+    """Ask for the domains of ``policy``. SIGINT, SIGTERM and SIGHUP stop it early; the answers are saved.
 
-    :param limit: ask for so many names only; the next run goes on with those after them.
-    :param qps: so many questions a second, at most.
-    :param again: also ask for names that were asked for within the last hour.
-    :param sets_made: when the sets were made, in seconds of CLOCK_BOOTTIME: an answer from before fills no set.
+    :param limit: the number of names to ask for; the next run continues after them.
+    :param qps: questions a second, at most.
+    :param again: also ask for names that were warmed within the last hour.
+    :param sets_made: when the sets were made, in seconds of CLOCK_BOOTTIME. An earlier answer is in no set.
     :raises ResolverError: dnsmasq does not answer, or there is no list yet.
     :raises StoreError: the file cannot be read. One that cannot be written is :attr:`Warming.unsaved`.
     """
@@ -126,7 +126,7 @@ def warm(
         from gfwtools.dnsmasq.conf import is_wired
 
         remedy = "update --reload" if is_wired(config) else f"bootstrap --interface {policy.interface}"
-        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file; run: gfwtools {remedy}")
+        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file", f"run: gfwtools {remedy}")
     path = config.paths.warm(policy.name)
     daemon = daemon_of(config)
     with lock(config.paths.state_dir / "warm.lock", wait=1.0):
@@ -135,7 +135,7 @@ def warm(
         wanted = [name for name in names_of(data.decode("ascii", "replace").split()) if not is_free(name)]
         todo = [name for name in wanted if name not in known][:limit]
         if todo and not daemon.is_up():
-            raise ResolverError(f"dnsmasq: nobody answers at {daemon}; see: gfwtools check host")
+            raise ResolverError(f"dnsmasq does not answer at {daemon}", "run: gfwtools check host")
         found = Warming(policy.name, len(todo), sum(name in known for name in wanted))
         known = {name: known[name] for name in wanted if name in known}  # what the list has dropped goes here as well
         run = _Run(daemon, path, found, known, qps, progress)
@@ -146,7 +146,7 @@ def warm(
 
 
 def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
-    """Whether a name goes directly: the www. of a tunnelled domain does where an exception or the user says so."""
+    """Whether a name goes directly: an exception or the user's list can exclude the www. of a tunnelled domain."""
     from gfwtools.update.inputs import compile_policy, current_list
 
     decoded = current_list(config, policy)
@@ -157,7 +157,7 @@ def _exceptions(config: Config, policy: PolicyConfig) -> Callable[[str], bool]:
 
 
 def _fresh(path: Path, sets_made: float) -> dict[str, list[str]]:
-    """The answers of a run within the last hour, if the sets have been there since."""
+    """The answers of a run within the last hour, if the sets are older than that run."""
     data = atomic.read(path)
     if data is None:
         return {}
@@ -167,17 +167,17 @@ def _fresh(path: Path, sets_made: float) -> dict[str, list[str]]:
         return {}
     try:
         document = json.loads(data)
-        # A number is an address for ip_address(), and none for us.
+        # ip_address() takes a number for an address; we do not.
         return {str(name): [str(ip_address(str(text))) for text in found] for name, found in document.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}  # damaged; it is written anew
+        return {}  # damaged; this run replaces it
 
 
 # ---------------------------------------------------------------- one run
 
 
 class _NoAnswer(Exception):
-    """A question had no usable answer; the message is why."""
+    """A question had no usable answer; the message is the reason."""
 
 
 @dataclass
@@ -192,7 +192,7 @@ class _Run:
     saved: float = 0.0
 
     async def all(self, names: Sequence[str]) -> None:
-        """Ask for ``names``; those that fail once more at the end, when dnsmasq has less to do."""
+        """Ask for ``names``. Names that fail are asked for once more at the end, when dnsmasq has less to do."""
         loop = asyncio.get_running_loop()
         asking = asyncio.ensure_future(self._rounds(names))
 
@@ -222,7 +222,7 @@ class _Run:
             await self._round(list(failed), CONCURRENCY // 4)
 
     async def _round(self, names: Sequence[str], concurrency: int) -> dict[str, str]:
-        """Ask for each; those that failed, and why."""
+        """Ask for each name; returns those that failed, with the reason."""
         waiting = iter(names)
         failed: dict[str, str] = {}
         workers = [asyncio.ensure_future(self._worker(waiting, failed)) for _ in range(min(concurrency, len(names)))]
@@ -235,7 +235,7 @@ class _Run:
         return failed
 
     async def _worker(self, waiting: Iterator[str], failed: dict[str, str]) -> None:
-        """Take one name after the other, all by one socket."""
+        """Ask for one name after the other, with one socket."""
         import dns.asyncbackend
 
         family = socket.AF_INET if ip_address(self.daemon.address).version == 4 else socket.AF_INET6
@@ -264,7 +264,7 @@ class _Run:
     async def _name(self, name: str, sock: Any) -> list[str]:
         """The addresses of a name, of both families.
 
-        :raises _NoAnswer: one of the two questions had none.
+        :raises _NoAnswer: one of the two questions had no answer.
         """
         import dns.rcode
 
@@ -278,7 +278,7 @@ class _Run:
         return addresses
 
     async def _ask(self, name: str, kind: wire.Kind, sock: Any) -> wire.Reply:
-        """One question, twice where it has to be.
+        """Ask one question, and once more where no answer came.
 
         :raises _NoAnswer: no usable answer came.
         """
@@ -288,7 +288,7 @@ class _Run:
         for timeout in TIMEOUTS:
             await self._turn()
             try:
-                # Another number each time: what was late for the question before is told from this one's answer.
+                # A new number each time: a late answer to the question before does not count as this one's.
                 asked = wire.question(random.getrandbits(16), name, kind)
                 async with asyncio.timeout(timeout):
                     answer = await self._exchange(asked, kind, sock)
@@ -324,7 +324,7 @@ class _Run:
         return answer
 
     async def _turn(self) -> None:
-        """Wait until the rate allows one more question. A pause is made up for, up to half a second."""
+        """Wait until the rate allows one more question. It catches up on a pause of up to half a second."""
         now = time.monotonic()
         turn = max(self.next_turn, now - 0.5)
         self.next_turn = turn + 1 / self.qps

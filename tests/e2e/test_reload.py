@@ -322,7 +322,7 @@ def test_where_going_back_failed_the_next_update_restarts_dnsmasq_with_nothing_n
 def test_a_dnsmasq_that_stays_silent_is_told_with_its_place_and_a_way_out(host: FreshHost) -> None:
     host.write("/etc/restart-dns", "kill $(cat /run/dnsmasq/dnsmasq.pid); rm -f /run/dnsmasq/dnsmasq.pid\n")
     result = host.gfwtools("update", "--reload", code=1)
-    assert re.search(r"it does not answer at 127\.0\.0\.1#53, .*; run: gfwtools check host", result.stderr)
+    assert re.search(r"dnsmasq does not answer at 127\.0\.0\.1#53 \(from .*\); run: gfwtools check host", result.stderr)
 
 
 def test_a_killed_update_is_finished_by_the_next(host: FreshHost) -> None:
@@ -420,17 +420,17 @@ def test_the_files_that_its_unit_allows_are_enough_for_a_crowd_at_the_second_dns
 def test_sighup_goes_to_nobody_but_dnsmasq(tmp_path: Path) -> None:
     import subprocess
 
-    from gfwtools.dnsmasq.daemon import hang_up
+    from gfwtools.dnsmasq.daemon import send_sighup
 
     process = subprocess.Popen(["sleep", "60"])
     try:
         (tmp_path / "pid").write_text(str(process.pid))
-        assert not hang_up(tmp_path / "pid")
+        assert not send_sighup(tmp_path / "pid")
         assert process.poll() is None
         for text in ("", "x", "-1", "99999999999999999999", "0"):
             (tmp_path / "pid").write_text(text)
-            assert not hang_up(tmp_path / "pid")
-        assert not hang_up(tmp_path / "none")
+            assert not send_sighup(tmp_path / "pid")
+        assert not send_sighup(tmp_path / "none")
     finally:
         process.kill()
         process.wait()
