@@ -9,11 +9,11 @@ import pytest
 from hypothesis import settings
 from paths import REAL_LISTS
 
-# Whoever starts the tests in the background, or by nohup, has SIGINT ignored, and so would have every program that they
-# start: none of them could be interrupted.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background SIGINT is ignored, and below nohup(1) SIGHUP: every program that the tests start would ignore it, too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(number, handler)
 
 # The first example pays for imports, and the machine may be busy: a time limit for one example finds nothing but that.
 settings.register_profile("no deadline", deadline=None)

@@ -242,7 +242,7 @@ def test_one_address_alone_says_what_answers_it(root: Path) -> None:
 def test_a_name_among_addresses_does_not_stop_the_others(root: Path) -> None:
     result = gfwtools(root, "check", "ip", "127.0.0.1", "google.com", code=2)
     assert "127.0.0.1: direct" in result.stdout
-    assert "'google.com' is no address" in result.stderr
+    assert "'google.com' is not an address" in result.stderr
 
 
 def test_several_policies_are_read_as_dnsmasq_reads_their_files(tmp_path: Path) -> None:

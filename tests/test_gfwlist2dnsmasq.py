@@ -68,7 +68,7 @@ def test_an_empty_exclude_file_excludes_nothing(tmp_path: Path, env: dict[str, s
     [
         ([], "no output file"),
         (["-o", "/"], "is a folder"),
-        (["-o", "/nowhere/out"], "is not there"),
+        (["-o", "/nowhere/out"], "does not exist"),
         (["-o", "x", "-d", "8.8.8"], "no resolver"),
         (["-o", "x", "-p", "0"], "bad port"),
         (["-o", "x", "-p", "70000"], "bad port"),

@@ -52,7 +52,7 @@ def test_bootstrap_fails_where_the_dnsmasq_that_runs_has_not_read_our_files(back
         lab.gateway.write("/etc/restart-dns", ELSEWHERE)
         told = lab.bootstrap(code=1)
         assert "blocked sites go through the tunnel" not in told.stdout
-        assert "has not read /etc/dnsmasq.d/gfwlist.conf" in told.stderr
+        assert "has not read the current /etc/dnsmasq.d/gfwlist.conf" in told.stderr
         assert "conf-dir=/etc/dnsmasq.d/,*.conf to /etc/elsewhere.conf" in told.stderr
 
 
@@ -64,7 +64,7 @@ def test_an_update_that_the_dnsmasq_does_not_read_fails_and_goes_back(backend: s
         lab.gateway.write("/etc/list.txt", lab.gateway.read("/etc/list.txt") + "||new.example\n")
         lab.gateway.run("sh", "/etc/restart-dns")
         told = lab.gateway.gfwtools("update", "--reload", code=1).stderr
-        assert "has not read /etc/" in told
+        assert "has not read the current /etc/" in told
         assert "does not read the old files either" in told
         assert lab.gateway.read("/var/lib/gfwtools/gfwlist.domains") == before
 
@@ -122,7 +122,7 @@ def test_an_update_with_nothing_new_fails_where_the_restart_does_not_help(backen
         elsewhere(lab, backend, layout)
         lab.gateway.run("sh", "/etc/restart-dns")
         told = lab.gateway.gfwtools("update", "--reload", code=1).stderr
-        assert "has not read /etc/dnsmasq.d/gfwlist.conf" in told
+        assert "has not read the current /etc/dnsmasq.d/gfwlist.conf" in told
         assert "dnsmasq does not read the old files either" in told
 
 
