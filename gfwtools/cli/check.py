@@ -1,4 +1,4 @@
-"""``gfwtools check``: questions that somebody asks at a terminal."""
+"""``gfwtools check``: questions about names, addresses and this host."""
 
 import sys
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def domain(
             context.warn(str(error))
             wrong = True
             continue
-        if compiled is None:  # a mistyped name is told before a list is read
+        if compiled is None:  # a mistyped name is reported before a list is read
             # Of one name alone the rules about it are enough.
             compiled = _compiled(context, name if len(names) == 1 and "-" not in names else None)
         found = answer(name, compiled)

@@ -41,7 +41,7 @@ RESERVED_TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
 # IPSET_MAXNAMELEN is 32 with the NUL; "_direct" and a family digit are put behind the name of a policy's set.
 _SET_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,22}"
 # IFNAMSIZ is 16 with the NUL; the kernel forbids '/' and blanks (dev_valid_name), and ':' names an alias.
-# "all" and "default" are no interfaces to sysctl(8), and iptables(8) takes "wg+" for whatever begins with wg.
+# "all" and "default" are no interfaces to sysctl(8), and iptables(8) takes "wg+" for every name that begins with wg.
 _INTERFACE = r"(?!(?:all|default)$)[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}(?<!\+)"
 
 

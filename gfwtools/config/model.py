@@ -1,4 +1,4 @@
-"""The configuration as frozen values. Whatever is in one has been validated."""
+"""The configuration as frozen values. Every value in one has been validated."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path

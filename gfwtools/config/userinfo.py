@@ -1,4 +1,4 @@
-"""The name and password that a URL may have (RFC 3986 section 3.2.1): nobody's to see, in no error and no file."""
+"""The name and password that a URL may have (RFC 3986 section 3.2.1): shown in no error and in no file."""
 
 import re
 
