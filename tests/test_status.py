@@ -22,10 +22,9 @@ from terminals import environment, terminal, written
 from gfwtools.cli.status import fit_height
 from gfwtools.cli.status_screen import history_lines, lines
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose.host import Finding
 from gfwtools.diagnose.status import Marked, PolicyStatus, Service, Status, Tunnel, status
 from gfwtools.dnsmasq.conf import SNIPPET
-from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
 from gfwtools.system.commands import Recorder
@@ -107,7 +106,7 @@ def full() -> Status:
     marked, tunnel = Marked(1234567, 9876543210), Tunnel(True, 42, 123456789, 1234)
     policy = PolicyStatus(PolicyConfig(), state, 90000, 7300, sets, marked, tunnel)
     rules = (f"ip rule {5180 + number} (IPv4)" for number in range(11))
-    findings = tuple(Finding(rule, State.MISSING, "pref 5181 fwmark 0xca6c", "gfwtools up") for rule in rules)
+    findings = tuple(Piece(rule, State.MISSING, "pref 5181", Kind.RULE, remedy="gfwtools up") for rule in rules)
     service = Service("gfwtools.service", True, False)
     run = Run(
         "2026-08-09T06:00:00+00:00", "no source gave a usable list: " + ", ".join(["mirror.example: timed out"] * 5)

@@ -193,7 +193,11 @@ class Iptables:
         gone = [name for name in there.sets if name not in wanted.sets]
         pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted", Kind.SETS, extra=True) for name in gone]
         for chain in _chains(there.rules, wanted.rules):
-            pieces += compare(chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical)
+            found_rules = compare(
+                chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical
+            )
+            remedy = chain.rename if chain in there.taken else ""
+            pieces += [replace(piece, remedy=remedy) for piece in found_rules]
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
