@@ -134,9 +134,7 @@ def _firewall(policy: PolicyConfig, runner: Runner) -> Piece:
     command = opening(runner, policy.interface)
     if not command:
         return Piece(name, State.OK, "no rule is certain to block the LAN", Kind.FIREWALL)
-    return Piece(
-        name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", Kind.FIREWALL, remedy=command
-    )
+    return Piece(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", Kind.FIREWALL, remedy=command)
 
 
 # ---------------------------------------------------------------- dnsmasq

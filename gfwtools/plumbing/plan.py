@@ -38,9 +38,9 @@ class Kind(StrEnum):
     ROUTE = "route"
     SYSCTL = "sysctl"
     NAMES = "names"  #: of tables, for people
-    TUNNEL = "tunnel"  #: the interface, and what comes through it
+    TUNNEL = "tunnel"  #: the interface, and its traffic
     ENDPOINT = "endpoint"  #: of the tunnel's peer
-    FIREWALL = "firewall"  #: of somebody else
+    FIREWALL = "firewall"  #: rules of other programs
     DNSMASQ = "dnsmasq"
     LIST = "list"  #: and whether dnsmasq has read it
 

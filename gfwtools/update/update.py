@@ -9,6 +9,7 @@ from gfwtools.errors import ConfigError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction
 from gfwtools.storage.lock import lock
+from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
 from gfwtools.update.replace import NAME, NOTHING, replace
 from gfwtools.update.values import Update
@@ -45,7 +46,7 @@ def update(
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
         atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        foreign = displaced.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
+        foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
         told = tuple(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
         )
