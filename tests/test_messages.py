@@ -295,3 +295,25 @@ def test_a_list_that_shrank_is_refused_without_a_message(tmp_path: Path) -> None
 def test_the_starter_list_stands_in_without_a_message(tmp_path: Path) -> None:
     done, _ = update(configured(tmp_path, "http://127.0.0.1:1/"))
     assert [policy.obtained.starter for policy in done.policies] == [True]
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def test_the_tree_at_the_head_of_the_module_is_the_tree() -> None:
+    lines = (errors_module.__doc__ or "").split("::\n\n")[1].split("\n\n")[0].splitlines()
+    shown = [(len(line) - len(line.lstrip()), line.split()[0]) for line in lines]
+
+    def below(kind: type[GfwtoolsError], depth: int) -> Iterator[tuple[int, str]]:
+        yield depth, kind.__name__
+        for child in kind.__subclasses__():
+            if not child.__name__.startswith("_"):
+                yield from below(child, depth + 4)
+
+    assert sorted(shown) == sorted(below(GfwtoolsError, 4))
+
+
+def test_a_sentence_is_made_of_what_is_wrong_what_to_do_and_what_became_of_it() -> None:
+    error = GfwtoolsError("it is down", "bring it up")
+    error.outcome = "nothing was changed"
+    assert str(error) == "it is down; bring it up; nothing was changed"

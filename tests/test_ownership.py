@@ -41,7 +41,7 @@ def test_every_file_that_update_writes_for_another_program_says_so(tmp_path: Pat
     sources = f'[policy.gfwlist]\nsources = ["{FIXTURES / "list.txt"}"]\n'
     (etc / "config.toml").write_text(f'[host]\nbackend = "{backend}"\n[dns]\nlayout = "{layout}"\n{sources}')
     gfwtools(tmp_path, "update")
-    own = {"config.toml", "state.json", "lock", "gfwlist.domains", "gfwlist.list"}
+    own = {"config.toml", "state.json", "lock", "gfwlist.direct", "gfwlist.domains", "gfwlist.list"}
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in own]
     assert {path.name for path in written if not ownership.has_header(path)} == set()
 

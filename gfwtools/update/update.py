@@ -79,4 +79,4 @@ def lock_wait() -> float:
     try:
         return max(0.0, float(text))
     except ValueError:
-        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds; give one such as 30") from None
+        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds", "give one such as 30") from None
