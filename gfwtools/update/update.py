@@ -1,13 +1,13 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
 from gfwtools.errors import ConfigError
 from gfwtools.storage import atomic, displaced
-from gfwtools.storage.journal import Journal, Transaction
+from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
 from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
@@ -63,11 +63,13 @@ def update(
 def recover(config: Config) -> None:
     """Take back what an update that was killed has begun; the lock is held."""
     journal = Journal(config.paths)
-    if journal.folder.is_dir():
+    undo: Mapping[str, Undo] = {}
+    if journal.is_open(NAME):  # every bootstrapped host has a journal, and few updates have to undo one
         from gfwtools.system.commands import System
         from gfwtools.update.install import inverses
 
-        journal.recover(NAME, inverses(config, System()))
+        undo = inverses(config, System())
+    journal.recover(NAME, undo)
 
 
 def lock_wait() -> float:
