@@ -20,7 +20,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
@@ -31,7 +31,10 @@ __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
 _TABLES = ("mangle", "nat")
+_JUMPS = ("PREROUTING", "OUTPUT")
+_CLAMPS = ("INPUT", "FORWARD", "POSTROUTING")
 _WHY = {"mangle": "mark packets to the sets, before they are routed", "nat": "translate the source of marked packets"}
+_RUNNING = {"confirmed": "--ctstatus CONFIRMED", "related": "--ctstate RELATED"}
 # nf_tables frees the matches of deleted rules in a worker, after the commit; until then their sets are in use.
 _SET_BUSY = "in use by a kernel component"
 
@@ -51,7 +54,7 @@ class Chain(NamedTuple):
         """What the rules of ours in it are for."""
         if self.table == "nat":
             return Kind.NAT
-        return {CHAIN: Kind.CHAIN, "FORWARD": Kind.CLAMP}.get(self.name, Kind.JUMP)
+        return {CHAIN: Kind.CHAIN, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(self.name, Kind.CLAMP)
 
     @property
     def rename(self) -> str:
@@ -366,9 +369,11 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         CHAIN,
         [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
     )
-    for hook in ("PREROUTING", "OUTPUT"):
+    for hook in _JUMPS:
         put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
-    put("mangle", "FORWARD", [Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.family == family])
+    for hook in _CLAMPS:
+        clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
+        put("mangle", hook, [Worded.of(_clamp(clamp), clamp) for clamp in clamps])
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
@@ -381,14 +386,27 @@ def _entry(entry: Entry, family: Family) -> str:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
+    if entry.running:
+        words.append(f"-m conntrack {_RUNNING[entry.running]}")
+    if entry.connmark:
+        words.append(f"-m connmark --mark {_masked(entry.connmark).removesuffix('/0xffffffff')}")
     if entry.to_set_of:
         name = entry.to_set_of.set if family == 4 else entry.to_set_of.set6
         words.append(f"-m set --match-set {name} dst")
     if entry.marked is not None:
         words.append(f"-m mark --mark {entry.marked:#x}")
     words.append(_comment(entry.why))
-    words.append("-j RETURN" if entry.mark is None else f"-j MARK --set-xmark {entry.mark:#x}/0xffffffff")
+    if entry.mark is not None:
+        words.append(f"-j MARK --set-xmark {entry.mark:#x}/0xffffffff")
+    elif entry.keep:
+        words.append(f"-j CONNMARK --set-xmark {_masked(entry.keep)}")
+    else:
+        words.append("-j RETURN")
     return " ".join(words)
+
+
+def _masked(bits: Masked) -> str:
+    return f"{bits.value:#x}/{bits.mask:#x}"
 
 
 def _jump(jump: Jump) -> str:
@@ -396,7 +414,7 @@ def _jump(jump: Jump) -> str:
 
 
 def _clamp(clamp: Clamp) -> str:
-    side = "-o" if clamp.leaving else "-i"
+    side = "-o" if clamp.hook == "POSTROUTING" else "-i"
     target = "--clamp-mss-to-pmtu" if clamp.mss is None else f"--set-mss {clamp.mss}"
     syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
     return f"{side} {clamp.interface} {syn} {_comment(clamp.why)} -j TCPMSS {target}"
@@ -414,7 +432,8 @@ def _comment(why: str) -> str:
 def canonical(rule: str) -> frozenset[tuple[str, ...]]:
     """The options of a rule in any order: versions of iptables-save put the comment first or last.
 
-    ``-m NAME`` says only where the next options come from, and ``/32`` is the length of any single address.
+    ``-m NAME`` says only where the next options come from, but for ``--mark``, which is the packet's or the
+    connection's. ``/32`` is the length of any single address.
     """
     groups: list[list[str]] = []
     for word in shlex.split(rule):
@@ -422,7 +441,7 @@ def canonical(rule: str) -> frozenset[tuple[str, ...]]:
             groups.append([word])
         elif groups:
             groups[-1].append(word.removesuffix("/32").removesuffix("/128"))
-    return frozenset(tuple(group) for group in groups if group[0] not in ("-m", "--match"))
+    return frozenset(tuple(group) for group in groups if group[0] not in ("-m", "--match") or group[1:] == ["connmark"])
 
 
 def _chains(*rules: Mapping[Chain, object]) -> list[Chain]:
@@ -442,7 +461,7 @@ def _transaction(
     """Input for ``iptables-restore --noflush`` that takes our rules from ``old`` to ``new``; empty if they are equal.
 
     In the chains that are not ours only our rules are touched. They go first: a foreign SNAT rule that takes every
-    packet would leave ours nothing.
+    packet would leave ours nothing. The jumps to GFWLIST go last: others restore a packet's mark from the connection's.
     """
     declare, remove, add, drop = [], [], [], []
     for chain in _chains(old, new):
@@ -455,7 +474,10 @@ def _transaction(
             drop += [f"-F {CHAIN}", f"-X {CHAIN}"]
         else:
             remove += [f"-D {chain.name} {rule}" for rule in old.get(chain, ())]
-            add += [f"-I {chain.name} {place} {rule}" for place, rule in enumerate(new.get(chain, ()), 1)]
+            if chain.kind is Kind.JUMP:
+                add += [f"-A {chain.name} {rule}" for rule in new.get(chain, ())]
+            else:
+                add += [f"-I {chain.name} {place} {rule}" for place, rule in enumerate(new.get(chain, ()), 1)]
     lines = [*declare, *remove, *add, *drop]
     return "".join(f"{line}\n" for line in (f"*{table}", *lines, "COMMIT")) if lines else ""
 
