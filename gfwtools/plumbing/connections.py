@@ -6,6 +6,7 @@ moved or gone, would hang as long as packets are sent. Without its entry, the ne
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from ipaddress import ip_network
 
@@ -15,10 +16,11 @@ from gfwtools.plumbing.backend import Backend, seed_files
 from gfwtools.plumbing.facts import seeds_of
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.wanted import Connmark, Masked, connmarks
-from gfwtools.system.conntrack import Connection, forget
+from gfwtools.system import conntrack
+from gfwtools.system.conntrack import Connection
 from gfwtools.system.step import Step
 
-__all__ = ["Networks", "begin_again", "drop", "drop_all", "gone", "settle"]
+__all__ = ["Networks", "adopt", "begin_again", "drop", "drop_all", "gone", "settle"]
 
 _UDP = 17
 _MOVED = "they began on a way that is gone"
@@ -46,18 +48,36 @@ def gone(before: Iterable[Connmark], after: Collection[Connmark]) -> tuple[Maske
     return tuple(dict.fromkeys(bits for mark in before if mark not in after for bits in mark.forms))
 
 
+def adopt(config: Config, survey: Survey) -> list[Step]:
+    """Before ``up`` runs the steps of ``survey``: what rules without connection marks have sent into a tunnel stays.
+
+    :returns: what was done, as steps without commands.
+    """
+    forms = _forms(survey.wanted.connmarks)
+    tunnels = _tunnels(survey)
+    inside = _in_sets(config, survey)
+
+    def bits(found: Connection) -> Masked | None:
+        if not found.answered or _has(found, forms) or found.answers_to not in tunnels:
+            return None
+        return tunnels[found.answers_to] if found.destination in inside() else None
+
+    if not survey.steps:
+        return []
+    with suppress(HostError):  # settle() names a kernel that cannot
+        if count := conntrack.mark(bits):
+            return [Step(f"{_words(count)} marked in conntrack", "they go on as they began", (), ())]
+    return []
+
+
 def settle(config: Config, survey: Survey) -> list[Step]:
     """After ``up`` has run the steps of ``survey``.
 
     :returns: what was done, as steps without commands.
     """
     forms = _forms(survey.wanted.connmarks)
-    tunnels = _tunnels(survey)
     resolvers = {upstream.address for policy in config.policies for upstream in policy.upstream}
-
-    @cache
-    def inside() -> Networks:
-        return Networks(_in_sets(config, survey))
+    inside = _in_sets(config, survey)
 
     def is_early(found: Connection) -> bool:
         return not found.answered and not _has(found, forms) and found.destination in inside()
@@ -68,10 +88,8 @@ def settle(config: Config, survey: Survey) -> list[Step]:
             return not found.answered
         if not found.answered:
             return found.destination in inside()
-        # The answer to a question that was asked directly is forged. What rules without connection marks have sent
-        # into a tunnel goes there again, with the same source address.
-        asked = found.protocol == _UDP and found.destination in resolvers
-        return asked or (found.answers_to in tunnels and found.destination in inside())
+        # The answer to a question that was asked directly is forged.
+        return found.protocol == _UDP and found.destination in resolvers
 
     done = drop(gone(survey.record.connmarks, survey.wanted.connmarks))
     if survey.steps:
@@ -117,31 +135,45 @@ def _has(connection: Connection, marks: Iterable[Masked]) -> bool:
     return any(connection.mark & mask == value for value, mask in marks)
 
 
-def _tunnels(survey: Survey) -> frozenset[Address]:
-    """The addresses of the policies' interfaces."""
-    interfaces = survey.facts.interfaces.values() if survey.facts else ()
-    return frozenset(address.ip for interface in interfaces for address in interface.addresses)
-
-
-def _in_sets(config: Config, survey: Survey) -> Iterator[Network | Address]:
-    """What the sets hold: the seeds, and what dnsmasq has learned."""
+def _tunnels(survey: Survey) -> dict[Address, Masked]:
+    """The addresses of the policies' interfaces -> the connection mark of the interface's first policy."""
     facts = survey.facts
     assert facts is not None
-    for policy in config.policies:
-        seeds = facts.seeds.get(policy.name, ())
-        yield from seeds
-        yield from facts.learned.get(policy.name, ())
-        for marking in survey.markings:
-            if marking.backend is survey.backend:
-                yield from marking.backend.learned(marking.there, policy, seeds)
+    found: dict[Address, Masked] = {}
+    for mark in survey.wanted.connmarks:
+        interface = facts.interfaces.get(mark.interface)
+        for address in interface.addresses if interface else ():
+            found.setdefault(address.ip, mark.bits)
+    return found
+
+
+def _in_sets(config: Config, survey: Survey) -> Callable[[], Networks]:
+    """What the sets hold: the seeds, and what dnsmasq has learned. It is put together when it is asked for."""
+    facts = survey.facts
+    assert facts is not None
+
+    def held() -> Iterator[Network | Address]:
+        for policy in config.policies:
+            seeds = facts.seeds.get(policy.name, ())
+            yield from seeds
+            yield from facts.learned.get(policy.name, ())
+            for marking in survey.markings:
+                if marking.backend is survey.backend:
+                    yield from marking.backend.learned(marking.there, policy, seeds)
+
+    return cache(lambda: Networks(held()))
+
+
+def _words(count: int) -> str:
+    return f"{count} connection{'s' * (count != 1)}"
 
 
 def _remove(is_stale: Callable[[Connection], bool], why: str, *, unanswered: bool = False) -> list[Step]:
     """A kernel that cannot is named in the step."""
     try:
-        count = forget(is_stale, unanswered=unanswered)
+        count = conntrack.forget(is_stale, unanswered=unanswered)
     except HostError as error:
         return [Step("running connections", error.message, (), ())]
     if not count:
         return []
-    return [Step(f"{count} connection{'s' * (count != 1)} removed from conntrack", why, (), ())]
+    return [Step(f"{_words(count)} removed from conntrack", why, (), ())]

@@ -39,11 +39,12 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]
         _recover(config, runner)
         survey = look(config, runner)
         after = survey.next_record()
+        adopted = connections.adopt(config, survey)
         _run(config, survey, runner, after)
         if survey.makes_sets:
             record.save(config.paths, replace(after, cache_cleared=clear_caches(config)))
         learned.forget(config)
-        return [*survey.steps, *connections.settle(config, survey)]
+        return [*adopted, *survey.steps, *connections.settle(config, survey)]
 
 
 def down(config: Config, runner: Runner) -> list[Step]:

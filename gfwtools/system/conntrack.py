@@ -1,4 +1,4 @@
-"""The kernel's table of connections (conntrack), over netlink: look at it, and remove entries.
+"""The kernel's table of connections (conntrack), over netlink: remove entries, and mark them.
 
 The program ``conntrack`` does the same. Few hosts have it, and it needs the same kernel module, nf_conntrack_netlink.
 The words are those of linux/netfilter/nfnetlink_conntrack.h.
@@ -9,19 +9,20 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from gfwtools.config.model import Address
 from gfwtools.errors import HostError
 
-__all__ = ["Connection", "forget"]
+__all__ = ["Connection", "forget", "mark"]
 
 _NETLINK_NETFILTER = 12
-_GET, _DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8, and IPCTNL_MSG_CT_GET and _DELETE
+_NEW, _GET, _DELETE = 0x100, 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8, and IPCTNL_MSG_CT_NEW, _GET and _DELETE
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _MARK, _ID, _ZONE, _STATUS_MASK = 1, 2, 3, 8, 12, 18, 26
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _MARK, _ID, _ZONE, _MARK_MASK, _STATUS_MASK = 1, 2, 3, 8, 12, 18, 21, 26
 _TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM = 1, 2, 1
 # CTA_IP_V4_DST, CTA_IP_V6_DST
 _DESTINATION: dict[int, type[IPv4Address] | type[IPv6Address]] = {2: IPv4Address, 4: IPv6Address}
@@ -51,12 +52,38 @@ def forget(is_stale: Callable[[Connection], bool], *, unanswered: bool = False) 
     :returns: how many were removed.
     :raises HostError: the kernel does not show them.
     """
+    with _kernel() as kernel:
+        found = [entry for entry in _entries(kernel, unanswered=unanswered) if is_stale(entry)]
+        return sum(_change(kernel, _DELETE, entry) for entry in found)
+
+
+def mark(bits: Callable[[Connection], tuple[int, int] | None]) -> int:
+    """Set bits in the marks of connections.
+
+    :param bits: the value and the mask for a connection, or None to leave it.
+    :returns: how many were marked.
+    :raises HostError: the kernel does not show them.
+    """
+    with _kernel() as kernel:
+        found = [(entry, wanted) for entry in _entries(kernel, unanswered=False) if (wanted := bits(entry))]
+        return sum(
+            _change(
+                kernel,
+                _NEW,
+                entry,
+                _attribute(_MARK, _NUMBER.pack(value)) + _attribute(_MARK_MASK, _NUMBER.pack(mask)),
+            )
+            for entry, (value, mask) in found
+        )
+
+
+@contextmanager
+def _kernel() -> Iterator[socket.socket]:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
             kernel.settimeout(_TIMEOUT)
             kernel.bind((0, 0))
-            found = [entry for entry in _entries(kernel, unanswered=unanswered) if is_stale(entry)]
-            return sum(_delete(kernel, entry) for entry in found)
+            yield kernel
     except OSError as error:
         raise HostError(
             f"the kernel's connections cannot be seen: {error.strerror or error}", "load nf_conntrack_netlink"
@@ -75,9 +102,9 @@ def _entries(kernel: socket.socket, *, unanswered: bool) -> Iterator[Connection]
             yield entry
 
 
-def _delete(kernel: socket.socket, entry: Connection) -> bool:
+def _change(kernel: socket.socket, kind: int, entry: Connection, attributes: bytes = b"") -> bool:
     """Whether it was there."""
-    _send(kernel, _DELETE, _REQUEST | _ACK, entry.name[0], entry.name[1:])
+    _send(kernel, kind, _REQUEST | _ACK, entry.name[0], entry.name[1:] + attributes)
     try:
         list(_messages(kernel))
     except FileNotFoundError:

@@ -55,6 +55,15 @@ def test_what_is_asked_for_is_removed_and_nothing_else(
     assert host.run(sys.executable, "-c", script).stdout.split() == [str(removed), "0"]
 
 
+def test_a_mark_is_set_in_the_bits_of_the_mask_alone(host: FreshHost) -> None:
+    script = (
+        f"import socket\nfrom gfwtools.system.conntrack import forget, mark\n{SEND}"
+        "print(mark(lambda found: (0x2000000, 0xf000000) if found.mark else None))\n"
+        "print(forget(lambda found: found.mark == 0x2000042))\n"
+    )
+    assert host.run(sys.executable, "-c", script).stdout.split() == ["2", "2"]
+
+
 def test_without_the_right_to_see_them_the_error_says_what_is_missing(host: FreshHost) -> None:
     script = FORGET.format(before="", which="True", unanswered=False)
     done = host.run("setpriv", "--bounding-set=-net_admin", "--", sys.executable, "-c", script, code=1)
