@@ -8,7 +8,7 @@ import pytest
 from counting import Count
 from flow import DATAGRAMS, SIZE
 from fresh_host import HERE, FreshHost
-from lab import BLOCKED, BLOCKED6, FREE, FREE6, GATEWAY_LAN, Lab
+from lab import BLOCKED, BLOCKED6, FREE, FREE6, GATEWAY_LAN, GATEWAY_WAN, Lab
 
 pytestmark = pytest.mark.e2e
 
@@ -168,7 +168,9 @@ def flush(lab: Lab) -> None:
         "nft delete table inet gfwtools; for tool in iptables ip6tables; do $tool -t mangle -F; $tool -t nat -F; done",
         code=None,
     )
-    lab.gateway.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE")
+    # Not MASQUERADE: there the kernel itself ends a connection that leaves by another interface.
+    rule = f"-s 192.168.7.0/24 -o wan0 -j SNAT --to-source {GATEWAY_WAN}"
+    lab.gateway.run("iptables", "-t", "nat", "-A", "POSTROUTING", *rule.split())
 
 
 @pytest.mark.parametrize("place", ["host", "lan"])
