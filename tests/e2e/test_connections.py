@@ -1,6 +1,7 @@
 """A connection keeps the way that it began with, whatever enters or leaves the sets meanwhile."""
 
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 
@@ -294,3 +295,19 @@ def test_bits_of_a_connection_mark_that_are_not_ours_stay(backend: str) -> None:
         marked = Count(lab.gateway, "postrouting", "oifname wg0 ip protocol udp udp dport 8000 ct mark 0x81000042")
         assert begin(lab, "lan", "udp", SEED).got == DATAGRAMS
         assert marked.packets == DATAGRAMS
+
+
+def test_a_rule_that_came_later_and_takes_the_mark_back_is_named_and_up_goes_behind_it() -> None:
+    with Lab() as lab:
+        prepare(lab)
+        lab.configure("iptables")
+        lab.bootstrap()
+        lab.gateway.run("iptables-restore", "--noflush", stdin=MWAN3)
+        found = json.loads(lab.gateway.gfwtools("check", "host", "--json", code=1).stdout)
+        bad = {piece["name"]: piece for piece in found if piece["state"] != "OK"}
+        assert list(bad) == ["iptables mangle OUTPUT", "iptables mangle PREROUTING"]
+        assert "takes the mark back: -j CONNMARK --restore-mark" in bad["iptables mangle PREROUTING"]["detail"]
+        assert begin(lab, "lan", "udp", SEED).got == 0
+        lab.gateway.gfwtools("up")
+        lab.gateway.gfwtools("check", "host")
+        assert begin(lab, "lan", "udp", SEED).got == DATAGRAMS
