@@ -15,6 +15,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Reading, Resolver, Unread
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing import connections
 from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.plumbing.backend import backend_of, seed_files
 from gfwtools.render.files import Role, on_host
@@ -167,6 +168,7 @@ def _load_and_verify(
         with _step("load the seed"):
             _load_seed(config, policy, runner, seeds[policy.name], transaction)
         notes.append(f"loaded the seed of {policy.set}")
+    notes += [step.what for step in connections.begin_again(config, backend_of(config, runner), due.seeds)]
     reading = due.reading
     if reading:
         silent = _silent_seconds(config, resolver, reading)
