@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
-from gfwtools.diagnose import plumbing
+from gfwtools.diagnose import blocked, plumbing
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
@@ -45,8 +45,18 @@ POKES = 3
 LIMIT = 8
 
 _AFTER = (
-    *("peer", "second dnsmasq", "dnsmasq", "generation", "clean resolver", "upstream", "answer", "in the set", "way"),
-    "connect",
+    *(
+        "peer",
+        "second dnsmasq",
+        "dnsmasq",
+        "generation",
+        "clean resolver",
+        "upstream",
+        "answer",
+        "blocked",
+        "in the set",
+    ),
+    *("way", "connect"),
 )
 #: What the question to the clean resolver passes on this host: while one of these is broken, nothing comes back.
 _PATH = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "reverse path")
@@ -56,9 +66,10 @@ _RESTS_ON = {
     "generation": ("second dnsmasq",),
     "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
     "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
+    blocked.NAME: ("generation", "answer"),
     "in the set": ("set", "upstream", "answer"),
     "way": ("tunnel", "route", "ip rule", "in the set"),
-    "connect": (*_PATH, "peer", "in the set", "way"),
+    "connect": (*_PATH, "peer", blocked.NAME, "in the set", "way"),
 }
 _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
 
@@ -157,6 +168,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
+    rest.append(_blocked(found, lookup, tunnel, problem))
     rest.append(
         _in_set(found, config, lookup, holding)
         if backend
@@ -426,6 +438,17 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     if "different" in similar:
         return Link("answer", _OK, expected, f"{words}; other addresses than in its current answer, learned before")
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")
+
+
+def _blocked(found: Answer, lookup: Lookup, tunnel: Interface | None, problem: str) -> Link:
+    """Does a name that goes directly work as it does through the tunnel?"""
+    if found.match.verdict == "tunnel":
+        return Link(blocked.NAME, _SKIPPED, found="the name takes the tunnel")
+    if not lookup.alive:
+        return Link(blocked.NAME, _SKIPPED, found="dnsmasq does not answer")
+    if problem:
+        return Link(blocked.NAME, _UNKNOWN, blocked.EXPECTED, f"not compared: {problem}")
+    return blocked.blocked_link(found.name, found.policy, lookup.local, tunnel)
 
 
 # ---------------------------------------------------------------- addresses

@@ -1,7 +1,8 @@
 """Everything that an update does before it writes: for each policy its list, its files and its new state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
@@ -28,9 +29,11 @@ def prepare(
     offline: bool = False,
     force: bool = False,
     progress: "Progress | None" = None,
+    edits: Mapping[Path, bytes] = MappingProxyType({}),
 ) -> Update:
     """Everything that :func:`update` does before it writes.
 
+    :param edits: the new content of files of the user's; they are a part of the update.
     :raises GfwtoolsError: no list, or one that may not be used.
     """
     state = read_state(config.paths.state)
@@ -39,7 +42,7 @@ def prepare(
     inputs = ""
     copies, told = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
     for index, policy in enumerate(config.policies):
-        own = UserLists.read(config, policy, copies)
+        own = UserLists.read(config, policy, {**copies, **edits})
         obtained = obtain(
             config,
             policy,
@@ -60,7 +63,7 @@ def prepare(
     warnings = [*([state.problem] if state.problem else []), *told]
     warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
     new_state = State({update.policy.name: update.state for update in done})
-    return Update(tuple(done), new_state, gone, tuple(warnings), copies)
+    return Update(tuple(done), new_state, gone, tuple(warnings), copies, edits)
 
 
 def _prepare_policy(

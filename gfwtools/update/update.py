@@ -1,7 +1,8 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
@@ -28,6 +29,7 @@ def update(
     force: bool = False,
     progress: "Progress | None" = None,
     reload: bool = False,
+    edit: Callable[[], Mapping[Path, bytes]] = dict,
     within: Transaction | None = None,
 ) -> tuple[Update, list[str]]:
     """Fetch, compile and write, with the lock held.
@@ -36,6 +38,7 @@ def update(
     :param offline: take the last good list (or the starter list) and use no network.
     :param force: accept a list that has shrunk below ``fetch.min_share``.
     :param reload: have dnsmasq and the kernel take the files, and see that they did.
+    :param edit: gives the new content of files of the user's, with the lock held. They are a part of the update.
     :param within: the transaction that this is a part of; without one it is one of its own.
     :returns: what was done, and what the reload did, in words.
     :raises GfwtoolsError: nothing was changed, or all of it was put back.
@@ -45,7 +48,7 @@ def update(
         recover(config)
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
         atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
-        prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
+        prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
         foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
         told = tuple(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign

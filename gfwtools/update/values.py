@@ -74,6 +74,8 @@ class Update(NamedTuple):
     warnings: tuple[str, ...] = ()
     copies: Mapping[Path, bytes] = {}
     """Of the user's lists that are URLs, what was fetched and is another than the last good copy."""
+    edits: Mapping[Path, bytes] = {}
+    """The user's own files that were edited: their new content. Each keeps its mode and owner."""
 
     def files(self, config: Config) -> dict[Path, bytes]:
         """Every file to be written, the state last, in the order in which they go into place."""
