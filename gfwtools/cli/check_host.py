@@ -15,7 +15,7 @@ __all__ = ["host"]
 def host(context: Context, as_json: bool) -> None:
     """Check every piece of the plumbing. Each is OK, MISSING or MISMATCH, and is shown with the command that fixes it.
 
-    Exits with 1 if a piece is not OK. Changes nothing.
+    A piece that cannot be judged is UNKNOWN. Exits with 1 if a piece is MISSING or MISMATCH. Changes nothing.
 
     \b
     Examples:
@@ -28,7 +28,8 @@ def host(context: Context, as_json: bool) -> None:
     from gfwtools.system.commands import System
 
     findings = check(context.config, System())
-    bad = [finding for finding in findings if finding.state is not State.OK]
+    bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
+    unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
     if as_json:
         import json
 
@@ -37,9 +38,13 @@ def host(context: Context, as_json: bool) -> None:
         ]
         click.echo(json.dumps(document, indent=1))
     else:
-        for finding in findings if not context.quiet else bad:
+        for finding in findings if not context.quiet else [*bad, *unknown]:
             click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))
             if finding.remedy:
                 click.echo(f"          fix: {finding.remedy}")
-        context.say(f"{len(findings)} pieces, {len(bad)} not OK" if bad else f"all {len(findings)} pieces are OK")
+        wrong = f"{len(bad)} not OK" if bad else "nothing wrong in what could be checked"
+        more = f"; {len(unknown)} not checked" if unknown else ""
+        context.say(
+            f"{len(findings)} pieces, {wrong}{more}" if bad or unknown else f"all {len(findings)} pieces are OK"
+        )
     sys.exit(1 if bad else 0)

@@ -141,7 +141,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     pipes = skipped(plumbing.LINKS, "the name goes directly") if not tunnelled else skipped(plumbing.LINKS, problem)
     peer = Link("peer", _SKIPPED, found=problem or "the name goes directly")
     if tunnelled and survey is not None:
-        seen = plumbing.see(config, survey, found.policy, runner)
+        seen = plumbing.see(config, survey, found.policy, runner, lookup.addresses)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner

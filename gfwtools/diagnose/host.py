@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose.firewall import opening
+from gfwtools.diagnose.crossing import Verdict
+from gfwtools.diagnose.firewall import judge_firewall
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
@@ -57,7 +58,7 @@ def check(config: Config, runner: Runner) -> list[Finding]:
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)
         if config.host.gateway:
-            findings.append(_firewall(policy, runner))
+            findings.append(_firewall(config, policy, seen.facts, runner))
     findings += _dnsmasq(config, runner)
     return findings
 
@@ -120,12 +121,10 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
     return Finding(name, State.OK, f"{age} s ago")
 
 
-def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
-    name = f"firewall before {policy.interface}"
-    command = opening(runner, policy.interface)
-    if not command:
-        return Finding(name, State.OK, "no rule is certain to block the LAN")
-    return Finding(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", command)
+def _firewall(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner) -> Finding:
+    judged = judge_firewall(config, policy, facts, runner)
+    states = {Verdict.PASSES: State.OK, Verdict.BLOCKED: State.MISMATCH, Verdict.UNKNOWN: State.UNKNOWN}
+    return Finding(f"firewall before {policy.interface}", states[judged.verdict], judged.words, judged.remedy)
 
 
 # ---------------------------------------------------------------- dnsmasq
