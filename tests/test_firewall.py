@@ -15,7 +15,7 @@ from firewalls import (
 )
 
 from gfwtools.diagnose.crossing import Passage, Verdict
-from gfwtools.diagnose.opening import opening
+from gfwtools.diagnose.opening import Zone, opening
 from gfwtools.diagnose.packet import Packet, Truth
 
 PASSES, BLOCKED, UNKNOWN = Verdict.PASSES, Verdict.BLOCKED, Verdict.UNKNOWN
@@ -29,7 +29,7 @@ def rule(passage: Passage) -> str:
 
 def remedy(passage: Passage) -> str:
     (found,) = passage.judged
-    return opening(found, passage.packet, lambda interface: f"zone-of-{interface}")
+    return opening(found, passage.packet, lambda interface: Zone(f"zone-of-{interface}", interface != "wg0"))
 
 
 # ---------------------------------------------------------------- iptables

@@ -13,7 +13,7 @@ from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose import iptables_rules, nft_rules
 from gfwtools.diagnose.crossing import Passage, Verdict, crossings
 from gfwtools.diagnose.lan import lans
-from gfwtools.diagnose.opening import opening
+from gfwtools.diagnose.opening import Zone, opening
 from gfwtools.diagnose.packet import Packet, Truth
 from gfwtools.diagnose.walk import BaseChain, Place
 from gfwtools.plumbing.facts import Facts, Family
@@ -102,11 +102,11 @@ def _quoted(place: Place, runner: Runner) -> str:
     return f"{place.program} -t {place.table}: {place.rule}"
 
 
-def _zone(runner: Runner, interface: str) -> str:
-    """firewalld's zone of an interface; one that is in none belongs to the default zone."""
-    found = runner.ask("firewall-cmd", f"--get-zone-of-interface={interface}")
-    found = found or runner.ask("firewall-cmd", "--get-default-zone") or "public"
-    return found.strip()
+def _zone(runner: Runner, interface: str) -> Zone:
+    found = runner.ask("firewall-cmd", "--permanent", f"--get-zone-of-interface={interface}")
+    if found:
+        return Zone(found.strip(), True)
+    return Zone((runner.ask("firewall-cmd", "--get-default-zone") or "public").strip(), False)
 
 
 # ---------------------------------------------------------------- the rules of this host

@@ -225,7 +225,9 @@ def _module(name: str, options: Sequence[Option], packet: Packet, holds: Sets) -
             return _sets(options, packet, holds)
         case "socket":  # a forwarded packet belongs to no program of this host
             return False
-        case "udp" | "icmp" | "icmp6" | "sctp" | "dccp" | "ah" | "esp" | "udplite":
+        case (
+            "udp" | "icmp" | "icmp6" | "sctp" | "dccp" | "ah" | "esp" | "udplite" | "rt" | "frag" | "hbh" | "dst" | "mh"
+        ):
             return False
     compare = _MODULES.get(name)
     if compare is None:

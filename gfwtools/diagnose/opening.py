@@ -6,16 +6,24 @@ A firewall that is managed by a program gets that program's own command: a rule 
 import re
 import shlex
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gfwtools.diagnose.packet import Packet
 from gfwtools.diagnose.walk import Judgement
 
-__all__ = ["opening"]
+__all__ = ["Zone", "opening"]
 
 _NAMES = {"prerouting": "PREROUTING", "forward": "FORWARD", "postrouting": "POSTROUTING"}
 
 
-def opening(found: Judgement, packet: Packet, zone: Callable[[str], str]) -> str:
+class Zone(NamedTuple):
+    """firewalld's zone of an interface; the default zone has those that are in none."""
+
+    name: str
+    assigned: bool
+
+
+def opening(found: Judgement, packet: Packet, zone: Callable[[str], Zone]) -> str:
     """What lets ``packet`` pass the chain of ``found``.
 
     :param zone: the zone of firewalld that an interface is in.
@@ -26,8 +34,10 @@ def opening(found: Judgement, packet: Packet, zone: Callable[[str], str]) -> str
         return shlex.join(["ufw", "route", "allow", "in", "on", packet.iif, "out", "on", packet.oif])
     if place.table == "inet firewalld" or "FORWARD_direct" in base.chains or "FWDI_public" in base.chains:
         if base.hook == "forward":
-            return _firewalld(zone(lan), zone(tunnel))
-        return "firewall-cmd --list-all-policies"
+            return _firewalld({name: zone(name) for name in (lan, tunnel)})
+        # Its reverse-path filter: what comes by the tunnel has its route without the mark by the WAN.
+        change = ["sed", "-i", "s/^IPv6_rpfilter=.*/IPv6_rpfilter=no/", "/etc/firewalld/firewalld.conf"]
+        return f"{shlex.join(change)} && firewall-cmd --reload && gfwtools up"
     if place.program == "nft":
         words = ["nft", "insert", "rule", *place.table.split(), place.chain]
         words += ["iifname", _quoted(packet.iif)] if base.hook != "egress" else []
@@ -49,13 +59,19 @@ def _quoted(interface: str) -> str:
     return interface if re.fullmatch(r"[A-Za-z][\w.-]*", interface) else f'"{interface}"'
 
 
-def _firewalld(lan: str, tunnel: str) -> str:
-    """A policy of firewalld from one zone to another (firewalld.policies(5)); replies need none."""
-    command = "firewall-cmd --permanent"
-    name = "gfwtools"
-    to = shlex.quote(tunnel)
-    return (
-        f"{command} --new-policy={name} && {command} --policy={name} --add-ingress-zone={shlex.quote(lan)} && "
-        f"{command} --policy={name} --add-egress-zone={to} && {command} --policy={name} --set-target=ACCEPT && "
-        "firewall-cmd --reload"
-    )
+def _firewalld(zones: dict[str, Zone]) -> str:
+    """A policy of firewalld from the LAN's zone to the tunnel's (firewalld.policies(5)); replies need none.
+
+    firewalld leaves out a policy for a zone without an interface: each gets its own. Its reload removes all rules of
+    iptables, also ours.
+    """
+    lan, tunnel = zones.values()
+    options = [
+        *([f"--zone={zone.name}", f"--change-interface={name}"] for name, zone in zones.items() if not zone.assigned),
+        ["--new-policy=gfwtools"],
+        ["--policy=gfwtools", f"--add-ingress-zone={lan.name}"],
+        ["--policy=gfwtools", f"--add-egress-zone={tunnel.name}"],
+        ["--policy=gfwtools", "--set-target=ACCEPT"],
+    ]
+    commands = [["firewall-cmd", "--permanent", *each] for each in options]
+    return " && ".join(map(shlex.join, [*commands, ["firewall-cmd", "--reload"], ["gfwtools", "up"]]))
