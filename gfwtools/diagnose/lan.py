@@ -10,7 +10,7 @@ from typing import Any
 from gfwtools.config.model import Config
 from gfwtools.system.commands import Runner
 
-__all__ = ["Lan", "lans"]
+__all__ = ["Lan", "lan_of", "lans"]
 
 #: Networks of virtual machines and containers, by the names that libvirt, Docker, LXC and Kubernetes give them.
 _VIRTUAL = re.compile(r"virbr\d+|docker\d+|br-[0-9a-f]{12}|(lxc|lxd|incus)br\d+|podman\d+|cni\d+|flannel.*")
@@ -42,6 +42,11 @@ def lans(config: Config, runner: Runner) -> list[Lan]:
     wan = _wan(runner)
     inner = [lan for lan in found if lan.name not in wan and not _VIRTUAL.fullmatch(lan.name)]
     return inner or [lan for lan in found if lan.name in wan and any(a.is_private for a in lan.addresses)]
+
+
+def lan_of(name: str, runner: Runner) -> Lan | None:
+    """The interface of that name, where it can lead to a LAN."""
+    return next((lan for lan in _all(runner) if lan.name == name), None)
 
 
 def _all(runner: Runner) -> Iterator[Lan]:
