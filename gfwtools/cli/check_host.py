@@ -23,6 +23,7 @@ def host(context: Context, as_json: bool) -> None:
       gfwtools -q check host || gfwtools up
       gfwtools check host --json | jq '.[] | select(.state != "OK")'
     """
+    from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
@@ -33,13 +34,11 @@ def host(context: Context, as_json: bool) -> None:
     if as_json:
         import json
 
-        document = [
-            {"name": f.name, "state": f.state.value, "detail": f.detail, "remedy": f.remedy or None} for f in findings
-        ]
-        click.echo(json.dumps(document, indent=1))
+        click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
         for finding in findings if not context.quiet else [*bad, *unknown]:
-            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))
+            detail = printable(finding.detail, 1000)  # it may quote rules and files of others
+            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {detail}" if detail else ""))
             if finding.remedy:
                 click.echo(f"          fix: {finding.remedy}")
         wrong = f"{len(bad)} not OK" if bad else "nothing wrong in what could be checked"
