@@ -15,12 +15,23 @@ __all__ = ["live", "show"]
 SHOWN = 1000
 
 
-def live(context: Context, found: Answer, *, connect: bool, as_json: bool) -> bool:
-    """Check and print the chain of a name. Returns whether no link is broken."""
+def live(context: Context, found: Answer, *, connect: bool, client: str | None, as_json: bool) -> bool:
+    """Check and print the chain of a name. Returns whether no link is broken.
+
+    :param client: the interface to the LAN from which a packet is sent.
+    """
     from gfwtools.diagnose.chain import probe
+    from gfwtools.diagnose.lan import lan_of
     from gfwtools.system.commands import System
 
-    chain = probe(found, context.config, System(), connect=connect)
+    runner = System()
+    lan = lan_of(client, runner) if client else None
+    if client and lan is None:
+        raise click.UsageError(
+            f"--from: {client} is not an interface that is up with an address and an Ethernet layer; "
+            "give the LAN's (for a port of a bridge, the bridge)"
+        )
+    chain = probe(found, context.config, runner, connect=connect, lan=lan)
     if as_json:
         click.echo(json.dumps(chain.to_json()))
     else:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.diagnose.firewall import opening
+from gfwtools.diagnose.crossing import Verdict
+from gfwtools.diagnose.firewall import Judged, judge_firewall
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.backend import sets_with
@@ -59,8 +60,8 @@ class Seen:
     """``ip -j rule`` of the resolver's family."""
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
-    opening: str = ""
-    """The command that lets the LAN into the tunnel, where a firewall is certain to block it."""
+    firewall: Judged | None = None
+    """Whether the firewalls let the LAN into the tunnel; None where this host is not a gateway."""
 
 
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
@@ -68,8 +69,11 @@ def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
     return is_wired(config) or (survey is not None and survey.is_up)
 
 
-def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
-    """Ask the kernel."""
+def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner, sites: Sequence[Address] = ()) -> Seen:
+    """Ask the kernel.
+
+    :param sites: the addresses that are of interest.
+    """
     assert survey.facts is not None
     backend = survey.backend
     assert backend is not None
@@ -85,7 +89,7 @@ def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) ->
         resolver_device=questions.route(runner, resolver, policy.mark).device,
         rules=tuple(questions.rules(runner, resolver.version)),
         reverse_path_filter=questions.reverse_path_filter(runner, policy.interface),
-        opening=opening(runner, policy.interface) if config.host.gateway else "",
+        firewall=judge_firewall(config, policy, survey.facts, runner, sites) if config.host.gateway else None,
     )
 
 
@@ -293,10 +297,12 @@ def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, s
         *filter(_is_forwarded, _bad(pieces, Kind.CLAMP)),
         *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches),
     ]
-    if seen.opening and not bad:
-        found = f"a firewall blocks the LAN from {policy.interface}"
-        return Link("forwarding", _BROKEN, expected, found, seen.opening)
-    return _link("forwarding", expected, bad)
+    firewall = seen.firewall
+    if bad or firewall is None:
+        return _link("forwarding", expected, bad)
+    found = f"the firewall {firewall.words}" if firewall.verdict is Verdict.PASSES else f"firewall: {firewall.words}"
+    states = {Verdict.PASSES: _OK, Verdict.BLOCKED: _BROKEN, Verdict.UNKNOWN: LinkState.UNKNOWN}
+    return Link("forwarding", states[firewall.verdict], expected, found, firewall.remedy)
 
 
 def _reverse_path(policy: PolicyConfig, seen: Seen, dropped: int) -> Link:
