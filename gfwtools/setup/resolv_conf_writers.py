@@ -1,18 +1,18 @@
 """The programs that write /etc/resolv.conf, and the setting that stops each of them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.conf import SNIPPET
+from gfwtools.render.header import WRITTEN
+from gfwtools.system import ownership
 
-__all__ = ["HEADER", "WRITERS", "Writer", "append", "encode", "is_ours", "snippet", "without_ours"]
+__all__ = ["HEADER", "WRITERS", "Writer", "append", "decode", "encode", "snippet", "without_ours"]
 
-HEADER = "# Written by gfwtools bootstrap; gfwtools teardown puts back what was here before.\n"
-BEGIN, END = "# gfwtools begin", "# gfwtools end"
-BLOCK = re.compile(rf"^{BEGIN}.*?^{END}\n", re.MULTILINE | re.DOTALL)
+HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,13 @@ class Writer:
     why: str = "leaves /etc/resolv.conf alone"
 
 
-def block(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in (f"{BEGIN} (gfwtools teardown removes it)", *lines, END))
-
-
 def without_ours(text: str) -> str:
-    return "" if text.startswith(HEADER) else BLOCK.sub("", text)
+    return decode(ownership.without_ours(encode(text)))
 
 
 def append(*lines: str) -> Callable[[str], str]:
     def change(text: str) -> str:
-        return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{block(lines)}"
+        return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{ownership.lines(lines)}"
 
     return change
 
@@ -52,7 +48,7 @@ def _dhcpcd(text: str) -> str:
     hooks = re.findall(r"^[ \t]*nohook[ \t]+([^#\n]*)", general, re.MULTILINE)
     if "resolv.conf" in re.split(r"[,\s]+", ",".join(hooks)):
         return text
-    return block(["nohook resolv.conf"]) + text
+    return ownership.lines(["nohook resolv.conf"]) + text
 
 
 def _openresolv(text: str) -> str:
@@ -93,12 +89,12 @@ WRITERS = (
 )
 
 
-def is_ours(text: str | None) -> bool:
-    return text is not None and (text.startswith(HEADER) or BEGIN in text)
-
-
 def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 def snippet(config: Config) -> str:

@@ -13,8 +13,9 @@ from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files
-from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, is_ours, snippet, without_ours
+from gfwtools.setup.resolv_conf_writers import WRITERS, encode, snippet, without_ours
 from gfwtools.storage import atomic
+from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import RESOLV_CONF, holders, nameservers_in
 
@@ -96,7 +97,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     # A link of a fake root would lead out of it: it has been followed already.
     place = paths.at(RESOLV_CONF)
     ours = "" if place.is_symlink() else text_of(paths, RESOLV_CONF) or ""
-    texts[RESOLV_CONF] = ours if ours.startswith(HEADER) else before
+    texts[RESOLV_CONF] = ours if ownership.is_file(encode(ours)) else before
     systemd = is_host and runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     usable = {"systemctl": systemd, "resolvconf": is_host and runner.has("resolvconf")}
     return ResolverFacts(
@@ -122,6 +123,11 @@ def text_of(paths: Paths, path: str | Path) -> str | None:
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
+def _has_ours(paths: Paths, path: str) -> bool:
+    data = atomic.read(paths.at(path)) or b""
+    return ownership.is_file(data) or ownership.with_lines(data)
+
+
 def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
     """/etc/resolv.conf before ours, and where it led. A link is followed below the root."""
     place = paths.at(RESOLV_CONF)
@@ -129,7 +135,7 @@ def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
     if target is None:
         text = text_of(paths, RESOLV_CONF) or ""
         entry = files.recorded(paths).get(RESOLV_CONF)
-        if entry is None or not text.startswith(HEADER):
+        if entry is None or not ownership.is_file(encode(text)):
             return text, None
         original = files.original_of(entry)
         if original.target is None:
@@ -194,7 +200,7 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
         "dhclient": there("/etc/dhcp/dhclient.conf"),
     }
     # A manager with a setting of ours counts, also where the signs by which it was found have gone.
-    ours = {manager.name for manager in WRITERS if is_ours(text_of(paths, manager.path))}
+    ours = {manager.name for manager in WRITERS if _has_ours(paths, manager.path)}
     return tuple(name for name, is_there in found.items() if is_there or name in ours)
 
 

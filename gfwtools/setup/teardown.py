@@ -18,6 +18,7 @@ from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
+from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -66,7 +67,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     lists = {str(place(policy.name)) for policy in config.policies for place in kinds}
     generated = [paths.at(path) for path in generated_files(config)]
     # The state may not know these: their header marks them as ours.
-    generated += [path for path in possible_files(config) if path not in generated and displaced.has_header(path)]
+    generated += [path for path in possible_files(config) if path not in generated and ownership.has_header(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
