@@ -78,7 +78,7 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "hedge",
             "seconds",
             number(0, 3600, "a time in seconds"),
-            "Seconds to wait for an answer before the next mirror is asked too.",
+            "Seconds to wait for an answer before the next mirror is asked too; half as long after each silent one.",
             limits="0 to 3600",
         ),
         Key(

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
-from gfwtools.errors import ConfigError
+from gfwtools.errors import ConfigError, StoreError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
+from gfwtools.storage.state import write_state
 from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
 from gfwtools.update.replace import NAME, NOTHING, replace
@@ -54,6 +56,9 @@ def update(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
         )
         prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+        if prepared.learned and not prepared.files(config):
+            with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
+                write_state(paths.state, prepared.state)
         if reload:
             from gfwtools.update.install import install
 

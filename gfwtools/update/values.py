@@ -24,6 +24,8 @@ class Obtained(NamedTuple):
     starter: bool = False
     mirror: Mirror | None = None
     warnings: tuple[str, ...] = ()
+    answered: str = ""
+    """The configured source that answered; empty for a list that came another way."""
 
 
 class PolicyUpdate(NamedTuple):
@@ -72,6 +74,8 @@ class Update(NamedTuple):
     gone: Mapping[str, tuple[Path, ...]] = {}
     """Policies that are no longer in the configuration -> their files."""
     warnings: tuple[str, ...] = ()
+    learned: bool = False
+    """Whether the state has something new even where no file has: another mirror answered than the last time."""
     copies: Mapping[Path, bytes] = {}
     """Of the user's lists that are URLs, what was fetched and is another than the last good copy."""
     edits: Mapping[Path, bytes] = {}
