@@ -22,6 +22,7 @@ from gfwtools.diagnose.chain import Lookup, answer_link, clean_link, count_asked
 from gfwtools.diagnose.link import skip_dependents
 from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Reply, ask, compare, words
+from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match

@@ -181,9 +181,8 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "connmark_mask",
             "number",
             connmark_mask,
-            "Bits of the connection mark in which gfwtools keeps which policy a connection belongs to; it changes no "
-            "other bit.",
-            limits="Bits side by side, enough to count the policies",
+            "Bits of the connection mark, side by side and enough to count the policies, in which gfwtools keeps the "
+            "policy of a connection; it changes no other bit.",
             see="[how-it-works.md](how-it-works.md)",
         ),
     ),
