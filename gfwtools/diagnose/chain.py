@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
-from gfwtools.diagnose import plumbing
+from gfwtools.diagnose import blocked, plumbing
 from gfwtools.diagnose.lan import Lan
 from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
@@ -22,7 +22,6 @@ from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.dnsmasq.resolver import Resolver, Unread
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
@@ -48,8 +47,18 @@ POKES = 3
 LIMIT = 8
 
 _AFTER = (
-    *("peer", "second dnsmasq", "dnsmasq", "generation", "clean resolver", "upstream", "answer", "in the set", "way"),
-    "connect",
+    *(
+        "peer",
+        "second dnsmasq",
+        "dnsmasq",
+        "generation",
+        "clean resolver",
+        "upstream",
+        "answer",
+        "blocked",
+        "in the set",
+    ),
+    *("way", "connect"),
 )
 #: What the question to the clean resolver passes on this host: while one of these is broken, nothing comes back.
 _PATH = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "reverse path")
@@ -59,9 +68,10 @@ _RESTS_ON = {
     "generation": ("second dnsmasq",),
     "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
     "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
+    blocked.NAME: ("generation", "answer"),
     "in the set": ("set", "upstream", "answer"),
     "way": ("tunnel", "route", "ip rule", "in the set"),
-    "connect": (*_PATH, "peer", "in the set", "way"),
+    "connect": (*_PATH, "peer", blocked.NAME, "in the set", "way"),
     "from the LAN": (*_PATH, "forwarding", "reverse path", "peer", "in the set", "way", "connect"),
 }
 _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
@@ -71,7 +81,7 @@ _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNK
 class Lookup:
     """What the resolvers said."""
 
-    daemon: Daemon
+    resolver: Resolver
     alive: bool
     local: tuple[Reply, ...] = ()
     clean: tuple[Reply, ...] = ()
@@ -82,6 +92,10 @@ class Lookup:
     second_alive: bool | None = None
     unread: tuple[Unread, ...] = ()
     """Files of the policy that its daemons have not read in their current version."""
+
+    @property
+    def daemon(self) -> Daemon:
+        return self.resolver.main
 
     @property
     def nowhere(self) -> bool:
@@ -158,6 +172,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
+    rest.append(_blocked(found, lookup, tunnel, problem))
     rest.append(
         _in_set(found, config, lookup, holding)
         if backend
@@ -206,7 +221,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     local = both(daemon.address, daemon.port)
     unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
-        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()))
+        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()))
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and after several
@@ -223,7 +238,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     # dnsmasq takes whichever answers: so do we.
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
     return Lookup(
-        daemon,
+        resolver,
         alive.result(),
         _replies(local),
         replies[upstream],
@@ -335,14 +350,15 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     expected = f"answers at 127.0.0.1#{port}"
     if lookup.second_alive:
         return Link("second dnsmasq", _OK, expected, "answers")
-    remedy = restart_command(config, found.policy.name)
+    remedy = lookup.resolver.restart_words(found.policy.name)
     return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
 def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
-        return Link("dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", restart_command(config))
+        found = f"no answer within {client.TIMEOUT:g} s"
+        return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -390,12 +406,12 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
         return Link("upstream", _SKIPPED, expected, "dnsmasq has the answer that there is no such name")
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
-        return Link("upstream", _BROKEN, expected, found, _reload(config))
+        return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
     return Link("upstream", _OK, expected, "dnsmasq asks them")
 
 
-def _reload(config: Config) -> str:
-    return f"gfwtools update && {restart_command(config)}"
+def _reload(resolver: Resolver) -> str:
+    return f"gfwtools update && {resolver.restart_words()}"
 
 
 def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Address]) -> Link:
@@ -411,12 +427,12 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
         return Link("answer", _SKIPPED, found="dnsmasq does not answer")
     if found.match.verdict != "tunnel":
         if all(reply.error for reply in lookup.local):
-            return Link("answer", _BROKEN, "an answer", words, restart_command(config))
+            return Link("answer", _BROKEN, "an answer", words, lookup.resolver.restart_words())
         return Link("answer", _OK, "an answer", words)
     expected = "what the clean resolver says"
     silent = [reply for reply in lookup.local if reply.error]
     if len(silent) == len(lookup.local):
-        return Link("answer", _BROKEN, expected, words, restart_command(config))
+        return Link("answer", _BROKEN, expected, words, lookup.resolver.restart_words())
     pairs = list(zip(lookup.local, lookup.clean, strict=False))
     similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
     for (local, clean), how in zip(pairs, similar, strict=True):
@@ -426,12 +442,22 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
             said = client.listed(local.addresses) if local.addresses else local.rcode
             text = f"{local.kind} {said} is {kind}; the clean resolver says {client.listed(clean.addresses)}"
-            return Link(
-                "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
-            )
+            remedy = _reload(lookup.resolver) if lookup.elsewhere else clear_command(config)
+            return Link("answer", _BROKEN, expected, text, remedy)
     if "different" in similar:
         return Link("answer", _OK, expected, f"{words}; other addresses than in its current answer, learned before")
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")
+
+
+def _blocked(found: Answer, lookup: Lookup, tunnel: Interface | None, problem: str) -> Link:
+    """Does a name that goes directly work as it does through the tunnel?"""
+    if found.match.verdict == "tunnel":
+        return Link(blocked.NAME, _SKIPPED, found="the name takes the tunnel")
+    if not lookup.alive:
+        return Link(blocked.NAME, _SKIPPED, found="dnsmasq does not answer")
+    if problem:
+        return Link(blocked.NAME, _UNKNOWN, blocked.EXPECTED, f"not compared: {problem}")
+    return blocked.blocked_link(found.name, found.policy, lookup.local, tunnel)
 
 
 # ---------------------------------------------------------------- addresses

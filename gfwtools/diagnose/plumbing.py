@@ -24,7 +24,19 @@ from gfwtools.system.commands import Runner
 __all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "links", "see"]
 
 #: The links of :func:`links`, in their order.
-LINKS = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "forwarding", "reverse path")
+LINKS = (
+    "set",
+    "jump",
+    "mark",
+    "endpoint",
+    "tunnel",
+    "route",
+    "ip rule",
+    "nat",
+    "segments",
+    "forwarding",
+    "reverse path",
+)
 UP = "gfwtools up"
 _OK, _BROKEN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.SKIPPED
 
@@ -105,6 +117,7 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
         _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
         _rule(pieces, config, survey, policy, seen, judged=up),
         _nat(pieces, policy),
+        _segments(pieces, policy) if tunnel else Link("segments", _SKIPPED, found="no interface"),
         _forwarding(pieces, config, policy, seen),
         _reverse_path(policy, seen, dropped) if tunnel else Link("reverse path", _SKIPPED, found="no interface"),
     ]
@@ -118,6 +131,8 @@ def _is_of_others(piece: Piece, survey: Survey, policy: PolicyConfig) -> bool:
         case PolicyConfig(name=name):
             return name != policy.name
         case Entry(to_set_of=PolicyConfig(name=name)):
+            return name != policy.name
+        case Entry(policy=name) if name:
             return name != policy.name
         case Entry(to=address) if address is not None:
             assert survey.facts is not None
@@ -263,12 +278,25 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     return _link("nat", expected, _bad(pieces, Kind.NAT))
 
 
+def _segments(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
+    """Of what this host sends itself, and of all that leaves by the tunnel."""
+    bad = [piece for piece in _bad(pieces, Kind.CLAMP) if not _is_forwarded(piece)]
+    return _link("segments", f"segments of TCP fit into {policy.interface}", bad)
+
+
+def _is_forwarded(piece: Piece) -> bool:
+    return isinstance(piece.subject, Clamp) and piece.subject.hook == "FORWARD"
+
+
 def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, seen: Seen) -> Link:
     if not config.host.gateway:
         return Link("forwarding", _SKIPPED, found="not a gateway (host.gateway)")
     expected = "the LAN's packets are forwarded, in segments that fit"
     switches = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
-    bad = [*_bad(pieces, Kind.CLAMP), *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches)]
+    bad = [
+        *filter(_is_forwarded, _bad(pieces, Kind.CLAMP)),
+        *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches),
+    ]
     firewall = seen.firewall
     if bad or firewall is None:
         return _link("forwarding", expected, bad)
