@@ -153,8 +153,8 @@ def _neighbour(lan: Lan, flow: Flow, runner: Runner) -> Iterator[None]:
     """The host knows the client's Ethernet address, as it does of a client that has just asked for it."""
     entry = (str(flow.client), "dev", lan.name)
     mac = flow.client_mac.hex(":")
-    runner.change(Command(("ip", "neigh", "replace", *entry, "lladdr", mac, "nud", "reachable")))
-    try:
+    try:  # a signal may end the command behind its effect
+        runner.change(Command(("ip", "neigh", "replace", *entry, "lladdr", mac, "nud", "reachable")))
         yield
     finally:
         with suppress(CommandError):
