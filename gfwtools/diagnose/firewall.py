@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,8 +11,8 @@ from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose import iptables_rules, nft_rules
-from gfwtools.diagnose.crossing import Passage, Verdict, crossings
-from gfwtools.diagnose.lan import lans
+from gfwtools.diagnose.crossing import Crossing, Passage, Verdict, crossings
+from gfwtools.diagnose.lan import lans, wans
 from gfwtools.diagnose.opening import Zone, opening
 from gfwtools.diagnose.packet import Packet, Truth
 from gfwtools.diagnose.walk import BaseChain, Place
@@ -25,6 +25,8 @@ __all__ = ["Judged", "judge_firewall"]
 
 #: The tables of iptables that have chains for forwarded packets, but for nat, which stops none.
 _TABLES = ("raw", "mangle", "filter", "security")
+#: A host may have both kinds of iptables; one of them has the plain name.
+_SUFFIXES = ("", "-nft", "-legacy")
 _PROGRAMS: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 # The tables that iptables-legacy has in this network namespace.
 _LEGACY: dict[Family, Path] = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
@@ -63,8 +65,25 @@ def judge_firewall(
     if not ways:
         return Judged(Verdict.UNKNOWN, "no interface of the LAN is up with an address")
     ruleset = _ruleset(runner)
+    unread = _unread(runner, ruleset)
+    if unread:
+        return Judged(Verdict.UNKNOWN, *unread)
     chains = {family: _chains(runner, family, ruleset) for family in {way.family for way in ways}}
-    return _judged([passage for way in ways for passage in way.passages(chains[way.family])], runner)
+    apart = _apart(ways, chains, wans(runner))
+    return _judged(
+        [passage for way in ways if way.lan not in apart for passage in way.passages(chains[way.family])], runner
+    )
+
+
+def _apart(ways: Sequence[Crossing], chains: Mapping[Family, Sequence[BaseChain]], outer: Iterable[str]) -> set[str]:
+    """The networks that are kept from the Internet altogether, where others are not: nothing is missing there."""
+    free = set()
+    for way in ways:
+        for wan in outer:
+            direct = replace(way, tunnel=wan, mark=0, translated=None, back=wan)
+            if direct.passages(chains[way.family])[0].verdict is not Verdict.BLOCKED:
+                free.add(way.lan)
+    return {way.lan for way in ways} - free if free else set()
 
 
 def _judged(passages: Sequence[Passage], runner: Runner) -> Judged:
@@ -119,6 +138,25 @@ def _ruleset(runner: Runner) -> list[dict[str, Any]] | None:
     return None
 
 
+def _unread(runner: Runner, ruleset: list[dict[str, Any]] | None) -> tuple[str, str] | None:
+    """What cannot be listed although it is there, and what to do."""
+    if ruleset is None and runner.has("nft"):
+        tables = (runner.ask("nft", "list", "tables") or "").replace("table ", "").splitlines()
+        others = {*tables} - {TABLE, *(f"{family} {name}" for family in ("ip", "ip6") for name in (*_TABLES, "nat"))}
+        if others:
+            return f"nft cannot list its rules as JSON: {', '.join(sorted(others))}", "install nftables with JSON"
+    for family, path in _LEGACY.items():
+        with suppress(OSError):
+            program = _PROGRAMS[family]
+            if path.read_text().split() and not any(
+                runner.has(f"{program}{suffix}-save")
+                and iptables_rules.variant(runner.ask(f"{program}{suffix}-save") or "") == "legacy"
+                for suffix in _SUFFIXES
+            ):
+                return f"the rules of {program}-legacy cannot be listed", f"install {program}-legacy"
+    return None
+
+
 def _chains(runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None) -> list[BaseChain]:
     """What a forwarded packet of a family passes: chains of both iptables, and those of nft."""
     name = "ip" if family == 4 else "ip6"
@@ -133,7 +171,7 @@ def _chains(runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None
     found: list[BaseChain] = []
     skip = {("inet", TABLE.split()[-1])}  # our own stops nothing
     sets = _IpSets(runner)
-    for suffix in ("", "-nft", "-legacy"):
+    for suffix in _SUFFIXES:
         program = f"{_PROGRAMS[family]}{suffix}"
         if not wanted or not runner.has(f"{program}-save"):
             continue

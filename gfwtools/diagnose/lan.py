@@ -4,16 +4,20 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from gfwtools.config.model import Config
+from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
-__all__ = ["Lan", "lan_of", "lans"]
+__all__ = ["Lan", "lan_of", "lans", "wans"]
 
 #: Networks of virtual machines and containers, by the names that libvirt, Docker, LXC and Kubernetes give them.
 _VIRTUAL = re.compile(r"virbr\d+|docker\d+|br-[0-9a-f]{12}|(lxc|lxd|incus)br\d+|podman\d+|cni\d+|flannel.*")
+
+#: A root server (RFC 7720). Two routes of half the Internet each are no default route, and are one for it.
+_SOMEWHERE = IPv4Address("198.41.0.4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,10 @@ def lans(config: Config, runner: Runner) -> list[Lan]:
     listening = {address for address in config.dns.listen if not address.is_loopback}
     if listening:
         return [lan for lan in found if listening & {address.ip for address in lan.addresses}]
-    wan = _wan(runner)
+    wan = wans(runner)
     inner = [lan for lan in found if lan.name not in wan and not _VIRTUAL.fullmatch(lan.name)]
-    return inner or [lan for lan in found if lan.name in wan and any(a.is_private for a in lan.addresses)]
+    private = [lan for lan in inner if any(address.is_private for address in lan.addresses)]
+    return private or inner or [lan for lan in found if lan.name in wan and any(a.is_private for a in lan.addresses)]
 
 
 def lan_of(name: str, runner: Runner) -> Lan | None:
@@ -62,8 +67,9 @@ def _all(runner: Runner) -> Iterator[Lan]:
             yield Lan(str(link["ifname"]), addresses)
 
 
-def _wan(runner: Runner) -> set[str]:
-    found = set()
+def wans(runner: Runner) -> set[str]:
+    """The interfaces to the Internet: those of default routes, and the one that is taken without a mark."""
+    found = set(filter(None, [questions.route(runner, _SOMEWHERE).device]))
     for family in ("-4", "-6"):
         for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
             found |= {str(hop["dev"]) for hop in (route, *route.get("nexthops", ())) if "dev" in hop}

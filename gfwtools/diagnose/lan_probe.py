@@ -18,9 +18,9 @@ import select
 import socket
 import struct
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -153,8 +153,8 @@ def _neighbour(lan: Lan, flow: Flow, runner: Runner) -> Iterator[None]:
     """The host knows the client's Ethernet address, as it does of a client that has just asked for it."""
     entry = (str(flow.client), "dev", lan.name)
     mac = flow.client_mac.hex(":")
-    runner.change(Command(("ip", "neigh", "replace", *entry, "lladdr", mac, "nud", "reachable")))
-    try:
+    try:  # a signal may end the command behind its effect
+        runner.change(Command(("ip", "neigh", "replace", *entry, "lladdr", mac, "nud", "reachable")))
         yield
     finally:
         with suppress(CommandError):
@@ -164,11 +164,10 @@ def _neighbour(lan: Lan, flow: Flow, runner: Runner) -> Iterator[None]:
 @contextmanager
 def _watch(site: Address) -> Iterator[socket.socket]:
     """All packets of the site on every interface, from their IP headers on (packet(7), SOCK_DGRAM)."""
-    code = filter_of(site)
+    code = array("B", filter_of(site))
+    address, size = code.buffer_info()  # it must live until the call is done
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as listener:
-        # struct sock_fprog holds a pointer: the buffer must live until the call is done.
-        buffer = create_string_buffer(code, len(code))
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(code) // 8, addressof(buffer)))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", size // 8, address))
         yield listener
 
 

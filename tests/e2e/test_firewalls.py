@@ -204,3 +204,15 @@ def test_a_healthy_gateway_with_docker_or_libvirt_is_green(backend: str, rules: 
         assert lab.open(lab.client, "blocked.example") == TUNNEL
         assert firewall(lab, 0)["state"] == "OK"
         assert forwarding(lab, 0)["state"] == "OK"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_that_is_kept_from_the_internet_altogether_is_left_out(backend: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        lab.gateway.run("sh", "-ec", "ip link add iot0 type bridge; ip address add 192.168.9.1/24 dev iot0; ip link set iot0 up; "
+                        "iptables -A FORWARD -i iot0 -j DROP")  # fmt: skip
+        assert firewall(lab, 0)["state"] == "OK"
+        lab.gateway.run("iptables", "-I", "FORWARD", "-i", "iot0", "-o", "wan0", "-j", "ACCEPT")
+        assert "-A FORWARD -i iot0 -j DROP" in firewall(lab, 1)["detail"]
