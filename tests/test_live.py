@@ -23,6 +23,7 @@ from gfwtools.diagnose.link import skip_dependents
 from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
 from gfwtools.system import questions
@@ -45,7 +46,7 @@ def reply(*addresses: object, rcode: str = "NOERROR", kind: str = "A", error: st
 
 def judge(local: Reply, clean: Reply, in_set: Sequence[object] = (), asked: int | None = 1) -> Link:
     match = Match("tunnel", "x.example", "list")
-    lookup = Lookup(Daemon(), True, (local,), (clean,), asked=asked)
+    lookup = Lookup(Dnsmasq(Config(), Recorder()), True, (local,), (clean,), asked=asked)
     return answer_link(Answer("x.example", match, (), POLICY), Config(), lookup, {ip_address(str(a)) for a in in_set})
 
 
@@ -162,7 +163,7 @@ def test_a_name_that_the_cache_knows_to_be_none_says_nothing_of_whom_dnsmasq_ask
 def test_a_clean_resolver_that_will_not_say_is_broken(rcodes: tuple[str, str], state: str, found: str) -> None:
     first, second = rcodes
     clean = (reply(rcode=first), reply(rcode=second, kind="AAAA", error="" if second else "no answer within 2 s"))
-    link = clean_link(Config(), POLICY, Lookup(Daemon(), True, clean=clean))
+    link = clean_link(Config(), POLICY, Lookup(Dnsmasq(Config(), Recorder()), True, clean=clean))
     assert (link.state.value, link.found) == (state, found)
     assert ("give another policy.gfwlist.upstream" in link.remedy) == (state == "BROKEN")
 
@@ -205,7 +206,9 @@ def test_a_dnsmasq_that_does_not_tell_whom_it_asks_is_not_accused(monkeypatch: p
 
 def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
     found = Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY)
-    link = way_link(found, Lookup(Daemon(), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
+    link = way_link(
+        found, Lookup(Dnsmasq(Config(), Recorder()), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder()
+    )
     assert (link.state, link.found) == (LinkState.UNKNOWN, "ip: no such program; install iproute2")
 
 
