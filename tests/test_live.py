@@ -206,7 +206,9 @@ def test_a_dnsmasq_that_does_not_tell_whom_it_asks_is_not_accused(monkeypatch: p
 
 def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
     found = Answer("x.example", Match("tunnel", "x.example", "list"), (), POLICY)
-    link = way_link(found, Lookup(Dnsmasq(Config(), Recorder()), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder())
+    link = way_link(
+        found, Lookup(Dnsmasq(Config(), Recorder()), True, (reply(ONE),)), {ONE: ["gfwlist"]}, None, Recorder()
+    )
     assert (link.state, link.found) == (LinkState.UNKNOWN, "ip: no such program; install iproute2")
 
 

@@ -98,8 +98,10 @@ def judge(name: str, answers: Answers, tries: Sequence[Try], forged: frozenset[A
             if port == HTTPS:
                 break  # what a browser takes works; the other port is only redirected there
             continue
-        connections += [f"{_words(each)} directly; {_words(best)} through the tunnel" for each in here[:1]]
-        connections += _more_about(port, best, made, answers)
+        failed = [f"{_words(each)} directly; {_words(best)} through the tunnel" for each in here[:1]]
+        failed += _failed_at_clean(port, best, made, answers)
+        if failed:  # what follows explains a failure, and is none itself
+            connections += [*failed, *_explained(port, best, made, answers)]
     signs = [*connections, *_signs_of(answers, forged)]
     shown = [*signs, _difference(answers)] if _difference(answers) else signs
     if connections and len(signs) > 1:
@@ -138,25 +140,32 @@ def _difference(answers: Answers) -> str:
 
 def _through_the_tunnel(made: Sequence[Try], answers: Answers, port: int) -> Try | None:
     """The best connection through the tunnel to an address that the clean resolver gives; None where none works."""
-    found = [each for each in made if each.tunnelled and each.port == port and each.address in answers.clean]
+    named = [each for each in made if each.tunnelled and each.named]
+    found = [each for each in named if each.port == port and each.address in answers.clean]
     best = max(found, key=lambda each: each.reached, default=None)
     return best if best and best.reached >= Reached.ANSWERED else None
 
 
-def _more_about(port: int, best: Try, made: Sequence[Try], answers: Answers) -> list[str]:
-    """More signs at a port where no direct connection to the local answer works."""
+def _failed_at_clean(port: int, best: Try, made: Sequence[Try], answers: Answers) -> list[str]:
+    """Direct connections that fail at addresses which only the clean resolver gives."""
+    return [
+        f"{_words(each)} directly, as the clean resolver gives it"
+        for each in made
+        if each.named and not each.tunnelled and each.port == port and each.reached < best.reached
+        if each.address in answers.clean and each.address not in answers.local
+    ]
+
+
+def _explained(port: int, best: Try, made: Sequence[Try], answers: Answers) -> list[str]:
+    """Why a direct connection to the local answer fails: a filter of names, or an address that is not the site's."""
     signs = []
     for each in made:
-        if each.port != port:
+        if each.port != port or each.address not in answers.local:
             continue
-        if not each.named and each.reached >= Reached.ANSWERED:
+        if not each.named and not each.tunnelled and each.reached >= Reached.ANSWERED:
             signs.append(f"{each.address} answers TLS directly where the name is left out")
-        if not each.named or each.reached >= best.reached:
-            continue
-        if each.tunnelled and each.address in answers.local and each.address not in answers.clean:
+        elif each.named and each.tunnelled and each.address not in answers.clean and each.reached < best.reached:
             signs.append(f"{each.address} is not the site's: {_words(each)} through the tunnel too")
-        elif not each.tunnelled and each.address in answers.clean and each.address not in answers.local:
-            signs.append(f"{_words(each)} directly, as the clean resolver gives it")
     return signs
 
 
