@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose import own_lines
 from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
@@ -42,6 +43,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
         if config.host.gateway:
             findings.append(_firewall(policy, runner))
     findings += _dnsmasq(config, runner)
+    findings += own_lines.pieces(Dnsmasq(config, runner))
     return findings
 
 
