@@ -62,6 +62,29 @@ def test_a_name_in_a_folder_passes_as_it_does_with_dnsmasq(name: str, filters: l
     assert conf.passes(name, filters) == expected
 
 
+def test_a_directive_has_the_file_and_the_line_where_it_is(tmp_path: Path) -> None:
+    tree = {
+        "etc/dnsmasq.conf": "# mine\n\nport=1\nconf-file=/etc/more\nno-resolv\n\nport=3\n",
+        "etc/more": "no-poll\n \nport=2",
+    }
+    lines = conf.read(host(tmp_path, tree), only=("port",)).lines
+    assert [(line.value, line.file, line.number) for line in lines] == [
+        ("1", "/etc/dnsmasq.conf", 3),
+        ("2", "/etc/more", 3),
+        ("3", "/etc/dnsmasq.conf", 7),
+    ]
+
+
+def test_a_line_knows_whether_it_comes_before_a_file_that_is_skipped(tmp_path: Path) -> None:
+    tree = {"etc/dnsmasq.conf": f"port=1\n{READ}", **{f"etc/dnsmasq.d/{name}.conf": "port=2\n" for name in "abc"}}
+    found = conf.read(host(tmp_path, tree), skip={"b.conf"})
+    assert [line.file for line in found.lines[: found.before_skipped]] == [
+        "/etc/dnsmasq.conf",
+        "/etc/dnsmasq.conf",
+        "/etc/dnsmasq.d/a.conf",
+    ]
+
+
 # ---------------------------------------------------------------- where dnsmasq listens
 
 PORTS = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
-from gfwtools.diagnose import blocked, plumbing
+from gfwtools.diagnose import blocked, own_lines, plumbing
 from gfwtools.diagnose.lan import Lan
 from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
@@ -22,6 +22,7 @@ from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.overrides import Override
 from gfwtools.dnsmasq.resolver import Resolver, Unread
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
@@ -52,6 +53,7 @@ _AFTER = (
         "second dnsmasq",
         "dnsmasq",
         "generation",
+        "own lines",
         "clean resolver",
         "upstream",
         "answer",
@@ -66,14 +68,15 @@ _RESTS_ON = {
     "peer": _PATH,
     "clean resolver": (*_PATH, "peer"),
     "generation": ("second dnsmasq",),
-    "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
-    "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
+    "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation", "own lines"),
+    "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation", "own lines"),
     blocked.NAME: ("generation", "answer"),
-    "in the set": ("set", "upstream", "answer"),
+    "in the set": ("set", "own lines", "upstream", "answer"),
     "way": ("tunnel", "route", "ip rule", "in the set"),
     "connect": (*_PATH, "peer", blocked.NAME, "in the set", "way"),
     "from the LAN": (*_PATH, "forwarding", "reverse path", "peer", "in the set", "way", "connect"),
 }
+_DIRECTLY = "the name goes directly"
 _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
 
 
@@ -92,6 +95,12 @@ class Lookup:
     second_alive: bool | None = None
     unread: tuple[Unread, ...] = ()
     """Files of the policy that its daemons have not read in their current version."""
+    overrides: tuple[Override, ...] = ()
+    """Lines of the user's that decide the name."""
+    strangers: tuple[str, ...] | None = None
+    """Other resolvers than the policy's that were seen to be asked; None where that cannot be seen."""
+    itself: bool = False
+    """Our dnsmasq has the address from a line or a hosts file that it has read, and asks no resolver."""
 
     @property
     def daemon(self) -> Daemon:
@@ -105,7 +114,7 @@ class Lookup:
     @property
     def elsewhere(self) -> bool:
         """Our dnsmasq asked other resolvers than those of the policy."""
-        return self.asked is not None and self.asked <= 0 and not self.nowhere
+        return bool(self.strangers) or (self.asked is not None and self.asked <= 0 and not self.nowhere)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -156,8 +165,8 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         tried = [a for a in lookup.addresses if a.version == 4 or not tunnelled or (tunnel and tunnel.carries(6))]
         connections = tuple(pool.map(_connect, tried)) if connect else None
     dropped = plumbing.dropped_by_filter() - dropped
-    pipes = skipped(plumbing.LINKS, "the name goes directly") if not tunnelled else skipped(plumbing.LINKS, problem)
-    peer = Link("peer", _SKIPPED, found=problem or "the name goes directly")
+    pipes = skipped(plumbing.LINKS, _DIRECTLY) if not tunnelled else skipped(plumbing.LINKS, problem)
+    peer = Link("peer", _SKIPPED, found=problem or _DIRECTLY)
     if tunnelled and survey is not None:
         seen = plumbing.see(config, survey, found.policy, runner, lookup.addresses)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
@@ -167,9 +176,10 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup), _generation(lookup)]
     backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
+        rest.append(own_lines.link(resolver, lookup.overrides))
         rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
     else:
-        rest += skipped(("clean resolver", "upstream"), "the name goes directly")
+        rest += skipped((own_lines.LINK, "clean resolver", "upstream"), _DIRECTLY)
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(_blocked(found, lookup, tunnel, problem))
@@ -232,20 +242,27 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
     other = resolver.second(found.policy)
     second = pool.submit(other.is_up) if other else None
+    overrides = pool.submit(resolver.overrides, found.name)
+    strangers = pool.submit(resolver.strangers, found.policy, found.name)
     asked = count_asked(resolver.asks(found.policy), found.name, daemon) if alive.result() else None
     replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
     again.cancel()
     # dnsmasq takes whichever answers: so do we.
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
+    said = _replies(local)
+    is_other = client.compare(said[0], replies[upstream][0]) == "different"
     return Lookup(
         resolver,
         alive.result(),
-        _replies(local),
+        said,
         replies[upstream],
         upstream,
         asked,
         second.result() if second else None,
         tuple(unread.result()),
+        overrides=tuple(overrides.result()),
+        strangers=strangers.result(),
+        itself=is_other and resolver.answers_itself(found.name),
     )
 
 
@@ -395,6 +412,9 @@ def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
 
 def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     expected = f"dnsmasq asks {', '.join(servers)} for this name"
+    if lookup.strangers:
+        found = f"{', '.join(lookup.strangers)} is asked as well: its answers can be poisoned"
+        return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
     if lookup.asked is None:
         return Link(
             "upstream",
@@ -407,7 +427,8 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
         return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
-    return Link("upstream", _OK, expected, "dnsmasq asks them")
+    alone = "" if lookup.strangers is None else " and no other"
+    return Link("upstream", _OK, expected, f"dnsmasq asks them{alone}")
 
 
 def _reload(resolver: Resolver) -> str:
@@ -437,6 +458,10 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
     for (local, clean), how in zip(pairs, similar, strict=True):
         foreign = how == "different" and not (set(local.addresses) & in_set)
+        if lookup.itself and how == "different" and local.kind == "A":
+            text = f"{local.kind} {client.listed(local.addresses)} is dnsmasq's own answer, of a line or a hosts file "
+            text += f"that it has read; the clean resolver says {client.listed(clean.addresses)}"
+            return Link("answer", _BROKEN, expected, text, lookup.resolver.restart_words())
         lost = how == "missing" and not any(reply.addresses for reply in lookup.local)
         if foreign or lost or (lookup.elsewhere and how == "different"):
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"

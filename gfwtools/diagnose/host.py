@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose import own_lines
 from gfwtools.diagnose.crossing import Verdict
 from gfwtools.diagnose.firewall import judge_firewall
 from gfwtools.dnsmasq import service
@@ -43,6 +44,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
         if config.host.gateway:
             findings.append(_firewall(config, policy, seen.facts, runner))
     findings += _dnsmasq(config, runner)
+    findings += own_lines.pieces(Dnsmasq(config, runner))
     return findings
 
 

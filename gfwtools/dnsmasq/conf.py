@@ -3,19 +3,22 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from gfwtools.config.model import Config, Paths
 from gfwtools.dnsmasq.manager import kind_of
 from gfwtools.storage import atomic
 
 __all__ = [
+    "COMMAND_LINE",
     "MAIN_CONF",
     "SNIPPET",
     "DnsmasqConf",
+    "Line",
     "directive",
     "folder_and_filters",
     "is_conf_dir",
@@ -25,6 +28,7 @@ __all__ = [
     "passes",
     "plain",
     "read",
+    "read_file",
     "service_folders",
     "start_folders",
     "whole",
@@ -42,18 +46,43 @@ _UNIT_FOLDERS = (
 )
 #: In quotation marks a comma separates nothing: it is kept as this until the value has been taken apart.
 _COMMA = "\ue000"
+_COMMENT = re.compile(r"(?:^|\s)#")
 _ESCAPED = {"t": "\t", "n": "\n", "e": "\033", "b": "\b", "r": "\r"}
 _TOKEN = re.compile(r'"(?P<quoted>(?:\\["tnebr\\]|[^"])*+)"|(?P<comment>(?:^|(?<=\s))#.*)|(?P<plain>[^"#]+|#)')
+
+
+#: In place of a file, for what dnsmasq was started with.
+COMMAND_LINE = "the command line of dnsmasq"
+#: The short options of dnsmasq(8) that stand for a directive about names.
+_SHORT = {"S": "server", "A": "address", "H": "addn-hosts", "s": "domain"}
+
+
+class Line(NamedTuple):
+    """A directive, and where it is."""
+
+    name: str
+    value: str
+    file: str
+    """The file on the host, or :data:`COMMAND_LINE`."""
+    number: int
+    """The line in the file, from 1; 0 on the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsmasqConf:
     """The configuration that dnsmasq reads."""
 
-    directives: tuple[tuple[str, str], ...]
-    """Name and value of each line, in dnsmasq's order."""
+    lines: tuple[Line, ...]
+    """Every directive, in dnsmasq's order."""
     reads_conf_dir: bool
     """Whether dnsmasq reads ``dns.conf_dir``, and the policies' files in it."""
+    before_skipped: int | None = None
+    """How many of the lines come before the first file that was skipped; None where none was."""
+
+    @property
+    def directives(self) -> tuple[tuple[str, str], ...]:
+        """Name and value of each line."""
+        return tuple((line.name, line.value) for line in self.lines)
 
 
 def is_wired(config: Config) -> bool:
@@ -79,13 +108,25 @@ def read(
     """
     reader = _Reader(config, skip, edit, only)
     # dnsmasq takes its command line first.
+    if not anew:
+        reader.words(command_line(config) or [])
     for value in service_folders(config) if anew else start_folders(config):
         reader.folder(value)
     reader.file(MAIN_CONF if anew else main_file(config))
     reads = reader.reads_conf_dir
     if not reads:
         reader.folder(own_value(config))
-    return DnsmasqConf(tuple(reader.directives), reads)
+    return DnsmasqConf(tuple(reader.lines), reads, reader.before_skipped)
+
+
+def read_file(config: Config, path: str, only: Collection[str], edit: Callable[[str], str] = str) -> tuple[Line, ...]:
+    """The lines of one file that dnsmasq reads by itself, such as a ``servers-file``, and of what it includes.
+
+    :raises StoreError: the file is there and cannot be read.
+    """
+    reader = _Reader(config, (), edit, only)
+    reader.file(path)
+    return tuple(reader.lines)
 
 
 def own_value(config: Config) -> str:
@@ -178,6 +219,9 @@ def directive(line: str) -> tuple[str, str] | None:
 
     Pass a value that is not a list to :func:`whole`, and one of ``conf-dir`` to :func:`folder_and_filters`.
     """
+    if '"' not in line and not _COMMENT.search(line):  # almost every line of a long list
+        name, _, value = line.partition("=")
+        return (name.strip(), value.strip()) if name.strip() else None
     text = ""
     at = 0
     while at < len(line):
@@ -257,8 +301,21 @@ class _Reader:
         names = "|".join(re.escape(name) for name in (*only, "conf-file", "conf-dir"))
         self._wanted = re.compile(rf"^[^\S\n]*(?:{names})[^\S\n]*=.*$" if only else r"^.+$", re.MULTILINE)
         self._seen: set[tuple[int, int]] = set()
-        self.directives: list[tuple[str, str]] = []
+        self.lines: list[Line] = []
         self.reads_conf_dir = False
+        self.before_skipped: int | None = None
+
+    def words(self, words: Sequence[str]) -> None:
+        """Take the directives of a command line; the files and folders on it are read apart (getopt_long(3))."""
+        for word, following in zip_longest(words, words[1:], fillvalue=""):
+            if word.startswith("--"):
+                name, _, value = word[2:].partition("=")
+            elif word[:1] == "-" and word[1:2] in _SHORT:
+                name, value = _SHORT[word[1]], word[2:] or ("" if following.startswith("-") else following)
+            else:
+                continue
+            if not self._only or name in self._only:
+                self.lines.append(Line(name, value, COMMAND_LINE, 0))
 
     def file(self, path: str) -> None:
         place = self._paths.at(path)
@@ -268,19 +325,24 @@ class _Reader:
         if (status.st_dev, status.st_ino) in self._seen:
             return
         self._seen.add((status.st_dev, status.st_ino))
-        for name, value in self._lines(path):
+        for number, name, value in self._lines(path):
             if not self._only or name in self._only:
-                self.directives.append((name, whole(value)))
+                self.lines.append(Line(name, whole(value), path, number))
             if name == "conf-file":
                 self.file(whole(value))
             elif name == "conf-dir":
                 self.folder(value)
 
-    def _lines(self, path: str) -> Iterator[tuple[str, str]]:
-        for line in self._wanted.findall(self._edit(_text(self._paths, path) or "")):
-            found = directive(line)
+    def _lines(self, path: str) -> Iterator[tuple[int, str, str]]:
+        """Number, name and value of each wanted line. The number is that of the text after the edit."""
+        text = self._edit(_text(self._paths, path) or "")
+        number, counted = 1, 0
+        for match in self._wanted.finditer(text):
+            number += text.count("\n", counted, match.start())
+            counted = match.start()
+            found = directive(match[0])
             if found:
-                yield found
+                yield number, *found
 
     def folder(self, value: str) -> None:
         path, filters = folder_and_filters(value)
@@ -289,5 +351,9 @@ class _Reader:
             self.reads_conf_dir = True
         place = self._paths.at(path)
         for entry in sorted(place.iterdir()) if place.is_dir() else ():
-            if passes(entry.name, filters) and not (is_ours and entry.name in self._skip):
-                self.file(f"{path}/{entry.name}")
+            if not passes(entry.name, filters):
+                continue
+            if is_ours and entry.name in self._skip:
+                self.before_skipped = len(self.lines) if self.before_skipped is None else self.before_skipped
+            else:
+                self.file(f"{path.rstrip('/')}/{entry.name}")

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq import conf, origin, own_lines
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, end, runs, send_sighup
 from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
+from gfwtools.dnsmasq.overrides import Override
 from gfwtools.dnsmasq.resolver import Reading, Unread
 from gfwtools.errors import GfwtoolsError, NoManagerError, ResolverError
 from gfwtools.render.files import Role, role_of
@@ -162,6 +163,21 @@ class Dnsmasq:
             line = f"conf-dir={self.config.dns.conf_dir.rstrip('/')}/,*.conf"
             return f"add {line} to {conf.main_file(self.config)}, then: {restart_command(self.config)}"
         return "gfwtools update --reload"
+
+    # ------------------------------------------------------------ proof of origin
+
+    def overrides(self, name: str = "") -> list[Override]:
+        found = own_lines.find(self.config, self.runner)
+        return own_lines.deciding(self.config, found, name) if name else found
+
+    def remedy_for(self, overrides: Sequence[Override]) -> str:
+        return own_lines.remedy(self.config, overrides)
+
+    def strangers(self, policy: PolicyConfig, name: str) -> tuple[str, ...] | None:
+        return origin.strangers(self.main, name, policy, self.asks(policy))
+
+    def answers_itself(self, name: str) -> bool:
+        return origin.answers_itself(self.main, name)
 
 
 def _is_proven(asked: Daemon, generation: Generation) -> bool:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gfwtools.config.model import PolicyConfig
 from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.overrides import Override
 from gfwtools.render.files import Role
 
 __all__ = ["Reading", "Resolver", "Unread"]
@@ -114,3 +115,15 @@ class Resolver(Protocol):
 
     def wait_until_read(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
         """The same for daemons that were just restarted or signalled, which may need a moment."""
+
+    def overrides(self, name: str = "") -> list[Override]:
+        """The lines of the user's that decide listed names in place of ours; with ``name``, those that decide it."""
+
+    def remedy_for(self, overrides: Sequence[Override]) -> str:
+        """What to do against lines of the user's; for people."""
+
+    def strangers(self, policy: PolicyConfig, name: str) -> tuple[str, ...] | None:
+        """Ask for a listed name, and see who is asked beside the policy's resolvers; None where it cannot be seen."""
+
+    def answers_itself(self, name: str) -> bool:
+        """Whether the main daemon has an address for ``name`` from its own files, so that it asks no resolver."""

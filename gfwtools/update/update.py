@@ -19,6 +19,7 @@ from gfwtools.update.values import Update
 
 if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
+    from gfwtools.system.commands import Runner
 
 __all__ = ["lock_wait", "recover", "update"]
 
@@ -60,12 +61,25 @@ def update(
             with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
                 write_state(paths.state, prepared.state)
         if reload:
+            from gfwtools.system.commands import System
             from gfwtools.update.install import install
 
-            return prepared, install(config, prepared, foreign, within=within)
+            notes = install(config, prepared, foreign, within=within)
+            overridden = _overridden(config, System())
+            return prepared._replace(warnings=(*prepared.warnings, *overridden)), notes
         with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
             replace(config, prepared, foreign, transaction)
         return prepared, []
+
+
+def _overridden(config: Config, runner: "Runner") -> list[str]:
+    """A warning about lines of the user's that decide listed names. It is no failure: the new list is in use, and the
+    old one would be overridden as well."""
+    from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+    from gfwtools.dnsmasq.overrides import words
+
+    found = [override for override in Dnsmasq(config, runner).overrides() if not override.is_block]
+    return [f"lines of yours override the list: {words(found)}; run: gfwtools check host"] if found else []
 
 
 def recover(config: Config) -> None:

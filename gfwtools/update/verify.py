@@ -1,4 +1,6 @@
-"""Checks the running dnsmasq with blocked names: it must ask the clean resolver, and an address must enter the set."""
+"""Checks the running dnsmasq with blocked names: it must ask the clean resolver and no other, and an address must enter
+the set.
+"""
 
 import time
 from ipaddress import ip_address
@@ -22,7 +24,7 @@ SAMPLES = 3
 
 
 def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Runner) -> list[str]:
-    """Ask for blocked names: dnsmasq must ask the clean resolver, and an address must enter the set.
+    """Ask for blocked names: dnsmasq must ask the clean resolver and no other, and an address must enter the set.
 
     A clean resolver that does not answer (the tunnel is down) is reported. The update does not fail for it.
 
@@ -33,10 +35,13 @@ def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Run
     daemon, upstreams = resolver.main, set(resolver.asks(policy))
     problem: ResolverError | None = None
     silent = ""
-    for name in _samples(config, update):
+    for name in _samples(config, update, resolver):
         addresses = _asked_there(daemon, name, upstreams)
         if addresses is None:
             problem = ResolverError(f"dnsmasq does not ask {', '.join(sorted(upstreams))} for {name}")
+        elif others := resolver.strangers(policy, name):
+            what = f"for {name} this host also asks {', '.join(others)}, whose answers can be forged"
+            problem = ResolverError(what, f"run: gfwtools check domain --live {name}")
         elif not addresses:
             silent = silent or name
         elif _lands(config, policy, addresses, runner):
@@ -62,15 +67,24 @@ def _why_silent(policy: PolicyConfig, name: str) -> str:
     return f"for {name} {', '.join(refusals)}; give another policy.{policy.name}.upstream, then run this again"
 
 
-def _samples(config: Config, update: PolicyUpdate) -> list[str]:
-    """Blocked names to ask for: a new one first, then a well-known one, then others of the list."""
+def _samples(config: Config, update: PolicyUpdate, resolver: Resolver) -> list[str]:
+    """Blocked names to ask for: a new one first, then a well-known one, then others of the list.
+
+    Names that a line of the user's decides prove nothing about ours.
+    """
+    overrides = resolver.overrides()
+    candidates = _candidates(config, update)
+    return [name for name in candidates if not any(override.covers(name) for override in overrides)][:SAMPLES]
+
+
+def _candidates(config: Config, update: PolicyUpdate) -> list[str]:
     data = atomic.read(config.paths.domains(update.policy.name)) or b""
     domains = data.decode().split()
     known = set(domains)
     # A top-level domain has no address of its own.
     usual = [name for name in ("google.com", "wikipedia.org", "youtube.com") if name in known]
-    some = [name for name in domains[:: max(1, len(domains) // 3)] if "." in name]
-    return list(dict.fromkeys([*update.added[:1], *usual[:1], *some]))[:SAMPLES]
+    some = [name for name in domains[:: max(1, len(domains) // (4 * SAMPLES))] if "." in name]
+    return list(dict.fromkeys([*update.added[:1], *usual[:1], *some]))
 
 
 def _asked_there(daemon: Daemon, name: str, upstreams: set[str]) -> list[str] | None:
