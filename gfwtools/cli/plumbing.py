@@ -30,8 +30,10 @@ def up(context: Context, dry_run: bool) -> None:
     """
     from gfwtools.dnsmasq.daemon import clear_caches
     from gfwtools.plumbing import updown
+    from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
+    require_net_admin()
     config, runner = context.config, _system(context)
     seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
@@ -55,7 +57,9 @@ def down(context: Context) -> None:
       gfwtools down
     """
     from gfwtools.plumbing import updown
+    from gfwtools.system.privileges import require_net_admin
 
+    require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
     _report(context, updown.down(context.config, _system(context)), "down")
 
 

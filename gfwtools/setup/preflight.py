@@ -7,6 +7,7 @@ from gfwtools.setup import interfaces, ports, programs, taken, wg_quick
 from gfwtools.setup.problem import Problem
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
+from gfwtools.system.privileges import missing_privilege
 
 __all__ = ["Problem", "preflight"]
 
@@ -24,7 +25,9 @@ def preflight(config: Config, runner: Runner, *, is_root: bool | None = None) ->
     missing = [tool for tool in _TOOLS if not runner.has(tool)]
     problems += [Problem(f"{tool}: no such program", f"install {_TOOLS[tool]}") for tool in missing]
     problems += programs.dnsmasq(config, detect_init(config.root), runner)
-    if is_root:
+    if is_root and (privilege := missing_privilege()):
+        problems.append(Problem(privilege.what, privilege.remedy))
+    elif is_root:
         problems += programs.backend(config, runner)
     if "ip" not in missing:
         wrong = interfaces.not_tunnels(config, runner)
