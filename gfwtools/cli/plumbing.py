@@ -28,6 +28,7 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
+    from gfwtools.dnsmasq import folders
     from gfwtools.dnsmasq.daemon import clear_caches
     from gfwtools.plumbing import updown
     from gfwtools.system.privileges import require_net_admin
@@ -41,6 +42,7 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
+    folders.make(config)
     _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq import conf, folders
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, send_sighup
 from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
@@ -67,6 +67,8 @@ class Dnsmasq:
             restarts.append(("dnsmasq", manager.restart_main))
         if manager.name == "command":
             restarts = restarts[-1:]  # one command for all of them
+        if restarts:
+            folders.make(self.config)
         notes = []
         for what, restart in restarts:
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq import folders, service
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.dnsmasq.daemon import clear_caches, end, runs
 from gfwtools.dnsmasq.manager import manager_of
@@ -123,6 +123,7 @@ def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) ->
     for policy in config.policies:
         if policy.name not in before["second"]:
             end(config.paths.second_pid(policy.name))
+    folders.remove(config)
     if not before["main"]:
         end(config.paths.at(config.dns.pid_file))
         return
@@ -171,6 +172,7 @@ def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -
 
 
 def _set_up_plumbing(config: Config, runner: Runner, transaction: Transaction, say: Say) -> None:
+    folders.make(config)
     seen = updown.look(config, runner)
     if seen.steps:
         transaction.record(PLUMBING, updown.as_data(seen, runner))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq import folders, service
 from gfwtools.dnsmasq.daemon import end
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
@@ -99,7 +99,9 @@ def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
         end(config.paths.at(config.dns.pid_file))
     undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
-    return _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
+    notes = _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
+    folders.remove(config)
+    return notes
 
 
 def _remove(folder: Path, *, but: Path) -> None:
