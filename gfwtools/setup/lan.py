@@ -26,8 +26,7 @@ WILDCARDS = (str(IPv4Address(0)), "*", str(IPv6Address(0)))
 _WITH_RESOLVER = re.compile(r"(?:virbr|lxcbr|lxdbr|incusbr|podman|cni-podman)\d+")
 #: Those without one: Docker's.
 _WITHOUT_RESOLVER = re.compile(r"docker\d+|docker_gwbridge|br-[0-9a-f]{12}")
-#: What the command line of such a resolver names, whatever the bridge is called: libvirt; LXC, LXD and Incus;
-#: NetworkManager.
+#: What the command line of such a resolver names, on a bridge of any name: libvirt; LXC, LXD and Incus; NetworkManager.
 _OWNERS = (
     *("/libvirt/", "/run/lxc/", "/lxd/", "/incus/"),
     *("/dnsmasq-shared.d", "/nm-dnsmasq-"),

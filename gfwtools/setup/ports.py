@@ -13,6 +13,9 @@ from gfwtools.system.commands import Runner
 
 __all__ = ["resolver"]
 
+_KEEP_OUT = "take it out of dns.listen in config.toml"
+_NAME_OTHERS = "set dns.listen in config.toml to the LAN's other addresses"
+
 
 def resolver(config: Config, runner: Runner) -> Iterator[Problem]:
     facts = resolver_facts.observe(config, runner)
@@ -61,10 +64,10 @@ def _other_dnsmasqs(config: Config, runner: Runner, facts: ResolverFacts) -> Ite
             programs.setdefault(words_of(config.paths, holder), []).append(holder.address)
     for who, addresses in programs.items():
         where = ", ".join(dict.fromkeys(addresses))
-        change = "take it out of dns.listen" if config.dns.listen else "set dns.listen to the LAN's other addresses"
+        change = _KEEP_OUT if config.dns.listen else _NAME_OTHERS
         yield Problem(
             f"port 53 is held by {who} at {where}",
-            f"{change} in config.toml, or stop that dnsmasq: ours cannot listen there",
+            f"{change}, or stop that dnsmasq: ours cannot listen there",
         )
 
 

@@ -47,10 +47,10 @@ def update(
         atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
         foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
-        told = tuple(
+        replaced = tuple(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
         )
-        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+        prepared = prepared._replace(warnings=(*prepared.warnings, *replaced))
         if reload:
             from gfwtools.update.install import install
 
