@@ -28,8 +28,7 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
-    from gfwtools.dnsmasq import folders
-    from gfwtools.dnsmasq.daemon import clear_caches
+    from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
@@ -42,8 +41,9 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    folders.make(config)
-    _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
+    resolver = Dnsmasq(config, runner)
+    resolver.make_folders()
+    _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")

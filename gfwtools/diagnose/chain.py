@@ -20,7 +20,6 @@ from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.dnsmasq.resolver import Resolver, Unread
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
@@ -68,7 +67,7 @@ _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNK
 class Lookup:
     """What the resolvers said."""
 
-    daemon: Daemon
+    resolver: Resolver
     alive: bool
     local: tuple[Reply, ...] = ()
     clean: tuple[Reply, ...] = ()
@@ -79,6 +78,10 @@ class Lookup:
     second_alive: bool | None = None
     unread: tuple[Unread, ...] = ()
     """Files of the policy that its daemons have not read in their current version."""
+
+    @property
+    def daemon(self) -> Daemon:
+        return self.resolver.main
 
     @property
     def nowhere(self) -> bool:
@@ -197,7 +200,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     local = both(daemon.address, daemon.port)
     unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
-        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()))
+        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()))
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and after several
@@ -214,7 +217,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     # dnsmasq takes whichever answers: so do we.
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
     return Lookup(
-        daemon,
+        resolver,
         alive.result(),
         _replies(local),
         replies[upstream],
@@ -326,14 +329,15 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     expected = f"answers at 127.0.0.1#{port}"
     if lookup.second_alive:
         return Link("second dnsmasq", _OK, expected, "answers")
-    remedy = restart_command(config, found.policy.name)
+    remedy = lookup.resolver.restart_words(found.policy.name)
     return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
 def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
-        return Link("dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", restart_command(config))
+        found = f"no answer within {client.TIMEOUT:g} s"
+        return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -381,12 +385,12 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
         return Link("upstream", _SKIPPED, expected, "dnsmasq has the answer that there is no such name")
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
-        return Link("upstream", _BROKEN, expected, found, _reload(config))
+        return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
     return Link("upstream", _OK, expected, "dnsmasq asks them")
 
 
-def _reload(config: Config) -> str:
-    return f"gfwtools update && {restart_command(config)}"
+def _reload(resolver: Resolver) -> str:
+    return f"gfwtools update && {resolver.restart_words()}"
 
 
 def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Address]) -> Link:
@@ -402,12 +406,12 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
         return Link("answer", _SKIPPED, found="dnsmasq does not answer")
     if found.match.verdict != "tunnel":
         if all(reply.error for reply in lookup.local):
-            return Link("answer", _BROKEN, "an answer", words, restart_command(config))
+            return Link("answer", _BROKEN, "an answer", words, lookup.resolver.restart_words())
         return Link("answer", _OK, "an answer", words)
     expected = "what the clean resolver says"
     silent = [reply for reply in lookup.local if reply.error]
     if len(silent) == len(lookup.local):
-        return Link("answer", _BROKEN, expected, words, restart_command(config))
+        return Link("answer", _BROKEN, expected, words, lookup.resolver.restart_words())
     pairs = list(zip(lookup.local, lookup.clean, strict=False))
     similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
     for (local, clean), how in zip(pairs, similar, strict=True):
@@ -417,9 +421,8 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
             said = client.listed(local.addresses) if local.addresses else local.rcode
             text = f"{local.kind} {said} is {kind}; the clean resolver says {client.listed(clean.addresses)}"
-            return Link(
-                "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
-            )
+            remedy = _reload(lookup.resolver) if lookup.elsewhere else clear_command(config)
+            return Link("answer", _BROKEN, expected, text, remedy)
     if "different" in similar:
         return Link("answer", _OK, expected, f"{words}; other addresses than in its current answer, learned before")
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")

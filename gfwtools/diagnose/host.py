@@ -12,7 +12,6 @@ from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
@@ -143,7 +142,7 @@ def _firewall(policy: PolicyConfig, runner: Runner) -> Piece:
 def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
     resolver: Resolver = Dnsmasq(config, runner)
     daemon = resolver.main
-    restart = restart_command(config)
+    restart = resolver.restart_words()
     if not daemon.is_up():
         yield Piece("dnsmasq", State.MISSING, f"does not answer at {daemon}", Kind.DNSMASQ, remedy=restart)
         return
@@ -186,7 +185,7 @@ def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[
             State.MISSING,
             f"does not answer at {second}",
             Kind.DNSMASQ,
-            remedy=restart_command(config, policy.name),
+            remedy=resolver.restart_words(policy.name),
         )
     elif found := unread.get(Role.SECOND):
         yield Piece(name, State.MISMATCH, found.detail, Kind.DNSMASQ, remedy=found.remedy)

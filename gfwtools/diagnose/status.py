@@ -31,8 +31,8 @@ from typing import Any
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose.host import check
 from gfwtools.dnsmasq.conf import is_wired
-from gfwtools.dnsmasq.manager import manager_of
-from gfwtools.errors import HostError, ResolverError
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.errors import HostError
 from gfwtools.plumbing.backend import Backend, backend_of
 from gfwtools.plumbing.plan import Piece, State
 from gfwtools.setup import boot
@@ -185,7 +185,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         last_run=last_run(config.paths.lock),
         layout=config.dns.layout,
         backend=backend.name,
-        manager=_manager(config, runner),
+        manager=Dnsmasq(config, runner).manager,
         init=init,
         services=_services(config, init, runner) if bootstrapped else (),
         policies=tuple(
@@ -194,14 +194,6 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         findings=None if found is None else tuple(f for f in found if f.state is not State.OK),
         pieces=None if found is None else len(found),
     )
-
-
-def _manager(config: Config, runner: Runner) -> str:
-    try:
-        manager = manager_of(config, runner)
-    except ResolverError:
-        return "none found"
-    return manager.name if manager else "none"
 
 
 def _services(config: Config, init: Init, runner: Runner) -> tuple[Service, ...]:

@@ -5,15 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq import folders, service
-from gfwtools.dnsmasq.daemon import end
-from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
-from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files
+from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
 from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
@@ -94,13 +94,14 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
 
 def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
     """Restart dnsmasq without our files where it ran before gfwtools, and end it where it did not."""
+    resolver: Resolver = Dnsmasq(config, runner)
     ends = service.STARTED in kept_commands(config.paths)
     if ends:
-        end(config.paths.at(config.dns.pid_file))
+        resolver.end()
     undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
-    has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
-    notes = _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
-    folders.remove(config)
+    has_second = [policy for policy in config.policies if resolver.end_second(policy)]
+    notes = _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
+    resolver.remove_folders()
     return notes
 
 
@@ -116,16 +117,16 @@ def _remove(folder: Path, *, but: Path) -> None:
         folder.rmdir()
 
 
-def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
-    """dnsmasq reads its files again.
+def _restart(resolver: Resolver) -> list[str]:
+    """The resolver reads its files again.
 
     :raises CommandError: the restart failed.
     """
     try:
-        manager = manager_of(config, runner)
+        may_restart = resolver.can_reload()
     except ResolverError as error:
         return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
-    if manager is None:
+    if not may_restart:
         return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
-    manager.restart_main()
+    resolver.restart()
     return []

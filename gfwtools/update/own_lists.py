@@ -39,9 +39,8 @@ def fetch_own_lists(config: Config, progress: "Progress | None") -> tuple[dict[P
         except FetchError as error:
             reason = "; ".join(error.answers)
             if held is None:
-                raise FetchError(
-                    f"{masked(url)}: {reason}", "correct it, or remove it from the configuration"
-                ) from None
+                remedy = "correct it, or remove it from the configuration"
+                raise FetchError(f"{masked(url)}: {reason}", remedy) from None
             warnings.append(f"{masked(url)}: {reason}; the last good copy stays in use")
             continue
         if data is not None and data != held:
