@@ -4,6 +4,7 @@
 (``dns.manager``) may make none.
 """
 
+import time
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -15,6 +16,8 @@ from gfwtools.storage import atomic
 
 __all__ = ["make", "remove"]
 
+#: Seconds that the daemons have to end: a signal takes effect some time after it is sent.
+_END = 2.0
 _VOLATILE = (PurePosixPath("/run"), PurePosixPath("/var/run"))
 
 
@@ -32,11 +35,14 @@ def make(config: Config) -> None:
 
 
 def remove(config: Config) -> None:
-    """Remove the folder of the second daemons' pid files, where none of them runs and nothing else is in it."""
+    """Remove the folder of the second daemons' pid files, once they have ended and where nothing else is in it."""
+    deadline = time.monotonic() + _END
     for policy in config.policies:
         pid_file = config.paths.second_pid(policy.name)
+        while (running := runs(pid_file)) and time.monotonic() < deadline:
+            time.sleep(0.02)
         with suppress(OSError):
-            if not runs(pid_file):
+            if not running:
                 pid_file.unlink(missing_ok=True)
             pid_file.parent.rmdir()
 

@@ -124,7 +124,8 @@ def _run_as_before(config: Config, resolver: Resolver, before: Mapping[str, Any]
     for policy in config.policies:
         if policy.name not in before["second"]:
             resolver.end_second(policy)
-    resolver.remove_folders()
+    if not before["second"]:
+        resolver.remove_folders()
     if not before["main"]:
         resolver.end()
         return
