@@ -3,8 +3,8 @@
 A frame that a program sends on an interface goes out to the wire, and never in. So the frame goes into a tap device of
 ours, and a filter of tc hands it to the LAN's interface, as if it had come from its wire (tc-mirred(8), ingress
 redirect). That works on a plain interface, a bridge, a VLAN and a bond alike, and changes nothing on them. The packet
-has the address of a client that does not exist. It passes netfilter and the routing as every other one does, and a packet
-socket shows by which interface it leaves.
+has the address of a client that does not exist. It passes netfilter and the routing as every other one does, and a
+packet socket shows by which interface it leaves.
 
 Nothing stays: the kernel removes the tap device, with its filter, when the process that holds it ends, be it by
 SIGKILL. The entry in the neighbour table ages as any other one does.

@@ -56,7 +56,7 @@ def start_libvirt(lab: Lab) -> None:
 
 def restart_libvirt(lab: Lab) -> None:
     """As after ``virsh net-destroy default`` and ``net-start``."""
-    end = "pid=$(cat $1); kill $pid; while [ -e /proc/$pid/fd/0 ]; do sleep 0.02; done"
+    end = "pid=$(cat $1); kill $pid; while grep -qs '^State:.[^ZX]' /proc/$pid/status; do sleep 0.02; done"
     lab.gateway.run("sh", "-ec", end, "sh", "/run/libvirt/network/default.pid")
     start_libvirt(lab)
 
