@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from paths import REPO
+from quotes import is_in, phrases, texts
 
 README = REPO / "README.md"
 GUIDES = sorted((REPO / "docs").glob("*.md"))
@@ -38,6 +39,13 @@ def test_the_page_of_commands_is_the_one_that_make_docs_commands_writes(tmp_path
 def test_the_index_in_the_readme_links_every_page_of_docs() -> None:
     links = re.findall(r"\]\((docs/[\w-]+\.md)\)", README.read_text("utf-8"))
     assert sorted(set(links)) == sorted(f"docs/{page.name}" for page in GUIDES)
+
+
+def test_the_messages_that_troubleshooting_quotes_are_those_of_the_code() -> None:
+    known = list(texts(REPO / "gfwtools"))
+    quoted = list(phrases(REPO / "docs" / "troubleshooting.md"))
+    assert len(quoted) > 20
+    assert [words for words in quoted if not is_in(words, known)] == []
 
 
 @EVERY_PAGE

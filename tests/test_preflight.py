@@ -126,6 +126,52 @@ def test_a_missing_interface_is_told_with_those_that_exist(root: Path) -> None:
     only(problems, "no interface tun9", "eth0, wg0", "--interface")
 
 
+DEFAULT_4 = ("ip", "-4", "-N", "-d", "-j", "route", "show", "default")
+
+
+def kind_of_wg0(link_type: str, kind: str = "", *flags: str, default: str = "eth0") -> Answers:
+    """A host whose wg0 is an interface of another kind."""
+    link = {**LINKS[2], "link_type": link_type, "flags": ["UP", *flags], "linkinfo": {"info_kind": kind}}
+    links = [{**LINKS[0], "link_type": "loopback"}, {**LINKS[1], "link_type": "ether"}, link]
+    return {
+        ("ip", "-j", "-d", "link"): json.dumps(links),
+        DEFAULT_4: json.dumps([{"dst": "default", "dev": default}]),
+    }
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        kind_of_wg0("none", "wireguard", "NOARP"),
+        kind_of_wg0("ether", "dummy", "NOARP"),
+        kind_of_wg0("ether", "tun"),
+        kind_of_wg0("ppp", "ppp", "POINTOPOINT", "NOARP"),
+        kind_of_wg0("gre", "gre", "NOARP"),
+        kind_of_wg0("none"),
+    ],
+)
+def test_every_kind_of_tunnel_is_accepted(root: Path, answers: Answers) -> None:
+    assert look(root, answers) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (kind_of_wg0("ether"), "it is an Ethernet interface"),
+        (kind_of_wg0("ether", "bridge"), "it is an Ethernet interface"),
+        (kind_of_wg0("ether", "vlan"), "it is an Ethernet interface"),
+        (kind_of_wg0("ether", default="wg0"), "it has the default route, to the ISP"),
+        (kind_of_wg0("ppp", "ppp", "POINTOPOINT", "NOARP", default="wg0"), "it has the default route, to the ISP"),
+    ],
+)
+def test_the_lan_and_the_way_to_the_isp_are_no_tunnel(root: Path, answers: Answers, reason: str) -> None:
+    only(look(root, answers), f"wg0 is not a tunnel: {reason}", "bring the tunnel up", "--interface")
+
+
+def test_a_wireguard_tunnel_with_the_default_route_is_still_reported_with_table_off(root: Path) -> None:
+    only(look(root, kind_of_wg0("none", "wireguard", "NOARP", default="wg0")), "all traffic", "`Table = off`")
+
+
 @pytest.mark.parametrize(
     ("key", "word"), [('nat = "snat:2001:db8::1"', "nat"), ('routes = ["2001:db8::/32"]', "routes")]
 )

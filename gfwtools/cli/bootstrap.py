@@ -137,7 +137,9 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
       gfwtools teardown --purge --yes
     """
     from gfwtools.setup.teardown import undo
+    from gfwtools.system.privileges import require_net_admin
 
+    require_net_admin()
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("this takes the plumbing down; give --yes, or run it at a terminal")

@@ -30,8 +30,10 @@ def up(context: Context, dry_run: bool) -> None:
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
+    from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
+    require_net_admin()
     config, runner = context.config, _system(context)
     seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
@@ -39,7 +41,9 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
-    _report(context, updown.up(config, runner, clear_caches=Dnsmasq(config, runner).clear_caches), "up")
+    resolver = Dnsmasq(config, runner)
+    resolver.make_folders()
+    _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")
@@ -55,7 +59,9 @@ def down(context: Context) -> None:
       gfwtools down
     """
     from gfwtools.plumbing import updown
+    from gfwtools.system.privileges import require_net_admin
 
+    require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
     _report(context, updown.down(context.config, _system(context)), "down")
 
 

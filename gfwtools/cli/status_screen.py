@@ -108,7 +108,8 @@ def _kernel_rows(found: PolicyStatus, seen: Status) -> list[Row]:
     if not seen.bootstrapped:
         return []
     if not seen.readable:
-        return [Row("sets", NOT_READABLE), Row("marked", NOT_READABLE), Row("tunnel", NOT_READABLE)]
+        words = NOT_READABLE if seen.problem == NOT_READABLE else UNKNOWN
+        return [Row("sets", words), Row("marked", words), Row("tunnel", words)]
     sets, marked = Row("sets", UNKNOWN), Row("marked", UNKNOWN)
     if found.sets is not None:
         words = ", ".join(f"{name} {'missing' if size is None else f'{size:,}'}" for name, size in found.sets)

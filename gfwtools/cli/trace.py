@@ -46,7 +46,9 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
     from gfwtools.diagnose.trace import trace as follow
     from gfwtools.storage.lock import lock
     from gfwtools.system.commands import System
+    from gfwtools.system.privileges import require_net_admin
 
+    require_net_admin()
     addresses = _addresses(context, target)
     runner = System()
     note = legacy_note(runner)

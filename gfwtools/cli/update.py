@@ -71,6 +71,10 @@ def update(
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
     if dry_run and reload:
         raise click.UsageError("--dry-run changes nothing, so there is nothing to reload; leave out one of the two")
+    if reload:
+        from gfwtools.system.privileges import require_net_admin
+
+        require_net_admin()
     resolved = tuple(_source(source) for source in sources)
     config = context.config
     notes: list[str] = []

@@ -33,7 +33,7 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
             or stat.S_ISDIR(status.st_mode)
             or os.path.samestat(status, os.stat(os.devnull))
         ):
-            # A pipe would keep us waiting; open() tells of a folder.
+            # A pipe would keep us waiting; open() reports a folder.
             raise ConfigError(f"{path}: no regular file", "give the file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -98,7 +98,7 @@ def _new_policy(name: str, index: int) -> PolicyConfig:
 
 
 def _check_together(config: Config, name: str) -> None:
-    """What one key alone cannot tell: the policies among themselves, and a manager with its command."""
+    """Checks what needs several keys: the policies among themselves, and a manager with its command."""
     if config.dns.manager == "command" and not config.dns.restart:
         raise ConfigError(
             f'{name}: dns.restart: needed with manager = "command"',

@@ -59,7 +59,7 @@ class Fetch(NamedTuple):
 
 
 class Dns(NamedTuple):
-    """``[dns]``: how dnsmasq is told, and how it is reloaded."""
+    """``[dns]``: how dnsmasq gets the list, and how it is reloaded."""
 
     layout: Literal["paired", "split"] = "paired"
     conf_dir: str = "/etc/dnsmasq.d"

@@ -206,7 +206,7 @@ def blocked_link(name: str, policy: PolicyConfig, local: Sequence[Reply], tunnel
             if tunnel and tunnel.up
         ]
         addresses = [address for reply in local for address in reply.addresses]
-        # Nobody but the site has a certificate for the name that is trusted: mostly there is nothing more to ask.
+        # Only the site has a trusted certificate for the name: mostly there is nothing more to ask.
         first = list(pool.map(lambda address: probe(name, address, HTTPS, 0), _some(addresses)))
         if any(each.reached is Reached.TRUSTED for each in first):
             return judge(name, Answers(tuple(addresses), ()), first, frozenset())
@@ -274,7 +274,7 @@ def probe(name: str, address: Address, port: int, mark: int, *, named: bool = Tr
                 try:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
                 except PermissionError:
-                    return ended("run as root: nobody else may mark a packet", made=False)
+                    return ended("run as root: only root may mark a packet", made=False)
             connection.settimeout(TIMEOUT)
             try:
                 connection.connect((str(address), port))

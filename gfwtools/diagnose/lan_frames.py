@@ -15,8 +15,8 @@ _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A connection from a client that nobody is. Its first sequence number tells it from all others, whoever
-    translates its addresses."""
+    """A connection from a client that does not exist. Its first sequence number marks it, also where its addresses are
+    translated."""
 
     client: Address
     site: Address

@@ -3,8 +3,8 @@
 A frame that a program sends on an interface goes out to the wire, and never in. So the frame goes into a tap device of
 ours, and a filter of tc hands it to the LAN's interface, as if it had come from its wire (tc-mirred(8), ingress
 redirect). That works on a plain interface, a bridge, a VLAN and a bond alike, and changes nothing on them. The packet
-has the address of a client that nobody is. It passes netfilter and the routing as every other one does, and a packet
-socket shows by which interface it leaves.
+has the address of a client that does not exist. It passes netfilter and the routing as every other one does, and a
+packet socket shows by which interface it leaves.
 
 Nothing stays: the kernel removes the tap device, with its filter, when the process that holds it ends, be it by
 SIGKILL. The entry in the neighbour table ages as any other one does.
@@ -171,11 +171,11 @@ def _watch(site: Address) -> Iterator[socket.socket]:
         yield listener
 
 
-# ---------------------------------------------------------------- an address that nobody has
+# ---------------------------------------------------------------- a free address
 
 
 def _free_address(lan: Lan, version: int, mac: bytes, runner: Runner, leases: Path) -> Address:
-    """An address of the LAN that nobody has.
+    """An address of the LAN that is free.
 
     :raises HostError: there is none.
     """
@@ -243,7 +243,7 @@ def _cross(flow: Flow, lan: Lan, tap: int, listener: socket.socket) -> Crossed:
             packet, (interface, _, direction, *_) = listener.recvfrom(2048)
             _note(crossed, flow, lan, packet, str(interface), int(direction))
     if crossed.answered_by and not crossed.refused_here:
-        # The site and the host's conntrack need not wait for a client that nobody is.
+        # The site and the host's conntrack need not wait for a client that does not exist.
         os.write(tap, flow.frame(RST, flow.sequence + 1 & 0xFFFFFFFF))
     if not crossed.entered:
         raise HostError(f"the frame was not seen to come in by {lan.name}")

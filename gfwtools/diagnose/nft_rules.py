@@ -38,7 +38,7 @@ _NAT = frozenset({"snat", "dnat", "masquerade", "redirect"})
 
 
 class _Absent(Exception):
-    """The packet has no such field: the rule does not match, whatever it compares."""
+    """The packet has no such field: the rule does not match, with any value."""
 
 
 def parse(

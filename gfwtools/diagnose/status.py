@@ -41,6 +41,7 @@ from gfwtools.storage.state import Change, PolicyState, read_state
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import Init, detect_init
+from gfwtools.system.privileges import missing_privilege
 
 __all__ = ["NOT_READABLE", "Marked", "PolicyStatus", "Service", "Status", "Tunnel", "age_of", "iso_date", "status"]
 
@@ -162,14 +163,15 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
     :param root: whether this is root; by default what the process is.
     :raises StoreError: the state cannot be read.
     """
-    readable = os.geteuid() == 0 if root is None else root
+    missing = missing_privilege() if root is None else None
+    readable = os.geteuid() == 0 and missing is None if root is None else root
     known = read_state(config.paths.state)
     bootstrapped = is_wired(config)
     backend = backend_of(config, runner)
     found: list[Piece] | None = None
     problem = known.problem
     if not readable:
-        problem = problem or NOT_READABLE
+        problem = problem or (str(missing) if missing else NOT_READABLE)
     elif bootstrapped:
         try:
             found = check(config, runner)

@@ -24,6 +24,7 @@ __all__ = [
     "is_conf_dir",
     "is_wired",
     "main_file",
+    "option_values",
     "own_value",
     "passes",
     "plain",
@@ -163,7 +164,7 @@ def service_folders(config: Config) -> tuple[str, ...]:
 def main_file(config: Config) -> str:
     """The main file of the running dnsmasq: the one of ``-C``, or the default."""
     words = command_line(config) or []
-    return ([MAIN_CONF, *_values(words, "-C", "--conf-file")])[-1]
+    return ([MAIN_CONF, *option_values(words, "-C", "--conf-file")])[-1]
 
 
 def command_line(config: Config) -> list[str] | None:
@@ -179,10 +180,10 @@ def command_line(config: Config) -> list[str] | None:
 
 
 def _folders(words: list[str]) -> tuple[str, ...]:
-    return tuple(value for value in _values(words, "-7", "--conf-dir") if value)
+    return tuple(value for value in option_values(words, "-7", "--conf-dir") if value)
 
 
-def _values(words: list[str], short: str, long: str) -> Iterator[str]:
+def option_values(words: list[str], short: str, long: str) -> Iterator[str]:
     """The values of an option on a command line (getopt_long(3))."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in (short, long):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.dnsmasq import conf, origin, own_lines
+from gfwtools.dnsmasq import conf, folders, origin, own_lines
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, end, runs, send_sighup
 from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
@@ -77,6 +77,8 @@ class Dnsmasq:
             restarts.append(("dnsmasq", manager.restart_main))
         if manager.name == "command":
             restarts = restarts[-1:]  # one command for all of them
+        if restarts:
+            self.make_folders()
         notes = []
         for what, restart in restarts:
             try:
@@ -110,6 +112,12 @@ class Dnsmasq:
 
     def end_second(self, policy: PolicyConfig) -> bool:
         return end(self.config.paths.second_pid(policy.name))
+
+    def make_folders(self) -> None:
+        folders.make(self.config)
+
+    def remove_folders(self) -> None:
+        folders.remove(self.config)
 
     def clear_caches(self) -> bool:
         for policy in self.config.policies:

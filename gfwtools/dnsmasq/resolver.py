@@ -104,6 +104,15 @@ class Resolver(Protocol):
     def end_second(self, policy: PolicyConfig) -> bool:
         """End the second daemon of a policy without its manager; False where none runs."""
 
+    def make_folders(self) -> None:
+        """Make the folders below /run that the daemons need to start; :meth:`reload` does so by itself.
+
+        :raises StoreError: one cannot be made.
+        """
+
+    def remove_folders(self) -> None:
+        """Remove those of gfwtools, where no daemon needs them."""
+
     def clear_caches(self) -> bool:
         """Have every daemon clear its cache: an answer from the cache adds no address to a set.
 

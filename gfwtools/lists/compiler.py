@@ -1,6 +1,6 @@
 """Rules -> a :class:`Policy`, and the account of them: every rule read is applied, widened, redundant or dropped.
 
-The account of a rule is not kept, it is found again when somebody asks: parsing a list twice costs less than a million
+The account of a rule is not kept. It is made again when it is needed: parsing a list twice costs less than a million
 records of what became of its lines.
 """
 

@@ -1,4 +1,4 @@
-"""The wire format: bytes -> the text of a list and its header; base64 or plain text, told apart by content."""
+"""The wire format: bytes -> the text of a list and its header; base64 or plain text, recognised by content."""
 
 import codecs
 import hashlib
@@ -79,9 +79,11 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
     if re.match(_HTML, data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list")
-    told, computed = checksum(data)
-    if told is not None and told != computed:
-        raise ListError(f"the checksum is wrong: the list says {told}, its text has {computed}; it was cut or changed")
+    stated, computed = checksum(data)
+    if stated is not None and stated != computed:
+        raise ListError(
+            f"the checksum is wrong: the list says {stated}, its text has {computed}; it was cut or changed"
+        )
     text = text_of(data)
     return Decoded(data, text, _header(text[:_HEADER_BYTES]))
 
@@ -93,7 +95,7 @@ def text_of(data: bytes) -> str:
 
 
 def checksum(data: bytes) -> tuple[str | None, str]:
-    """The checksum that a list tells of itself, or None, and the one that its text has.
+    """The checksum that a list states, or None, and the one that its text has.
 
     Base64 of the MD5, without ``=``, of the text with CRs dropped, runs of newlines folded to one and the checksum line
     removed (Adblock Plus's addChecksum.py; it holds for gfwlist from 2009 on). It guards against a broken transfer.
@@ -105,8 +107,8 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     if found:
         text = text[: found.start()] + text[found.end() :]
     digest = hashlib.md5(text, usedforsecurity=False).digest()
-    told = "".join(c for c in found[1].decode("ascii", "replace") if c.isprintable()).rstrip("=") if found else None
-    return told, b2a_base64(digest, newline=False).decode("ascii").rstrip("=")
+    stated = "".join(c for c in found[1].decode("ascii", "replace") if c.isprintable()).rstrip("=") if found else None
+    return stated, b2a_base64(digest, newline=False).decode("ascii").rstrip("=")
 
 
 def _without_bom(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
-# Some lists have "0" for 0.0.0.0, as inet_aton(3) does; whatever it is, it is no name.
+# Some lists have "0" for 0.0.0.0, as inet_aton(3) does; it is not a name.
 _ADDRESS = pattern(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
 _DNSMASQ = pattern(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
 # dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.

@@ -9,7 +9,7 @@ from gfwtools.lists.pattern import pattern
 __all__ = ["LOCAL", "MAX_NAME", "PLAIN", "has_loose_hyphen", "is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
-# names; a hyphen at either end is as well ("-.tumblr.com"), and somebody may ask for it. One byte beyond these stops
+# names; a hyphen at either end is as well ("-.tumblr.com"), and clients may ask for it. One byte beyond these stops
 # dnsmasq at start.
 _NAME = pattern(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _LABEL = pattern(r"[a-z0-9_-]{1,63}")
@@ -103,6 +103,6 @@ def _encode(name: str) -> str:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
         return ".".join(label if label.isascii() else _a_label(label) for label in mapped.split("."))
     except (idna.IDNAError, UnicodeError) as error:
-        # idna tells the name once more.
+        # idna's message repeats the name.
         reason = " ".join(str(error).split()).partition(" in '")[0][:100]
         raise InvalidNameError(f"{_shown(name)}: {reason}") from None

@@ -1,6 +1,6 @@
 """A rule's host pattern -> the domains that dnsmasq can match: a name and everything under it.
 
-Whatever cannot be said so is dropped with its reason; docs/lists.md has the table for users.
+A pattern that dnsmasq cannot express is dropped with its reason; docs/lists.md has the table for users.
 """
 
 from contextlib import suppress
@@ -29,7 +29,7 @@ class Reason(Enum):
     TLD = ("tld", "a whole top-level domain; only your own deny list may block one")
     NAME = ("name", "no valid host name")
     ADDRESS = ("address", "an address that can be no site's")
-    NARROW = ("narrow-exception", "an exception for a part of a host, which DNS cannot tell apart")
+    NARROW = ("narrow-exception", "an exception for a part of a host, which DNS cannot distinguish")
 
     def __init__(self, slug: str, sentence: str) -> None:
         self.slug = slug
@@ -188,7 +188,7 @@ class Locator:
         if not self._trusted:
             if network.prefixlen < _WIDEST[network.version]:
                 return Target(reason=Reason.ADDRESS, detail=f"{text} is more than any site has")
-            # A private address may be a site of somebody's; what cannot be anybody's site is refused.
+            # A private address may be a site of the user's network; an address that can be no site is refused.
             low, high = int(network.network_address), int(network.broadcast_address)
             if any(first <= high and low <= last for first, last in _no_sites(network.version)):
                 return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
@@ -207,7 +207,7 @@ class Locator:
         last = max(index for index, label in enumerate(labels) if "*" in label)
         parent = ".".join(labels[last + 1 :])
         if not parent.isascii():
-            with suppress(InvalidNameError):  # _name() tells of it
+            with suppress(InvalidNameError):  # _name() reports it
                 parent = to_ascii(parent)  # as the suffix list has it
         wider = True
         if self._is_too_wide(parent):

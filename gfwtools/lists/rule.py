@@ -1,4 +1,4 @@
-"""What a line of a list is, whatever the format it came in."""
+"""What a line of a list is, in any format."""
 
 from collections.abc import Iterable
 from enum import Enum

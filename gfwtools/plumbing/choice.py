@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gfwtools.config.model import BackendName, Config
 from gfwtools.errors import HostError
 from gfwtools.render.backends import TEXTS
+from gfwtools.system.privileges import missing_privilege, require_net_admin
 
 if TYPE_CHECKING:
     from gfwtools.system.commands import Runner
@@ -110,7 +111,7 @@ def dnsmasq_fills(runner: "Runner") -> frozenset[BackendName]:
 def _lacks(name: BackendName, runner: "Runner") -> HostError | None:
     """The program or the part of the kernel that a backend lacks, and what to do.
 
-    :raises HostError: this is not root, and the kernel does not say.
+    :raises HostError: this is not root, or root without its capability, and the kernel does not say.
     """
     needs = _NEEDS[name]
     if problem := needs.tool_lacking(runner):
@@ -119,12 +120,13 @@ def _lacks(name: BackendName, runner: "Runner") -> HostError | None:
         return None
     if not _is_root():
         raise HostError("this is not root, and the kernel shows its sets and rules to root only", "run it with sudo")
+    require_net_admin()
     return HostError(f"the kernel has no {needs.part}", f"load {needs.module}, or use the other backend")
 
 
 def _kernel_lacks(name: BackendName, runner: "Runner") -> bool:
-    """Whether the kernel is certain to lack such sets: it answers only root."""
-    return _is_root() and runner.ask(*_NEEDS[name].question) is None
+    """Whether the kernel is certain to lack such sets: it answers only root, with its capability."""
+    return _is_root() and runner.ask(*_NEEDS[name].question) is None and missing_privilege() is None
 
 
 def _is_root() -> bool:

@@ -124,6 +124,8 @@ def _run_as_before(config: Config, resolver: Resolver, before: Mapping[str, Any]
     for policy in config.policies:
         if policy.name not in before["second"]:
             resolver.end_second(policy)
+    if not before["second"]:
+        resolver.remove_folders()
     if not before["main"]:
         resolver.end()
         return
@@ -169,6 +171,7 @@ def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -
 
 
 def _set_up_plumbing(config: Config, runner: Runner, resolver: Resolver, transaction: Transaction, say: Say) -> None:
+    resolver.make_folders()
     seen = updown.look(config, runner)
     if seen.steps:
         transaction.record(PLUMBING, updown.as_data(seen, runner))

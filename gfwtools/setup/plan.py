@@ -16,6 +16,7 @@ from gfwtools.plumbing.choice import require
 from gfwtools.setup import boot, files, preflight, resolver_edits, resolver_facts
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.resolv_conf_writers import snippet
+from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
@@ -152,8 +153,13 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
         boot_steps=boot_steps(config, chosen, runner, is_first=is_first),
         is_first=is_first,
         plumbing_steps=seen.steps,
-        notes=seen.interfaces_down(config),
+        notes=[*seen.interfaces_down(config), *_left_out(config, facts)],
     )
+
+
+def _left_out(config: Config, facts: ResolverFacts) -> list[str]:
+    """The networks where a gateway does not listen, in words."""
+    return list(map(str, facts.others)) if config.host.gateway and not config.dns.listen else []
 
 
 def boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) -> list[Step]:

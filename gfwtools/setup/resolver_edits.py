@@ -119,6 +119,10 @@ def _listen_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
             # With bind-interfaces dnsmasq does not start where an address is missing.
             if str(address) not in there and not (binds and address not in facts.addresses):
                 yield f"listen-address={address}\n"
+    else:
+        kept = {part.strip() for value in facts.values("except-interface") for part in value.split(",")}
+        taken = [network.interface for network in facts.others if network.who]
+        yield from (f"except-interface={name}\n" for name in taken if name not in kept)
     # Unlike bind-interfaces it waits for an address that is not there yet, and leaves the others to other programs;
     # both at once is an error.
     if not binds and not facts.has("bind-dynamic"):

@@ -13,6 +13,7 @@ from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files
+from gfwtools.setup.lan import OtherNetwork, lan_of
 from gfwtools.setup.resolv_conf_writers import WRITERS, encode, snippet, without_ours
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -52,6 +53,8 @@ class ResolverFacts:
     """The addresses of this host."""
     lan: tuple[Address, ...] = ()
     """The addresses at which the LAN reaches this host."""
+    others: tuple[OtherNetwork, ...] = ()
+    """The networks of this host where another program answers names."""
     anchors: str = ""
     """The distribution's file with the root's keys, if there is one."""
     pid_folder: bool = False
@@ -86,7 +89,9 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     is_host = config.root == Path("/")
     before, link = _resolv_conf_before(paths)
     links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "address") or "[]")
-    addresses = frozenset(address for _, address in addresses_of(links))
+    here = tuple(addresses_of(links))
+    addresses = frozenset(address for _, address in here)
+    lan = lan_of(config, here, runner)
     managers = _managers(paths, link, runner)
     resolvers, found_in = _resolvers(config, before, link, addresses)
     # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
@@ -109,7 +114,8 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
-        lan=_lan(config, links, runner),
+        lan=lan.addresses,
+        others=lan.others,
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
@@ -150,18 +156,6 @@ def addresses_of(links: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Address
         for entry in link.get("addr_info", ()):
             if "local" in entry and entry.get("scope") != "link":
                 yield str(link.get("ifname")), ip_address(entry["local"])
-
-
-def _lan(config: Config, links: list[dict[str, Any]], runner: Runner) -> tuple[Address, ...]:
-    """The addresses that are neither the tunnels' nor the WAN's; of a gateway with one leg, that leg's private ones."""
-    tunnels = {policy.interface for policy in config.policies}
-    wan = set()
-    for family in ("-4", "-6"):
-        for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
-            wan |= {hop.get("dev") for hop in (route, *route.get("nexthops", ()))}
-    usable = [(name, a) for name, a in addresses_of(links) if name not in tunnels and not a.is_loopback]
-    inner = [address for name, address in usable if name not in wan]
-    return tuple(inner or [address for _, address in usable if address.is_private])
 
 
 def _stays(paths: Paths, pid_file: str) -> bool:

@@ -100,7 +100,9 @@ def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
         resolver.end()
     undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     has_second = [policy for policy in config.policies if resolver.end_second(policy)]
-    return _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
+    notes = _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
+    resolver.remove_folders()
+    return notes
 
 
 def _remove(folder: Path, *, but: Path) -> None:

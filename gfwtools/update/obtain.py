@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["answered_first", "obtain", "public", "require_list"]
 
 #: Of a list's rules at least this share names a host; 98 of 100 did in the worst of the published lists. A page that
-#: somebody's network gives in place of the list has a few lines that look like one.
+#: a network gives in place of the list (a captive portal) has a few lines that look like one.
 USABLE_SHARE = 0.1
 
 
@@ -132,7 +132,7 @@ def public(source: str) -> str:
 
 def _starter_stands_in(policy: PolicyConfig) -> bool:
     """Whether the starter list may be used where no source answers: it stands for gfwlist, whose mirrors are often
-    blocked themselves. A mistyped path, or a list of another kind, must not send its domains into somebody's tunnel."""
+    blocked themselves. A mistyped path, or a list of another kind, must not send its domains into the tunnel."""
     return policy.format == "autoproxy" and any(
         source.lower().startswith(("http://", "https://")) for source in policy.sources
     )
@@ -159,7 +159,7 @@ def _require_share(usable: int, counted: int | None, good: Decoded, policy: Poli
     """
     before = counted
     if before is None or usable < min_share * before:
-        # A number that somebody may have written into state.json is no reason to refuse a list.
+        # A number in state.json, which may have been edited, is no reason to refuse a list.
         before = _usable(_alone(good, policy))
     if usable < min_share * before:
         raise ListError(
@@ -175,7 +175,7 @@ def _usable(compiled: "Compiled") -> int:
 
 
 def _counted(state: PolicyState) -> int | None:
-    """The same of the last good list, as it was counted when it came; None where ``state`` does not tell."""
+    """The same of the last good list, as it was counted when it came; None where ``state`` has no such number."""
     match state.counts:
         case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
             return read - sum(dropped.values())

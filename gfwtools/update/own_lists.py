@@ -28,7 +28,7 @@ def fetch_own_lists(config: Config, progress: "Progress | None") -> tuple[dict[P
     :raises FetchError: one failed that has no copy.
     """
     copies: dict[Path, bytes] = {}
-    told = []
+    warnings = []
     for url in _own_urls(config):
         from gfwtools.fetch.race import fetch
 
@@ -41,11 +41,11 @@ def fetch_own_lists(config: Config, progress: "Progress | None") -> tuple[dict[P
             if held is None:
                 remedy = "correct it, or remove it from the configuration"
                 raise FetchError(f"{masked(url)}: {reason}", remedy) from None
-            told.append(f"{masked(url)}: {reason}; the last good copy stays in use")
+            warnings.append(f"{masked(url)}: {reason}; the last good copy stays in use")
             continue
         if data is not None and data != held:
             copies[place] = data
-    return copies, told
+    return copies, warnings
 
 
 def _own_urls(config: Config) -> list[str]:

@@ -40,7 +40,7 @@ def prepare(
     backend = decide_here(config)
     done: list[PolicyUpdate] = []
     inputs = ""
-    copies, told = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
+    copies, own_warnings = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
     for index, policy in enumerate(config.policies):
         own = UserLists.read(config, policy, {**copies, **edits})
         obtained = obtain(
@@ -60,7 +60,7 @@ def prepare(
         for name, policy_state in state.policies.items()
         if name not in {policy.name for policy in config.policies}
     }
-    warnings = [*([state.problem] if state.problem else []), *told]
+    warnings = [*([state.problem] if state.problem else []), *own_warnings]
     warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
     new_state = State({update.policy.name: update.state for update in done})
     learned = new_state.policies != state.policies

@@ -53,10 +53,10 @@ def update(
         atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
         foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
-        told = tuple(
+        replaced = tuple(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
         )
-        prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+        prepared = prepared._replace(warnings=(*prepared.warnings, *replaced))
         if prepared.learned and not prepared.files(config):
             with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
                 write_state(paths.state, prepared.state)

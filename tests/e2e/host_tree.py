@@ -21,7 +21,7 @@ TOPS = ("usr/lib/tmpfiles.d", "etc", "run", "var")
 _FOLDERS = (
     *("etc/cron.d", "etc/cron.daily", "etc/default", "etc/dnsmasq.d", "etc/init.d", "etc/iproute2/rt_tables.d"),
     *("etc/network/interfaces.d", "etc/ssl/certs", "etc/sysctl.d", "etc/systemd/system"),
-    *("run/dnsmasq", "run/gfwtools", "run/lock"),
+    *("run/dnsmasq", "run/lock"),
     "usr/lib/tmpfiles.d",
     *("var/cache", "var/lib/misc", "var/log", "var/spool/cron", "var/tmp"),
 )
