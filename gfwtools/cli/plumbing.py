@@ -21,7 +21,7 @@ def up(context: Context, dry_run: bool) -> None:
     """Set up what the configuration asks for: sets, marks, rules, routes and NAT.
 
     Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The name of the
-    tunnel's endpoint is resolved again.
+    tunnel's endpoint is resolved again, and the copy of the ISP's resolvers is renewed where dnsmasq reads a copy.
 
     \b
     Examples:
@@ -30,6 +30,7 @@ def up(context: Context, dry_run: bool) -> None:
     """
     from gfwtools.dnsmasq.daemon import clear_caches
     from gfwtools.plumbing import updown
+    from gfwtools.setup.renewal import renew
     from gfwtools.system.step import script
 
     config, runner = context.config, _system(context)
@@ -39,6 +40,8 @@ def up(context: Context, dry_run: bool) -> None:
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
         return
+    for note in renew(config, runner, restarts=False):
+        context.say(note)
     _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 
 

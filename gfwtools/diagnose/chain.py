@@ -15,6 +15,7 @@ from threading import Timer
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.diagnose import plumbing
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
+from gfwtools.diagnose.usual import Asked, ask_usual, usual_link
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
@@ -79,6 +80,8 @@ class Lookup:
     second_alive: bool | None = None
     unread: tuple[Unread, ...] = ()
     """Files of the policy that its daemons have not read in their current version."""
+    usual: Asked | None = None
+    """What the resolvers of a direct name said."""
 
     @property
     def nowhere(self) -> bool:
@@ -130,7 +133,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         daemon = resolver.main
         dropped = plumbing.dropped_by_filter()
         received = questions.received(runner, found.policy.interface)
-        lookup = _lookup(pool, found, resolver)
+        lookup = _lookup(pool, found, config, resolver)
         survey, problem = looking.result()
         tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
         first += [_host(problem), _client(config, daemon, runner)]
@@ -151,7 +154,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     if tunnelled:
         rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
     else:
-        rest += skipped(("clean resolver", "upstream"), "the name goes directly")
+        rest += [*skipped(("clean resolver",), "the name goes directly"), usual_link(config, lookup.usual or Asked())]
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(
@@ -185,7 +188,7 @@ def _backend(config: Config, runner: Runner) -> Backend | None:
         return None
 
 
-def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Lookup:
+def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: Resolver) -> Lookup:
     """Ask all resolvers at the same time."""
     daemon = resolver.main
     kinds: tuple[str, ...] = ("A", "AAAA")
@@ -197,7 +200,8 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     local = both(daemon.address, daemon.port)
     unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
-        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()))
+        usual = ask_usual(config, [found.name])
+        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()), usual=usual)
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and after several

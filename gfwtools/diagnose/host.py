@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.diagnose import usual
 from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
@@ -148,6 +149,7 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
         yield Finding(
             "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
         )
+    yield _usual(config)
     for policy in config.policies:
         yield from _read(config, policy, resolver)
 
@@ -193,6 +195,14 @@ def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Finding:
         return Finding(name, State.OK, f"{asked.address} ({path})")
     detail = f"{asked.address}, should be {daemon.address} ({path})"
     return Finding(name, State.MISMATCH, detail, "gfwtools bootstrap")
+
+
+def _usual(config: Config) -> Finding:
+    """Whether a resolver answers for what is not blocked."""
+    name, asked = "resolvers for free names", usual.ask_usual(config, usual.names_to_ask(config))
+    if asked.answers:
+        return Finding(name, State.OK, str(asked))
+    return Finding(name, State.MISMATCH, str(asked), usual.remedy(config, asked))
 
 
 def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:

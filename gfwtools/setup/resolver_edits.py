@@ -12,6 +12,7 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
+from gfwtools.setup.isp_resolvers import COPY, Found, copied
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
 from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts, pid_in
 from gfwtools.system.commands import Command, Runner
@@ -42,6 +43,9 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
         folder = config.dns.conf_dir.rstrip("/")
         text = append(f"conf-dir={folder}/,*.conf")(base)
         found.append(FileEdit(MAIN_CONF, encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
+    if facts.follow == COPY:
+        text = copied(Found(facts.resolvers, facts.found_in, facts.follow))
+        found.append(FileEdit(COPY, encode(text), "the ISP's resolvers for dnsmasq"))
     found += [edit for _, edit in _manager_edits(facts)]
     found.append(FileEdit(RESOLV_CONF, encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
     return found
@@ -49,7 +53,7 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
 
 def places(config: Config) -> tuple[str, ...]:
     """Every path that :func:`edits` may give."""
-    return (snippet(config), MAIN_CONF, *(manager.path for manager in WRITERS), RESOLV_CONF)
+    return (snippet(config), MAIN_CONF, COPY, *(manager.path for manager in WRITERS), RESOLV_CONF)
 
 
 def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
@@ -69,7 +73,7 @@ def _manager_edits(facts: ResolverFacts) -> Iterator[tuple[Writer, FileEdit]]:
         if manager.name not in facts.managers:
             continue
         base = without_ours(facts.texts.get(manager.path, ""))
-        text = manager.change(base)
+        text = manager.change(base, facts.needs)
         if text != base:
             yield manager, FileEdit(manager.path, encode(text), f"{manager.name} {manager.why}")
 
@@ -83,10 +87,7 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     yield from _listen_lines(config, facts)
     if dns.resolvers or not facts.has_upstream:
         # resolv.conf leads to dnsmasq itself now.
-        if facts.resolvers and not facts.has("no-resolv"):
-            yield "no-resolv\n"
-        known = facts.values("server")
-        yield from (f"server={_server(resolver)}\n" for resolver in facts.resolvers if _server(resolver) not in known)
+        yield from [f"resolv-file={facts.follow}\n"] if facts.follow else _fixed_lines(facts)
     if not facts.has("cache-size"):
         yield f"cache-size={CACHE_SIZE}\n"
     if facts.pid_folder and not facts.has("pid-file"):
@@ -102,6 +103,14 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
         yield "# Firefox keeps to this resolver where this name does not exist\n"
         yield f"server=/{CANARY}/\n"
+
+
+def _fixed_lines(facts: ResolverFacts) -> Iterator[str]:
+    """The resolvers as they are now, where dnsmasq cannot follow a file."""
+    if facts.resolvers and not facts.has("no-resolv"):
+        yield "no-resolv\n"
+    known = facts.values("server")
+    yield from (f"server={_server(resolver)}\n" for resolver in facts.resolvers if _server(resolver) not in known)
 
 
 def _server(resolver: Upstream) -> str:

@@ -1,0 +1,94 @@
+"""What ``up`` and ``update --reload`` do so that dnsmasq goes on asking the ISP's resolvers of today."""
+
+import re
+from contextlib import suppress
+
+from gfwtools.config.model import Config
+from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.errors import LockedError, ResolverError
+from gfwtools.setup import files, isp_resolvers, resolver_edits, resolver_facts
+from gfwtools.setup.lease_hooks import COPY
+from gfwtools.setup.resolv_conf_writers import HEADER, snippet
+from gfwtools.storage import atomic
+from gfwtools.storage.journal import Journal
+from gfwtools.storage.lock import lock_folder
+from gfwtools.system.commands import Runner
+from gfwtools.system.questions import RESOLV_CONF
+
+__all__ = ["renew"]
+
+#: The name of bootstrap's transaction: the next bootstrap or teardown takes back what a killed run has begun.
+TRANSACTION = "bootstrap"
+
+
+def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
+    """Bring the copy of the ISP's resolvers up to date. dnsmasq reads it again by itself.
+
+    dnsmasq does not start where the folder of its ``resolv-file`` is missing. /run is empty after a boot, so the folder
+    is made.
+
+    :param restarts: where dnsmasq cannot follow a file, write its ``server=`` lines anew and restart it. A unit that
+        systemd starts before dnsmasq cannot do that: the restart would wait for the unit.
+    :returns: what was done, in words.
+    :raises StoreError: a file cannot be read or written.
+    :raises CommandError: dnsmasq was not restarted.
+    """
+    text = resolver_facts.text_of(config.paths, snippet(config)) or ""
+    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
+    if not text.startswith(HEADER) or config.dns.resolvers:
+        return []
+    if not settings:
+        fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
+        return _renew_lines(config, runner) if restarts and fixed else []
+    if settings[-1] != COPY:
+        folder = config.paths.at(settings[-1]).parent
+        if folder.is_dir():
+            return []
+        folder.mkdir(parents=True)
+        return [f"made {folder}, without which dnsmasq does not start"]
+    return _renew_copy(config, runner)
+
+
+def _renew_copy(config: Config, runner: Runner) -> list[str]:
+    place = config.paths.at(COPY)
+    before = (atomic.read(place) or b"").decode("utf-8", "replace")
+    facts = resolver_facts.observe(config, runner) if _needs_look(config, before) else None
+    if facts is None:
+        return []
+    found = isp_resolvers.Found(facts.resolvers, facts.found_in, facts.follow)
+    after = isp_resolvers.copied(found)
+    if not found.resolvers or found.follow != COPY or _names(before) == _names(after):
+        return []
+    atomic.write_all({place: after.encode()})
+    return [f"dnsmasq asks {', '.join(_names(after))} for what is not blocked (from {found.source})"]
+
+
+def _needs_look(config: Config, copy: str) -> bool:
+    """Whether the resolvers can have changed: the copy has a source that changes, or resolv.conf is not ours."""
+    resolv_conf = config.paths.at(RESOLV_CONF)
+    ours = not resolv_conf.is_symlink() and (atomic.read(resolv_conf) or b"").startswith(HEADER.encode())
+    source = re.findall(r"^# Copied from: (\S+)$", copy, re.MULTILINE)
+    return not ours or not source or isp_resolvers.keeps_current(source[0])
+
+
+def _names(text: str) -> list[str]:
+    return sorted(set(re.findall(r"^nameserver (\S+)", text, re.MULTILINE)))
+
+
+def _renew_lines(config: Config, runner: Runner) -> list[str]:
+    facts = resolver_facts.observe(config, runner)
+    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path == snippet(config)]
+    if not facts.resolvers or not files.differing(edits, config.paths):
+        return []
+    try:
+        with (
+            lock_folder(config.paths.state_dir, "bootstrap or teardown"),
+            Journal(config.paths).transaction(TRANSACTION, {}) as transaction,
+        ):
+            files.put(edits, config.paths, transaction)
+    except LockedError:
+        return []  # a bootstrap that runs does the same
+    with suppress(ResolverError):  # no service manager is known
+        if manager := manager_of(config, runner):
+            manager.restart_main()
+    return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
