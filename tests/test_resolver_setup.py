@@ -320,7 +320,7 @@ def test_what_the_users_configuration_says_is_not_said_again(tmp_path: Path, lin
 
 # ---------------------------------------------------------------- the file that dnsmasq follows
 
-COPY = "/var/lib/gfwtools/resolv.conf"
+COPY, DHCPCD_COPY = "/var/lib/gfwtools/resolv.conf", "/var/lib/dhcpcd/gfwtools.conf"
 NETWORK_MANAGER: Tree = {
     "run/NetworkManager/no-stub-resolv.conf": "nameserver 203.0.113.1\n",
     "etc/resolv.conf": "nameserver 203.0.113.1\n",
@@ -361,7 +361,7 @@ STATIC: Tree = {**DHCLIENT, "etc/resolv.conf": "nameserver 203.0.113.9\n"}
         (RESOLVCONF, "/run/dnsmasq/resolv.conf"),
         (OPENRESOLV, "/run/dnsmasq/resolv.conf"),
         (DHCLIENT, COPY),
-        (DHCPCD, COPY),
+        (DHCPCD, DHCPCD_COPY),
         (STATIC, COPY),
         ({**NETWORK_MANAGER, "etc/resolv.conf": "nameserver 203.0.113.9\n"}, COPY),  # its owner wrote another one
         ({**NETWORK_MANAGER, "etc/dnsmasq.d/user.conf": "no-resolv\n"}, ""),
@@ -375,12 +375,17 @@ def test_dnsmasq_follows_the_file_that_the_host_maintains(tmp_path: Path, tree: 
     assert found == ([followed] if followed else [])
 
 
-@pytest.mark.parametrize(("tree", "source"), [(DHCLIENT, "/var/lib/dhcp/*.leases"), (DHCPCD, "/run/gfwtools/leases/*")])
-def test_the_copy_says_where_it_comes_from_and_a_hook_renews_it(tmp_path: Path, tree: Tree, source: str) -> None:
+@pytest.mark.parametrize(
+    ("tree", "copy", "source"),
+    [(DHCLIENT, COPY, "/var/lib/dhcp/*.leases"), (DHCPCD, DHCPCD_COPY, "/run/dhcpcd/gfwtools/*")],
+)
+def test_the_copy_says_where_it_comes_from_and_a_hook_renews_it(
+    tmp_path: Path, tree: Tree, copy: str, source: str
+) -> None:
     found = written(host(tmp_path, tree))
-    assert f"# Copied from: {source}" in found[COPY]
-    assert lines(found[COPY]) == ["nameserver 203.0.113.1"]
-    assert any("gfwtools_lease" in text for path, text in found.items() if path != COPY)
+    assert f"# Copied from: {source}" in found[copy]
+    assert lines(found[copy]) == ["nameserver 203.0.113.1"]
+    assert any("gfwtools_lease" in text for text in found.values())
 
 
 def test_where_the_owner_wrote_resolv_conf_no_lease_changes_the_copy(tmp_path: Path) -> None:

@@ -405,7 +405,9 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     if not lookup.alive:
         return Link("answer", _SKIPPED, found="dnsmasq does not answer")
     if found.match.verdict != "tunnel":
-        if all(reply.error for reply in lookup.local):
+        if lookup.local and not any(reply.usable for reply in lookup.local):
+            if lookup.usual and not lookup.usual.answers:
+                return Link("answer", _SKIPPED, "an answer", f"{words} (depends on: upstream)")
             return Link("answer", _BROKEN, "an answer", words, restart_command(config))
         return Link("answer", _OK, "an answer", words)
     expected = "what the clean resolver says"

@@ -11,6 +11,7 @@ from gfwtools.dnsmasq.client import Reply
 from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.dnsmasq.usual import Usual, files_followed, usual_resolvers
 from gfwtools.errors import GfwtoolsError
+from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.storage import atomic
 
 __all__ = ["Asked", "ask_usual", "names_to_ask", "remedy", "usual_link"]
@@ -97,7 +98,7 @@ def remedy(config: Config, asked: Asked) -> str:
     instead = f"set dns.resolvers in {config.paths.config} to one that answers, then: gfwtools bootstrap"
     if config.dns.resolvers:
         return instead
-    if any(place.startswith("/var/lib/gfwtools/") or place == own for place in places):
+    if any(place in (own, *COPIES) for place in places):
         return f"gfwtools update --reload, which looks them up again; or {instead}"
     return f"correct {' and '.join(places) or 'the configuration of dnsmasq'} (renew the lease?); or {instead}"
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
-from gfwtools.setup.lease_hooks import COPY, LEASES
+from gfwtools.setup.lease_hooks import COPIES, COPY, DHCPCD_COPY, DHCPCD_LEASES, LEASES
 from gfwtools.setup.resolv_conf_writers import HEADER
 from gfwtools.storage import atomic
 from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
 __all__ = [
-    "COPY",
     "NETWORK_MANAGER",
     "RESOLVCONF",
     "RESOLVED",
@@ -79,7 +78,7 @@ class Found:
     @property
     def by_hook(self) -> bool:
         """Whether a hook of ours writes the copy at each lease."""
-        return self.follow == COPY and self.source in (LEASES, _DHCLIENT)
+        return self.follow in COPIES and self.source in (_DHCLIENT, DHCPCD_LEASES)
 
 
 def find(config: Config, around: Surroundings) -> Found:
@@ -92,7 +91,7 @@ def find(config: Config, around: Surroundings) -> Found:
     paths, own = config.paths, around.own
     named = usable(nameservers_in(around.resolv_conf), own)
     chosen = followed(paths, around.setting, own) if around.is_ours else Found()
-    if chosen.resolvers and (chosen.follow != COPY or not keeps_current(chosen.source)):
+    if chosen.resolvers and (chosen.follow not in COPIES or not keeps_current(chosen.source)):
         return chosen
     # What resolv.conf was before ours may be years old.
     agreeing = () if around.is_ours else named
@@ -103,7 +102,7 @@ def find(config: Config, around: Surroundings) -> Found:
     if chosen.resolvers or chosen.follow in around.maintained:
         return replace(chosen, resolvers=chosen.resolvers or named)  # while the network is down, the file may be empty
     if around.hooked and named:
-        return Found(named, LEASES, COPY)
+        return Found(named, DHCPCD_LEASES, DHCPCD_COPY)
     for source in _KEPT:
         servers = _read(paths, source, own)
         if servers and (not agreeing or set(agreeing) & set(servers)):
@@ -118,21 +117,19 @@ def find(config: Config, around: Surroundings) -> Found:
 
 def followed(paths: Paths, setting: str, own: frozenset[Address]) -> Found:
     """The resolvers of the file in ``setting``; those of our copy are read where they were copied from."""
-    if setting != COPY:
+    if setting not in COPIES:
         return Found(_read(paths, setting, own), setting, setting) if setting else Found()
-    text = _text(paths, COPY)
+    text = _text(paths, setting)
     source = next(iter(_COPIED_FROM.findall(text)), RESOLV_CONF)
-    servers: tuple[Upstream, ...] = ()
-    if source in (LEASES, _DHCLIENT):
-        servers = _read(paths, LEASES, own)
+    servers = _read(paths, LEASES, own) if source == _DHCLIENT else ()
     if not servers and keeps_current(source):
         servers = _read(paths, source, own)
-    return Found(servers or usable(nameservers_in(text), own), source, COPY)
+    return Found(servers or usable(nameservers_in(text), own), source, setting)
 
 
 def keeps_current(source: str) -> bool:
     """Whether ``source`` changes with a lease; else it is the owner's own file, and the copy stays."""
-    return source == LEASES or source in _KEPT
+    return source == DHCPCD_LEASES or source in _KEPT
 
 
 def copied(found: Found) -> str:

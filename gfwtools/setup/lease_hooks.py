@@ -2,33 +2,41 @@
 
 Both source a shell script with the values of the lease in variables. Ours writes the resolvers of each lease to a file
 of its own, and all of them to the copy that dnsmasq watches. Where no lease names a resolver, the copy stays.
+
+Debian's dhcpcd.service has a sandbox (``ProtectSystem=strict``): in it the hook may write to dhcpcd's folders only.
 """
 
-__all__ = ["COPY", "LEASES", "dhclient", "dhcpcd"]
+__all__ = ["COPIES", "COPY", "DHCPCD_COPY", "DHCPCD_LEASES", "LEASES", "dhclient", "dhcpcd"]
 
 #: The copy. dnsmasq does not start where the folder of a resolv-file is missing, and this one is always there.
 COPY = "/var/lib/gfwtools/resolv.conf"
 #: A file for each lease, in the format of resolv.conf(5).
 LEASES = "/run/gfwtools/leases/*"
+DHCPCD_COPY = "/var/lib/dhcpcd/gfwtools.conf"
+DHCPCD_LEASES = "/run/dhcpcd/gfwtools/*"
+COPIES = (COPY, DHCPCD_COPY)
 
-# Addresses only: what a lease says comes from the network.
-_WRITE = f"""\
+
+def _write(leases: str, copy: str) -> str:
+    # Addresses only: what a lease says comes from the network.
+    return f"""\
 gfwtools_lease() {{ # NAME [RESOLVER...]
-    gfwtools_file={LEASES[:-1]}$1
+    gfwtools_file={leases[:-1]}$1
     shift
-    mkdir -p {LEASES[:-2]} && rm -f "$gfwtools_file"
+    mkdir -p {leases[:-2]} && rm -f "$gfwtools_file"
     for gfwtools_server; do
         case $gfwtools_server in
         *[!0-9a-fA-F.:]* | fe80:*) ;;
         *) echo "nameserver $gfwtools_server" >>"$gfwtools_file" ;;
         esac
     done
-    if cat {LEASES} >/dev/null 2>&1; then
-        {{ grep '^#' {COPY}; cat {LEASES}; }} >{COPY}.new
-        chmod 644 {COPY}.new && mv -f {COPY}.new {COPY}
+    if cat {leases} >/dev/null 2>&1; then
+        {{ grep '^#' {copy}; cat {leases}; }} >{copy}.new
+        chmod 644 {copy}.new && mv -f {copy}.new {copy}
     fi
 }}
 """
+
 
 _DHCLIENT = """\
 case $reason in
@@ -60,9 +68,9 @@ fi
 
 def dhclient(*, copies: bool) -> str:
     """The last definition of ``make_resolv_conf`` counts (dhclient-script(8))."""
-    return "make_resolv_conf() { :; }\n" + (_WRITE + _DHCLIENT if copies else "")
+    return "make_resolv_conf() { :; }\n" + (_write(LEASES, COPY) + _DHCLIENT if copies else "")
 
 
 def dhcpcd(*, copies: bool) -> list[str]:
     """The lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
-    return (_DHCPCD + (_WRITE + _DHCPCD_LEASE if copies else "")).splitlines()
+    return (_DHCPCD + (_write(DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE if copies else "")).splitlines()

@@ -7,7 +7,7 @@ from gfwtools.config.model import Config
 from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import LockedError, ResolverError
 from gfwtools.setup import files, isp_resolvers, resolver_edits, resolver_facts
-from gfwtools.setup.lease_hooks import COPY
+from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, snippet
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal
@@ -40,24 +40,24 @@ def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     if not settings:
         fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
         return _renew_lines(config, runner) if restarts and fixed else []
-    if settings[-1] != COPY:
+    if settings[-1] not in COPIES:
         folder = config.paths.at(settings[-1]).parent
         if folder.is_dir():
             return []
         folder.mkdir(parents=True)
         return [f"made {folder}, without which dnsmasq does not start"]
-    return _renew_copy(config, runner)
+    return _renew_copy(config, runner, settings[-1])
 
 
-def _renew_copy(config: Config, runner: Runner) -> list[str]:
-    place = config.paths.at(COPY)
+def _renew_copy(config: Config, runner: Runner, copy: str) -> list[str]:
+    place = config.paths.at(copy)
     before = (atomic.read(place) or b"").decode("utf-8", "replace")
     facts = resolver_facts.observe(config, runner) if _needs_look(config, before) else None
     if facts is None:
         return []
     found = isp_resolvers.Found(facts.resolvers, facts.found_in, facts.follow)
     after = isp_resolvers.copied(found)
-    if not found.resolvers or found.follow != COPY or _names(before) == _names(after):
+    if not found.resolvers or found.follow != copy or _names(before) == _names(after):
         return []
     atomic.write_all({place: after.encode()})
     return [f"dnsmasq asks {', '.join(_names(after))} for what is not blocked (from {found.source})"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
-from gfwtools.setup.isp_resolvers import COPY, Found, copied
+from gfwtools.setup.isp_resolvers import Found, copied
+from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
 from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts, pid_in
 from gfwtools.system.commands import Command, Runner
@@ -43,9 +44,9 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
         folder = config.dns.conf_dir.rstrip("/")
         text = append(f"conf-dir={folder}/,*.conf")(base)
         found.append(FileEdit(MAIN_CONF, encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
-    if facts.follow == COPY:
+    if facts.follow in COPIES:
         text = copied(Found(facts.resolvers, facts.found_in, facts.follow))
-        found.append(FileEdit(COPY, encode(text), "the ISP's resolvers for dnsmasq"))
+        found.append(FileEdit(facts.follow, encode(text), "the ISP's resolvers for dnsmasq"))
     found += [edit for _, edit in _manager_edits(facts)]
     found.append(FileEdit(RESOLV_CONF, encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
     return found
@@ -53,7 +54,7 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
 
 def places(config: Config) -> tuple[str, ...]:
     """Every path that :func:`edits` may give."""
-    return (snippet(config), MAIN_CONF, COPY, *(manager.path for manager in WRITERS), RESOLV_CONF)
+    return (snippet(config), MAIN_CONF, *COPIES, *(manager.path for manager in WRITERS), RESOLV_CONF)
 
 
 def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
