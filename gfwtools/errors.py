@@ -1,7 +1,20 @@
-"""Every error that gfwtools raises on purpose, as one tree.
+"""Every error that gfwtools raises on purpose, as one tree::
+
+    GfwtoolsError
+        ConfigError         the configuration is wrong
+        FetchError          no source gave a list
+        ListError           the bytes are not a list, or the list may not be used
+        InvalidNameError    a text is not a domain name
+        StoreError          a file could not be read or written
+            LockedError     another gfwtools is running
+        HostError           a piece of the host is missing, in the way, or could not be set
+            CommandError    a command failed (gfwtools.system.commands)
+        ResolverError       dnsmasq refused its configuration, or does not answer
+            NoManagerError  nothing on this host can restart dnsmasq
 
 The command line prints the message of a :class:`GfwtoolsError` in one line and exits 1; a caller of the library
-catches the tree at the level it cares about. A message says what is wrong, the value, and what to do.
+catches the tree at the level it cares about. An error carries ``what`` is wrong and the ``remedy`` apart. The message
+for people is made here, and no code reads it.
 """
 
 __all__ = [
@@ -47,7 +60,7 @@ class ConfigError(GfwtoolsError):
 class FetchError(GfwtoolsError):
     """No source gave a list; the message has the answer of each."""
 
-    def __init__(self, what: str = "", remedy: str = "", *, answers: "tuple[str, ...]" = ()) -> None:
+    def __init__(self, what: str, remedy: str = "", *, answers: "tuple[str, ...]" = ()) -> None:
         super().__init__(what, remedy)
         self.answers = answers
         """The answer of each source, in order."""

@@ -15,7 +15,7 @@ import pytest
 
 from gfwtools.config.model import Config, Host, PolicyConfig
 from gfwtools.diagnose.host import check
-from gfwtools.dnsmasq.daemon import clear_caches
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.errors import HostError
 from gfwtools.plumbing import learned, updown
 from gfwtools.plumbing.plan import State
@@ -48,7 +48,7 @@ def _setns(descriptor: int) -> None:
 
 def up(config: Config, runner: "Namespace") -> list[Step]:
     """Up as the command does it."""
-    return updown.up(config, runner, clear_caches=clear_caches)
+    return updown.up(config, runner, clear_caches=Dnsmasq(config, runner).clear_caches)
 
 
 class Namespace:

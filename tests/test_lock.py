@@ -38,6 +38,12 @@ def test_a_lock_that_stays_held_is_an_error_that_says_who_holds_it(tmp_path: Pat
         pass
 
 
+@pytest.mark.parametrize(("wait", "said"), [(0.1, r"\) after waiting 0\.1 s; try"), (0, r"\); try")])
+def test_a_lock_that_stays_held_says_how_long_we_waited_if_we_did(tmp_path: Path, wait: float, said: str) -> None:
+    with lock(tmp_path / "lock"), pytest.raises(LockedError, match=said), lock(tmp_path / "lock", wait=wait):
+        pass
+
+
 def test_the_lock_tells_how_the_last_run_ended_and_when(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert last_run(path) is None

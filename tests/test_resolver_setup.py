@@ -527,24 +527,23 @@ def test_the_resolvers_are_not_forgotten_when_their_file_has_gone(tmp_path: Path
 
 # ---------------------------------------------------------------- reloads
 
-MANAGED = ResolverFacts(managers=("systemd-resolved", "NetworkManager", "dhcpcd", "resolvconf"), dhcpcd_pid=42)
+MANAGED = ResolverFacts(managers=("systemd-resolved", "NetworkManager", "dhcpcd", "resolvconf"))
 RESTARTS = [
     Command(("systemctl", "try-restart", "systemd-resolved.service")),
     Command(("systemctl", "try-reload-or-restart", "NetworkManager.service")),
-    Command(("kill", "-HUP", "42")),
     Command(("resolvconf", "-u")),
 ]
 
 
 def test_each_manager_reads_its_file_again_and_so_on_the_way_back() -> None:
-    facts = ResolverFacts(managers=MANAGED.managers, dhcpcd_pid=42, tools=frozenset({"systemctl", "resolvconf"}))
+    facts = ResolverFacts(managers=MANAGED.managers, tools=frozenset({"systemctl", "resolvconf"}))
     found = steps(facts)
     assert [command for step in found for command in step.do] == RESTARTS
     assert [command for step in found for command in step.undo] == RESTARTS
 
 
 def test_without_systemd_nobody_asks_it() -> None:
-    assert [step.what for step in steps(MANAGED)] == ["dhcpcd"]
+    assert steps(MANAGED) == []
 
 
 def test_below_another_root_nothing_is_reloaded(tmp_path: Path) -> None:

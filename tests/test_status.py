@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,12 +21,11 @@ from cli import gfwtools
 from terminals import environment, terminal, written
 
 from gfwtools.cli.status import fit_height
-from gfwtools.cli.status_screen import history_lines, lines
+from gfwtools.cli.status_screen import Line, Tone, history_lines, lines
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose.host import Finding
 from gfwtools.diagnose.status import Marked, PolicyStatus, Service, Status, Tunnel, status
 from gfwtools.dnsmasq.conf import SNIPPET
-from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
 from gfwtools.system.commands import Recorder
@@ -107,7 +107,7 @@ def full() -> Status:
     marked, tunnel = Marked(1234567, 9876543210), Tunnel(True, 42, 123456789, 1234)
     policy = PolicyStatus(PolicyConfig(), state, 90000, 7300, sets, marked, tunnel)
     rules = (f"ip rule {5180 + number} (IPv4)" for number in range(11))
-    findings = tuple(Finding(rule, State.MISSING, "pref 5181 fwmark 0xca6c", "gfwtools up") for rule in rules)
+    findings = tuple(Piece(rule, State.MISSING, "pref 5181", Kind.RULE, remedy="gfwtools up") for rule in rules)
     service = Service("gfwtools.service", True, False)
     run = Run(
         "2026-08-09T06:00:00+00:00", "no source gave a usable list: " + ", ".join(["mirror.example: timed out"] * 5)
@@ -116,7 +116,7 @@ def full() -> Status:
 
 
 def test_a_full_screen_has_no_line_over_80_columns_and_fits_on_one_screen() -> None:
-    text = lines(full())
+    text = [str(line) for line in lines(full())]
     assert max(map(len, text)) <= 80
     assert len(text) <= 40
     for words in (
@@ -137,9 +137,20 @@ def test_a_full_screen_has_no_line_over_80_columns_and_fits_on_one_screen() -> N
         assert words in " ".join(" ".join(text).split())
 
 
+def test_the_colour_of_a_row_comes_from_what_was_seen_not_from_its_words() -> None:
+    policy = full().policies[0]
+    shown = lines(full())
+    tones = {line.label.strip(): line.tone for line in shown if line.label.strip()}
+    assert {label for label, tone in tones.items() if tone is Tone.BAD} == {"sets", "service", "checks"}
+    down = policy.state._replace(source="https://down.example/missing")
+    calm = lines(replace(full(), policies=(replace(policy, state=down),), findings=()))
+    tones = {line.label.strip(): line.tone for line in calm}
+    assert (tones["list"], tones["checks"]) == (Tone.PLAIN, Tone.GOOD)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_every_width_is_kept(width: int) -> None:
-    assert max(map(len, lines(full(), width))) <= width
+    assert max(len(str(line)) for line in lines(full(), width)) <= width
 
 
 def test_the_json_has_the_documented_shape() -> None:
@@ -213,7 +224,7 @@ def test_the_history_has_30_updates_at_most_and_fits_into_80_columns() -> None:
         state = state.remember(change(number % 28))
     table = history_lines([PolicyStatus(PolicyConfig(), state)])
     assert len(table) == 1 + HISTORY
-    assert max(map(len, table)) <= 80
+    assert max(len(str(line)) for line in table) <= 80
 
 
 def test_an_ordinary_user_reads_the_files_and_is_told_to_be_root_for_the_rest(tmp_path: Path) -> None:
@@ -221,7 +232,7 @@ def test_an_ordinary_user_reads_the_files_and_is_told_to_be_root_for_the_rest(tm
     (tmp_path / "etc/dnsmasq.d" / SNIPPET).write_text("")
     seen = status(Config(root=tmp_path), Recorder(), root=False)
     assert seen.bootstrapped
-    text = "\n".join(lines(seen))
+    text = "\n".join(map(str, lines(seen)))
     assert text.count("not readable, run as root") == 4
     assert "2 through wg0" in text
     assert seen.findings is None
@@ -268,7 +279,7 @@ def test_what_a_tool_is_missing_for_is_not_known_and_not_said_to_be_missing(tmp_
     (tmp_path / "etc/dnsmasq.d" / SNIPPET).touch()
     seen = status(Config(host=Config().host._replace(backend=backend), root=tmp_path), Recorder(), root=True)
     assert (seen.policies[0].sets, seen.policies[0].marked, seen.policies[0].tunnel) == (None, None, None)
-    text = "\n".join(lines(seen))
+    text = "\n".join(map(str, lines(seen)))
     assert text.count("not known; see the checks below") == 3
     assert "ip: no such program; install iproute2" in text
 
@@ -282,9 +293,9 @@ def test_the_text_of_others_reaches_no_terminal_as_it_is(tmp_path: Path) -> None
 
 
 def test_a_screen_that_is_too_low_says_how_much_is_left_out() -> None:
-    text = [str(number) for number in range(30)]
+    text = [Line(str(number), "") for number in range(30)]
     assert fit_height(text, 30) == text
-    assert fit_height(text, 24) == [*text[:23], "and 7 more lines; see: gfwtools status"]
+    assert list(map(str, fit_height(text, 24))) == [*map(str, range(23)), "and 7 more lines; see: gfwtools status"]
 
 
 def test_on_a_narrow_terminal_no_line_is_wider(tmp_path: Path) -> None:
@@ -305,7 +316,7 @@ def test_on_a_narrow_terminal_no_line_is_wider(tmp_path: Path) -> None:
 def test_on_a_terminal_there_are_colours_unless_the_user_wants_none(tmp_path: Path) -> None:
     argv = ["-m", "gfwtools", "--root", str(tmp_path), "status"]
     coloured = written(argv, 80)
-    assert "\x1b[31mnever bootstrapped\x1b[0m" in coloured
+    assert "\x1b[31mnever bootstrapped; run: gfwtools bootstrap --interface wg0\x1b[0m" in coloured
     plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     assert written(argv, 80, NO_COLOR="1") == written(argv, 80, TERM="dumb") == plain
 

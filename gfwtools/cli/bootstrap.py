@@ -70,6 +70,7 @@ def bootstrap(
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
     from gfwtools.diagnose.host import check
+    from gfwtools.plumbing.plan import State
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
@@ -100,7 +101,7 @@ def bootstrap(
     except KeyboardInterrupt:
         context.warn("the host is set up; run: gfwtools check host")
         raise
-    bad = [finding for finding in findings if finding.state.value != "OK"]
+    bad = [finding for finding in findings if finding.state is not State.OK]
     for finding in bad:
         context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; fix: {finding.remedy}")
     if bad:

@@ -32,10 +32,7 @@ def host(context: Context, as_json: bool) -> None:
     if as_json:
         import json
 
-        document = [
-            {"name": f.name, "state": f.state.value, "detail": f.detail, "remedy": f.remedy or None} for f in findings
-        ]
-        click.echo(json.dumps(document, indent=1))
+        click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
         for finding in findings if not context.quiet else bad:
             click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))

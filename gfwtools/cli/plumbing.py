@@ -28,7 +28,7 @@ def up(context: Context, dry_run: bool) -> None:
       gfwtools up
       gfwtools up --dry-run      what would be run?
     """
-    from gfwtools.dnsmasq.daemon import clear_caches
+    from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
     from gfwtools.setup.renewal import renew
     from gfwtools.system.step import script
@@ -42,7 +42,7 @@ def up(context: Context, dry_run: bool) -> None:
         return
     for note in renew(config, runner, restarts=False):
         context.say(note)
-    _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
+    _report(context, updown.up(config, runner, clear_caches=Dnsmasq(config, runner).clear_caches), "up")
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")

@@ -1,10 +1,10 @@
 """``gfwtools status``."""
 
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +13,13 @@ from gfwtools.cli import Context
 from gfwtools.cli.terminal import can_redraw, has_colours, screen
 
 if TYPE_CHECKING:
+    from gfwtools.cli.status_screen import Line
     from gfwtools.diagnose.status import Status
 
 __all__ = ["status"]
 
 #: Seconds between two refreshes.
 INTERVAL = 2.0
-#: What is red where there are colours.
-BAD = "MISSING|MISMATCH|missing|not OK|never bootstrapped|no such interface|down|and failed"
 
 
 @click.command(short_help="Show what is happening on this host, on one screen.")
@@ -51,11 +50,11 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
     def seen() -> "Status":
         return look(context.config, runner)
 
-    def words(width: int) -> list[str]:
+    def words(width: int) -> "list[Line]":
         found = seen()
         text = history_lines(found.policies) if history else lines(found, min(width, WIDTH))
         # A list's date and a mirror's message come from outside.
-        return [printable(line) for line in text]
+        return [replace(line, words=printable(line.words)) for line in text]
 
     if as_json:
         import json
@@ -79,7 +78,7 @@ def status(context: Context, watch: bool, history: bool, as_json: bool) -> None:
         say()
 
 
-def _watch(words: Callable[[int], list[str]]) -> None:
+def _watch(words: "Callable[[int], list[Line]]") -> None:
     with screen():
         while True:
             columns, height = shutil.get_terminal_size()
@@ -94,21 +93,23 @@ def _width(columns: int) -> int:
     return max(columns, 40)
 
 
-def fit_height(lines: list[str], height: int) -> list[str]:
+def fit_height(lines: "list[Line]", height: int) -> "list[Line]":
     """The lines that a screen has room for. The last one counts those that are left out."""
+    from gfwtools.cli.status_screen import Line
+
     if len(lines) <= height:
         return lines
     shown = lines[: max(height, 1) - 1]
-    return [*shown, f"and {len(lines) - len(shown)} more lines; see: gfwtools status"]
+    return [*shown, Line("", f"and {len(lines) - len(shown)} more lines; see: gfwtools status")]
 
 
-def _shown(lines: list[str]) -> str:
-    return "\n".join(map(_coloured, lines) if has_colours(sys.stdout) else lines)
+def _shown(lines: "list[Line]") -> str:
+    return "\n".join(map(_coloured if has_colours(sys.stdout) else str, lines))
 
 
-def _coloured(line: str) -> str:
-    label = line.partition(" ")[0]
-    rest = line[len(label) :]
-    rest = re.sub(rf"\b({BAD})\b", lambda found: click.style(found[0], fg="red"), rest)
-    rest = re.sub(r"\ball \d+ pieces are OK\b", lambda found: click.style(found[0], fg="green"), rest)
-    return click.style(label, bold=True) + rest if label else rest
+def _coloured(line: "Line") -> str:
+    from gfwtools.cli.status_screen import Tone
+
+    colour = {Tone.PLAIN: None, Tone.GOOD: "green", Tone.BAD: "red"}[line.tone]
+    label = click.style(line.label, bold=True) if line.label.strip() else line.label
+    return label + (click.style(line.words, fg=colour) if colour else line.words)

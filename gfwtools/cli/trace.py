@@ -101,9 +101,10 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     from gfwtools.diagnose.address import parse_address
     from gfwtools.dnsmasq import client
     from gfwtools.dnsmasq.conf import is_wired
-    from gfwtools.dnsmasq.daemon import daemon_of
+    from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.errors import HostError, InvalidNameError
     from gfwtools.lists.hostname import to_ascii
+    from gfwtools.system.commands import System
 
     try:
         return [parse_address(target)]
@@ -113,9 +114,9 @@ def _addresses(context: Context, target: str) -> "list[Address]":
         name = to_ascii(target)
     except InvalidNameError as error:
         raise click.UsageError(f"{target[:60]!r} is neither an address nor a name: {error}") from None
-    daemon = daemon_of(context.config)
+    daemon = Dnsmasq(context.config, System()).main
     kinds: tuple[str, ...] = ("A", "AAAA")
-    replies = [client.ask(daemon.address, daemon.port, name, kind) for kind in kinds]
+    replies = [daemon.ask(name, kind) for kind in kinds]
     addresses = list(dict.fromkeys(address for reply in replies for address in reply.addresses))
     if not addresses:
         remedy = "give an address, or a name that has one"

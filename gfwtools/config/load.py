@@ -34,19 +34,19 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
             or os.path.samestat(status, os.stat(os.devnull))
         ):
             # A pipe would keep us waiting; open() tells of a folder.
-            raise ConfigError(f"{path}: no regular file; give the file itself")
+            raise ConfigError(f"{path}: no regular file", "give the file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         if required:
-            raise ConfigError(f"{path}: no such file; `gfwtools bootstrap` writes one") from None
+            raise ConfigError(f"{path}: no such file", "`gfwtools bootstrap` writes one") from None
         return Config(root=root)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8", "save the file as UTF-8") from None
     return loads(text, str(path), root)
 
 
@@ -74,15 +74,15 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
                 where = f"policy.{_key(policy_name)}"
                 if not re.fullmatch(_POLICY_NAME, policy_name):
                     raise ConfigError(
-                        f"{name}: {where}: {show(policy_name)} is no name for a policy; "
-                        "give small letters, digits, - and _, 31 at most"
+                        f"{name}: {where}: {show(policy_name)} is no name for a policy",
+                        "give small letters, digits, - and _, 31 at most",
                     )
                 index = sum(policy.name != _FIRST for policy in policies) + (_FIRST in value)
                 policies.append(_fill(_new_policy(policy_name, index), _table(table, name, where), name, where))
         elif key in sections:
             sections[key] = _fill(sections[key], _table(value, name, key), name, key)
         else:
-            raise ConfigError(f"{name}: {_key(key)}: unknown key; expected {alternatives([*sections, 'policy'])}")
+            raise ConfigError(f"{name}: {_key(key)}: unknown key", f"expected {alternatives([*sections, 'policy'])}")
     config = Config(**sections, policies=tuple(policies) or (PolicyConfig(),), root=root)
     _check_together(config, name)
     return config
@@ -101,13 +101,14 @@ def _check_together(config: Config, name: str) -> None:
     """What one key alone cannot tell: the policies among themselves, and a manager with its command."""
     if config.dns.manager == "command" and not config.dns.restart:
         raise ConfigError(
-            f'{name}: dns.restart: needed with manager = "command"; '
-            'give the command as a list, ["service", "dnsmasq", "restart"]'
+            f'{name}: dns.restart: needed with manager = "command"',
+            'give the command as a list, ["service", "dnsmasq", "restart"]',
         )
     if config.fetch.connect_timeout > config.fetch.timeout:
         raise ConfigError(
             f"{name}: fetch.connect_timeout: {config.fetch.connect_timeout:g} is more than "
-            f"fetch.timeout, {config.fetch.timeout:g}; give less"
+            f"fetch.timeout, {config.fetch.timeout:g}",
+            "give less",
         )
     for key in ("mark", "table", "set"):
         seen: dict[object, str] = {}
@@ -117,8 +118,8 @@ def _check_together(config: Config, name: str) -> None:
             if other != policy.name:
                 shown = hex(value) if key == "mark" else value
                 raise ConfigError(
-                    f"{name}: policy.{policy.name}.{key}: {shown} is policy.{other}'s; "
-                    f"give each policy a {key} of its own"
+                    f"{name}: policy.{policy.name}.{key}: {shown} is policy.{other}'s",
+                    f"give each policy a {key} of its own",
                 )
     names: dict[str, str] = {}
     for policy in config.policies:
@@ -128,8 +129,8 @@ def _check_together(config: Config, name: str) -> None:
             other = names.setdefault(derived, policy.name)
             if other != policy.name:
                 raise ConfigError(
-                    f"{name}: policy.{policy.name}.set: {derived} is a set of policy.{other} as well; "
-                    "give names that do not end in 4, 6, _seed or _direct"
+                    f"{name}: policy.{policy.name}.set: {derived} is a set of policy.{other} as well",
+                    "give names that do not end in 4, 6, _seed or _direct",
                 )
 
 
@@ -145,7 +146,7 @@ def _fill(default: Any, table: Mapping[str, Any], name: str, where: str) -> Any:
     changes = {}
     for key, value in table.items():
         if key not in keys:
-            raise ConfigError(f"{name}: {where}.{_key(key)}: unknown key; expected {alternatives(keys)}")
+            raise ConfigError(f"{name}: {where}.{_key(key)}: unknown key", f"expected {alternatives(keys)}")
         try:
             changes[key] = keys[key].check(value)
         except BadValueError as bad:

@@ -21,7 +21,6 @@ from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.dnsmasq.resolver import Resolver, Unread
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
@@ -69,7 +68,7 @@ _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNK
 class Lookup:
     """What the resolvers said."""
 
-    daemon: Daemon
+    resolver: Resolver
     alive: bool
     local: tuple[Reply, ...] = ()
     clean: tuple[Reply, ...] = ()
@@ -82,6 +81,10 @@ class Lookup:
     """Files of the policy that its daemons have not read in their current version."""
     usual: Asked | None = None
     """What the resolvers of a direct name said."""
+
+    @property
+    def daemon(self) -> Daemon:
+        return self.resolver.main
 
     @property
     def nowhere(self) -> bool:
@@ -201,7 +204,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: R
     unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
         usual = ask_usual(config, [found.name])
-        return Lookup(daemon, alive.result(), _replies(local), unread=tuple(unread.result()), usual=usual)
+        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()), usual=usual)
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and after several
@@ -218,7 +221,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: R
     # dnsmasq takes whichever answers: so do we.
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
     return Lookup(
-        daemon,
+        resolver,
         alive.result(),
         _replies(local),
         replies[upstream],
@@ -330,14 +333,15 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     expected = f"answers at 127.0.0.1#{port}"
     if lookup.second_alive:
         return Link("second dnsmasq", _OK, expected, "answers")
-    remedy = restart_command(config, found.policy.name)
+    remedy = lookup.resolver.restart_words(found.policy.name)
     return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
 def _dnsmasq(config: Config, lookup: Lookup) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
-        return Link("dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", restart_command(config))
+        found = f"no answer within {client.TIMEOUT:g} s"
+        return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -385,12 +389,12 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
         return Link("upstream", _SKIPPED, expected, "dnsmasq has the answer that there is no such name")
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
-        return Link("upstream", _BROKEN, expected, found, _reload(config))
+        return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
     return Link("upstream", _OK, expected, "dnsmasq asks them")
 
 
-def _reload(config: Config) -> str:
-    return f"gfwtools update && {restart_command(config)}"
+def _reload(resolver: Resolver) -> str:
+    return f"gfwtools update && {resolver.restart_words()}"
 
 
 def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Address]) -> Link:
@@ -408,12 +412,12 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
         if lookup.local and not any(reply.usable for reply in lookup.local):
             if lookup.usual and not lookup.usual.answers:
                 return Link("answer", _SKIPPED, "an answer", f"{words} (depends on: upstream)")
-            return Link("answer", _BROKEN, "an answer", words, restart_command(config))
+            return Link("answer", _BROKEN, "an answer", words, lookup.resolver.restart_words())
         return Link("answer", _OK, "an answer", words)
     expected = "what the clean resolver says"
     silent = [reply for reply in lookup.local if reply.error]
     if len(silent) == len(lookup.local):
-        return Link("answer", _BROKEN, expected, words, restart_command(config))
+        return Link("answer", _BROKEN, expected, words, lookup.resolver.restart_words())
     pairs = list(zip(lookup.local, lookup.clean, strict=False))
     similar: list[Similarity] = [client.compare(local, clean) for local, clean in pairs]
     for (local, clean), how in zip(pairs, similar, strict=True):
@@ -423,9 +427,8 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
             said = client.listed(local.addresses) if local.addresses else local.rcode
             text = f"{local.kind} {said} is {kind}; the clean resolver says {client.listed(clean.addresses)}"
-            return Link(
-                "answer", _BROKEN, expected, text, _reload(config) if lookup.elsewhere else clear_command(config)
-            )
+            remedy = _reload(lookup.resolver) if lookup.elsewhere else clear_command(config)
+            return Link("answer", _BROKEN, expected, text, remedy)
     if "different" in similar:
         return Link("answer", _OK, expected, f"{words}; other addresses than in its current answer, learned before")
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")

@@ -4,7 +4,7 @@ Nothing is changed. What cannot be seen in a listing is asked: dnsmasq for a nam
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
@@ -13,48 +13,31 @@ from gfwtools.diagnose.firewall import opening
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.plumbing import record
 from gfwtools.plumbing.facts import Facts
-from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.updown import look
 from gfwtools.render.files import Role
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
-__all__ = ["Finding", "check"]
+__all__ = ["check"]
 
 #: WireGuard makes a new handshake after 120 s of use and gives a session up after 180 s (its paper, section 6.1).
 HANDSHAKE_AGE = 180
 UP = "gfwtools up"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One piece of the host, and how it is."""
-
-    name: str
-    state: State
-    detail: str = ""
-    remedy: str = ""
-    """The command that fixes it; empty where it is OK."""
-
-
-def check(config: Config, runner: Runner) -> list[Finding]:
-    """Every piece of the wanted state, and whether it works.
+def check(config: Config, runner: Runner) -> list[Piece]:
+    """Every piece of the wanted state, and whether it works; with a remedy where it is not OK.
 
     :raises HostError: a tool is missing.
     """
     seen = look(config, runner)
     assert seen.facts is not None
-    assert seen.backend is not None
-    renames = seen.backend.foreign_chains(runner)
-    findings = [
-        Finding(piece.name, piece.state, piece.detail, "" if piece.state is State.OK else renames.get(piece.name, UP))
-        for piece in seen.pieces
-    ]
+    findings = [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)
         if config.host.gateway:
@@ -66,47 +49,66 @@ def check(config: Config, runner: Runner) -> list[Finding]:
 # ---------------------------------------------------------------- the tunnel
 
 
-def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Finding]:
+def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piece]:
     name = policy.interface
     tunnel = facts.interfaces.get(name)
     if tunnel is None:
-        yield Finding(
-            f"interface {name}", State.MISSING, "no such interface", f"bring up the tunnel: wg-quick up {name}"
+        yield Piece(
+            f"interface {name}",
+            State.MISSING,
+            "no such interface",
+            Kind.TUNNEL,
+            remedy=f"bring up the tunnel: wg-quick up {name}",
         )
         return
     if not tunnel.up:
-        yield Finding(f"interface {name}", State.MISMATCH, "it is down", f"ip link set {name} up")
+        yield Piece(f"interface {name}", State.MISMATCH, "it is down", Kind.TUNNEL, remedy=f"ip link set {name} up")
         return
-    yield Finding(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up")
+    yield Piece(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up", Kind.TUNNEL)
     yield from _way(policy, runner)
     for endpoint in tunnel.endpoints:
         device = questions.route(runner, endpoint).device
         if device == name:
-            yield Finding(
-                f"endpoint {endpoint}", State.MISMATCH, f"routed into {name} itself", f"ip route get {endpoint}"
+            yield Piece(
+                f"endpoint {endpoint}",
+                State.MISMATCH,
+                f"routed into {name} itself",
+                Kind.ENDPOINT,
+                remedy=f"ip route get {endpoint}",
             )
         elif questions.own_mark(runner, name) == policy.mark:
             # wg-quick's usual FwMark is 51820, the default mark of a policy: the tunnel would be sent into itself.
             detail = f"{name} marks its own packets with {policy.mark:#x}, the policy's mark"
-            yield Finding(f"endpoint {endpoint}", State.MISMATCH, detail, f"wg set {name} fwmark 0")
+            yield Piece(f"endpoint {endpoint}", State.MISMATCH, detail, Kind.ENDPOINT, remedy=f"wg set {name} fwmark 0")
         else:
-            yield Finding(f"endpoint {endpoint}", State.OK, f"reached by {device or 'nothing yet'}, not through {name}")
+            yield Piece(
+                f"endpoint {endpoint}",
+                State.OK,
+                f"reached by {device or 'nothing yet'}, not through {name}",
+                Kind.ENDPOINT,
+            )
     if tunnel.endpoints:
         yield _handshake(policy, runner)
 
 
-def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Finding]:
+def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Piece]:
     """Where a marked packet goes: rules of other programs may come before ours."""
     resolver = policy.upstream[0].address
     device = questions.route(runner, resolver, policy.mark).device
     name = f"way of packets with mark {policy.mark:#x}"
     if device == policy.interface:
-        yield Finding(name, State.OK, f"by {device}")
+        yield Piece(name, State.OK, f"by {device}", Kind.RULE)
     else:
-        yield Finding(name, State.MISMATCH, f"by {device or 'none'}, should be {policy.interface}", "ip rule show")
+        yield Piece(
+            name,
+            State.MISMATCH,
+            f"by {device or 'none'}, should be {policy.interface}",
+            Kind.RULE,
+            remedy="ip rule show",
+        )
 
 
-def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
+def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
     """An idle tunnel has an old handshake and still works: it gets a question to carry before it is judged."""
     name = f"handshake of {policy.interface}"
     age = questions.handshake_age(runner, policy.interface)
@@ -115,69 +117,85 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Finding:
         Daemon(str(upstream.address), upstream.port).ask("example.com", timeout=2)
         age = questions.handshake_age(runner, policy.interface)
     if age is None:
-        return Finding(name, State.MISSING, "no handshake yet", f"wg show {policy.interface}")
+        return Piece(name, State.MISSING, "no handshake yet", Kind.TUNNEL, remedy=f"wg show {policy.interface}")
     if age > HANDSHAKE_AGE:
-        return Finding(name, State.MISMATCH, f"{age:,} s ago; the peer does not answer", f"wg show {policy.interface}")
-    return Finding(name, State.OK, f"{age} s ago")
+        return Piece(
+            name,
+            State.MISMATCH,
+            f"{age:,} s ago; the peer does not answer",
+            Kind.TUNNEL,
+            remedy=f"wg show {policy.interface}",
+        )
+    return Piece(name, State.OK, f"{age} s ago", Kind.TUNNEL)
 
 
-def _firewall(policy: PolicyConfig, runner: Runner) -> Finding:
+def _firewall(policy: PolicyConfig, runner: Runner) -> Piece:
     name = f"firewall before {policy.interface}"
     command = opening(runner, policy.interface)
     if not command:
-        return Finding(name, State.OK, "no rule is certain to block the LAN")
-    return Finding(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", command)
+        return Piece(name, State.OK, "no rule is certain to block the LAN", Kind.FIREWALL)
+    return Piece(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", Kind.FIREWALL, remedy=command)
 
 
 # ---------------------------------------------------------------- dnsmasq
 
 
-def _dnsmasq(config: Config, runner: Runner) -> Iterator[Finding]:
+def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
     resolver: Resolver = Dnsmasq(config, runner)
     daemon = resolver.main
-    restart = restart_command(config)
+    restart = resolver.restart_words()
     if not daemon.is_up():
-        yield Finding("dnsmasq", State.MISSING, f"does not answer at {daemon}", restart)
+        yield Piece("dnsmasq", State.MISSING, f"does not answer at {daemon}", Kind.DNSMASQ, remedy=restart)
         return
-    yield Finding("dnsmasq", State.OK, f"answers at {daemon}")
+    yield Piece("dnsmasq", State.OK, f"answers at {daemon}", Kind.DNSMASQ)
     yield from _at_boot(config, runner)
     yield _is_resolver(config, daemon, runner)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
         late = "dnsmasq started before the sets existed, so its cached answers are in no set"
         detail = "the sets existed before dnsmasq started" if before else late
-        yield Finding(
-            "order of sets and dnsmasq", State.OK if before else State.MISMATCH, detail, "" if before else restart
+        yield Piece(
+            "order of sets and dnsmasq",
+            State.OK if before else State.MISMATCH,
+            detail,
+            Kind.DNSMASQ,
+            remedy="" if before else restart,
         )
     yield _usual(config)
     for policy in config.policies:
         yield from _read(config, policy, resolver)
 
 
-def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[Finding]:
+def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[Piece]:
     """Asks the daemons of a policy whether they have read the current version of their files."""
     unread = {found.role: found for found in resolver.unread([policy])}
     name = f"list of policy {policy.name}"
     if not config.dnsmasq_conf(policy).is_file():
         missing = f"{config.dnsmasq_conf(policy)} does not exist"
-        yield Finding(name, State.MISSING, missing, "gfwtools update --reload")
+        yield Piece(name, State.MISSING, missing, Kind.LIST, remedy="gfwtools update --reload")
     elif found := unread.get(Role.MAIN) or unread.get(Role.SERVERS):
-        yield Finding(name, State.MISMATCH, found.detail, found.remedy)
+        yield Piece(name, State.MISMATCH, found.detail, Kind.LIST, remedy=found.remedy)
     else:
-        yield Finding(name, State.OK, "dnsmasq has read the current version")
+        yield Piece(name, State.OK, "dnsmasq has read the current version", Kind.LIST)
     second = resolver.second(policy)
     if second is None:
         return
     name = f"second dnsmasq of {policy.name}"
     if not second.is_up(1):
-        yield Finding(name, State.MISSING, f"does not answer at {second}", restart_command(config, policy.name))
+        yield Piece(
+            name,
+            State.MISSING,
+            f"does not answer at {second}",
+            Kind.DNSMASQ,
+            remedy=resolver.restart_words(policy.name),
+        )
     elif found := unread.get(Role.SECOND):
-        yield Finding(name, State.MISMATCH, found.detail, found.remedy)
+        yield Piece(name, State.MISMATCH, found.detail, Kind.DNSMASQ, remedy=found.remedy)
     else:
-        yield Finding(name, State.OK, f"answers at {second}, and has read its current configuration")
+        yield Piece(name, State.OK, f"answers at {second}, and has read its current configuration", Kind.DNSMASQ)
 
 
-def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
+def _at_boot(config: Config, runner: Runner) -> Iterator[Piece]:
     """Reports nothing where no known init system starts dnsmasq."""
     init = detect_init(config.root)
     there = service.observe(config, init, runner)
@@ -185,24 +203,25 @@ def _at_boot(config: Config, runner: Runner) -> Iterator[Finding]:
         on, _ = service.enabling(config, init, there.service)
         detail = f"{there.service} is {'' if there.enabled else 'not '}enabled"
         state = State.OK if there.enabled else State.MISSING
-        yield Finding("dnsmasq at boot", state, detail, "" if there.enabled else str(on))
+        yield Piece("dnsmasq at boot", state, detail, Kind.DNSMASQ, remedy="" if there.enabled else str(on))
 
 
-def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Finding:
+def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Piece:
     asked = questions.resolver(config.paths, runner, daemon.address, daemon.listens_at)
     name, path = "this host's resolver", config.paths.at(questions.RESOLV_CONF)
     if asked.is_ours:
-        return Finding(name, State.OK, f"{asked.address} ({path})")
+        return Piece(name, State.OK, f"{asked.address} ({path})", Kind.DNSMASQ)
     detail = f"{asked.address}, should be {daemon.address} ({path})"
-    return Finding(name, State.MISMATCH, detail, "gfwtools bootstrap")
+    return Piece(name, State.MISMATCH, detail, Kind.DNSMASQ, remedy="gfwtools bootstrap")
 
 
-def _usual(config: Config) -> Finding:
+def _usual(config: Config) -> Piece:
     """Whether a resolver answers for what is not blocked."""
     name, asked = "resolvers for free names", usual.ask_usual(config, usual.names_to_ask(config))
     if asked.answers:
-        return Finding(name, State.OK, str(asked))
-    return Finding(name, State.MISMATCH, str(asked), usual.remedy(config, asked))
+        return Piece(name, State.OK, str(asked), Kind.DNSMASQ)
+    state = State.UNKNOWN if asked.problem else State.MISMATCH
+    return Piece(name, state, str(asked), Kind.DNSMASQ, remedy="" if asked.problem else usual.remedy(config, asked))
 
 
 def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:

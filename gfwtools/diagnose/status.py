@@ -29,12 +29,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose.host import Finding, check
+from gfwtools.diagnose.host import check
 from gfwtools.dnsmasq.conf import is_wired
-from gfwtools.dnsmasq.manager import manager_of
-from gfwtools.errors import HostError, ResolverError
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.errors import HostError
 from gfwtools.plumbing.backend import Backend, backend_of
-from gfwtools.plumbing.plan import State
+from gfwtools.plumbing.plan import Piece, State
 from gfwtools.setup import boot
 from gfwtools.storage.lock import Run, last_run
 from gfwtools.storage.state import Change, PolicyState, read_state
@@ -131,18 +131,13 @@ class Status:
     init: str
     policies: tuple[PolicyStatus, ...]
     services: tuple[Service, ...] = ()
-    findings: tuple[Finding, ...] | None = None
+    findings: tuple[Piece, ...] | None = None
     """Those that are not OK."""
     pieces: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``status --json`` prints."""
-        findings = None
-        if self.findings is not None:
-            findings = [
-                {"name": f.name, "state": f.state.value, "detail": f.detail, "remedy": f.remedy or None}
-                for f in self.findings
-            ]
+        findings = None if self.findings is None else [finding.to_json() for finding in self.findings]
         return {
             "bootstrapped": self.bootstrapped,
             "readable": self.readable,
@@ -171,7 +166,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
     known = read_state(config.paths.state)
     bootstrapped = is_wired(config)
     backend = backend_of(config, runner)
-    found: list[Finding] | None = None
+    found: list[Piece] | None = None
     problem = known.problem
     if not readable:
         problem = problem or NOT_READABLE
@@ -188,7 +183,7 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         last_run=last_run(config.paths.lock),
         layout=config.dns.layout,
         backend=backend.name,
-        manager=_manager(config, runner),
+        manager=Dnsmasq(config, runner).manager,
         init=init,
         services=_services(config, init, runner) if bootstrapped else (),
         policies=tuple(
@@ -197,14 +192,6 @@ def status(config: Config, runner: Runner, *, root: bool | None = None) -> Statu
         findings=None if found is None else tuple(f for f in found if f.state is not State.OK),
         pieces=None if found is None else len(found),
     )
-
-
-def _manager(config: Config, runner: Runner) -> str:
-    try:
-        manager = manager_of(config, runner)
-    except ResolverError:
-        return "none found"
-    return manager.name if manager else "none"
 
 
 def _services(config: Config, init: Init, runner: Runner) -> tuple[Service, ...]:

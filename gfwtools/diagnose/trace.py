@@ -20,6 +20,7 @@ from typing import Any
 
 from gfwtools.config.model import Address
 from gfwtools.errors import HostError
+from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
 
 __all__ = ["TABLE", "Event", "Packet", "legacy_note", "packets", "parse", "rules", "trace"]
@@ -245,8 +246,8 @@ def _rule_words(event: Event) -> list[str]:
 
 
 def _why(event: Event) -> str:
-    comment = re.search(r'comment "gfwtools: ([^"]*)"', event.text)
-    return comment[1] if comment else event.text
+    comment = re.search(r'comment "([^"]*)"', event.text)
+    return (ownership.reason(comment[1]) if comment else None) or event.text
 
 
 def _fields(text: str) -> dict[str, str]:

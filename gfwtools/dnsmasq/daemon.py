@@ -11,7 +11,7 @@ from gfwtools.config.model import Config
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.client import Reply, ask
 
-__all__ = ["Daemon", "clear_caches", "daemon_of", "end", "runs", "send_sighup"]
+__all__ = ["Daemon", "daemon_of", "end", "runs", "send_sighup"]
 
 #: Seconds within which dnsmasq must answer after a restart. It reads 110,000 pairs of lines in one second.
 START_TIMEOUT = 10.0
@@ -90,16 +90,6 @@ def send_sighup(pid_file: Path) -> bool:
     :returns: False where the file names no dnsmasq of this network namespace.
     """
     return _signal(pid_file, signal.SIGHUP)
-
-
-def clear_caches(config: Config) -> bool:
-    """Have every running dnsmasq clear its cache: an answer from the cache adds no address to a set.
-
-    :returns: whether the host's main dnsmasq got the signal.
-    """
-    for policy in config.policies:
-        send_sighup(config.paths.second_pid(policy.name))
-    return send_sighup(config.paths.at(config.dns.pid_file))
 
 
 def end(pid_file: Path) -> bool:

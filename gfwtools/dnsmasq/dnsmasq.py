@@ -9,10 +9,10 @@ from pathlib import Path
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.check import check_configuration
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of, send_sighup
+from gfwtools.dnsmasq.daemon import Daemon, daemon_of, end, runs, send_sighup
 from gfwtools.dnsmasq.manager import Manager, manager_of, restart_command
 from gfwtools.dnsmasq.resolver import Reading, Unread
-from gfwtools.errors import GfwtoolsError, ResolverError
+from gfwtools.errors import GfwtoolsError, NoManagerError, ResolverError
 from gfwtools.render.files import Role, role_of
 from gfwtools.render.generation import Generation, generation_of
 from gfwtools.system.commands import Runner
@@ -45,6 +45,16 @@ class Dnsmasq:
         second = self.second(policy)
         return [str(second)] if second else list(map(str, policy.upstream))
 
+    def is_running(self) -> bool:
+        return runs(self._pid_file) or self.main.is_up(0.5)
+
+    def runs_second(self, policy: PolicyConfig) -> bool:
+        return runs(self.config.paths.second_pid(policy.name))
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.config.paths.at(self.config.dns.pid_file)
+
     def role_of(self, policy: PolicyConfig, path: Path) -> Role:
         return role_of(self.config, policy, path)
 
@@ -61,8 +71,7 @@ class Dnsmasq:
         restarts: list[tuple[str, Callable[[], None]]] = []
         for policy in due.second:
             restarts.append((f"the second dnsmasq of {policy.name}", partial(manager.restart_second, policy)))
-        pid_file = self.config.paths.at(self.config.dns.pid_file)
-        signalled = not due.main and due.servers and was_up and send_sighup(pid_file)
+        signalled = not due.main and due.servers and was_up and send_sighup(self._pid_file)
         if not signalled and (due.main or due.servers):
             restarts.append(("dnsmasq", manager.restart_main))
         if manager.name == "command":
@@ -78,8 +87,33 @@ class Dnsmasq:
             notes.append("dnsmasq has read its list again (SIGHUP)")
         return notes
 
+    @property
+    def manager(self) -> str:
+        try:
+            manager = manager_of(self.config, self.runner)
+        except NoManagerError:
+            return "none found"
+        return manager.name if manager else "none"
+
+    def restart(self) -> None:
+        self._manager().restart_main()
+
+    def restart_words(self, policy: str = "") -> str:
+        return restart_command(self.config, policy)
+
     def stop_second(self, policy: str) -> None:
         self._manager().stop_second(policy)
+
+    def end(self) -> bool:
+        return end(self._pid_file)
+
+    def end_second(self, policy: PolicyConfig) -> bool:
+        return end(self.config.paths.second_pid(policy.name))
+
+    def clear_caches(self) -> bool:
+        for policy in self.config.policies:
+            send_sighup(self.config.paths.second_pid(policy.name))
+        return send_sighup(self._pid_file)
 
     def _manager(self) -> Manager:
         manager = manager_of(self.config, self.runner)

@@ -53,6 +53,12 @@ class Resolver(Protocol):
     def asks(self, policy: PolicyConfig) -> list[str]:
         """The resolvers that the main daemon asks for a policy's names, as ``ADDRESS#PORT``."""
 
+    def is_running(self) -> bool:
+        """Whether the main daemon runs. It may be slow, or answer at another address than its current files name."""
+
+    def runs_second(self, policy: PolicyConfig) -> bool:
+        """Whether the second daemon of a policy runs."""
+
     def role_of(self, policy: PolicyConfig, path: Path) -> Role:
         """The role of a policy's file: it decides what must happen when the file changes."""
 
@@ -75,8 +81,33 @@ class Resolver(Protocol):
         :raises ResolverError: a restart failed.
         """
 
+    @property
+    def manager(self) -> str:
+        """The program that restarts the daemons, as in ``dns.manager``; ``none found`` where there is none."""
+
+    def restart(self) -> None:
+        """Restart the main daemon: it reads all of its files.
+
+        :raises GfwtoolsError: the restart failed, or nothing may restart it.
+        """
+
+    def restart_words(self, policy: str = "") -> str:
+        """The command that restarts the main daemon, or the second one of ``policy``; for people."""
+
     def stop_second(self, policy: str) -> None:
-        """Stop the second daemon of a policy, where it runs."""
+        """Have the manager stop the second daemon of a policy, where it runs."""
+
+    def end(self) -> bool:
+        """End the main daemon without its manager; False where none runs."""
+
+    def end_second(self, policy: PolicyConfig) -> bool:
+        """End the second daemon of a policy without its manager; False where none runs."""
+
+    def clear_caches(self) -> bool:
+        """Have every daemon clear its cache: an answer from the cache adds no address to a set.
+
+        :returns: whether the main daemon does.
+        """
 
     def unread(self, policies: Sequence[PolicyConfig]) -> list[Unread]:
         """Ask each running daemon for the generation of its files; returns the files that it has not read."""

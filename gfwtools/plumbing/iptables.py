@@ -20,9 +20,10 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, TAG, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
+from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
@@ -193,7 +194,11 @@ class Iptables:
         gone = [name for name in there.sets if name not in wanted.sets]
         pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted", Kind.SETS, extra=True) for name in gone]
         for chain in _chains(there.rules, wanted.rules):
-            pieces += compare(chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical)
+            found_rules = compare(
+                chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical
+            )
+            remedy = chain.rename if chain in there.taken else ""
+            pieces += [replace(piece, remedy=remedy) for piece in found_rules]
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
@@ -408,7 +413,7 @@ def _nat(nat: Nat) -> str:
 
 
 def _comment(why: str) -> str:
-    return f'-m comment --comment "{TAG}: {why}"'
+    return f'-m comment --comment "{ownership.comment(why)}"'
 
 
 def canonical(rule: str) -> frozenset[tuple[str, ...]]:
@@ -533,14 +538,14 @@ def _parse_rules(
             lines.append((Chain(family, table, name), rule))
     ours = Chain(family, "mangle", CHAIN)
     inside = [rule for chain, rule in lines if chain == ours]
-    is_taken = bool(inside) and not any(map(_is_ours, inside))
+    is_taken = not ownership.is_chain(inside)
     rules: dict[Chain, tuple[str, ...]] = {ours: ()} if ours in chains and not is_taken else {}
     # A chain of another program, or a base chain with a policy other than ACCEPT.
     foreign = {chain for chain, policy in chains.items() if policy != "ACCEPT" and chain not in rules}
     for chain, rule in lines:
         # With a jump to it our chain could not be removed.
         belongs = chain == ours or (chain.table == ours.table and _jumps_to(CHAIN, rule))
-        if (belongs and not is_taken) or _is_ours(rule):
+        if (belongs and not is_taken) or ownership.is_rule(rule):
             rules[chain] = (*rules.get(chain, ()), rule)
         else:
             foreign.add(chain)
@@ -550,12 +555,6 @@ def _parse_rules(
 
 def _jumps_to(name: str, rule: str) -> bool:
     return any(option in ("-j", "-g") and word == name for option, word in pairwise(shlex.split(rule)))
-
-
-def _is_ours(rule: str) -> bool:
-    words = shlex.split(rule)
-    comments = [words[index + 1] for index, word in enumerate(words[:-1]) if word == "--comment"]
-    return any(comment == TAG or comment.startswith(f"{TAG}:") for comment in comments)
 
 
 def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:

@@ -17,8 +17,9 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, TAG, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
+from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
@@ -272,7 +273,7 @@ def _nat(nat: Nat) -> str:
 
 
 def _comment(why: str) -> str:
-    return f'comment "{TAG}: {why}"'
+    return f'comment "{ownership.comment(why)}"'
 
 
 def canonical(rule: str) -> str:

@@ -19,11 +19,12 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class State(StrEnum):
-    """How a piece of the host compares with what is wanted."""
+    """How a piece of the host compares with what is wanted. UNKNOWN could not be seen."""
 
     OK = "OK"
     MISSING = "MISSING"
     MISMATCH = "MISMATCH"
+    UNKNOWN = "UNKNOWN"
 
 
 class Kind(StrEnum):
@@ -38,11 +39,17 @@ class Kind(StrEnum):
     ROUTE = "route"
     SYSCTL = "sysctl"
     NAMES = "names"  #: of tables, for people
+    TUNNEL = "tunnel"  #: the interface, and its traffic
+    ENDPOINT = "endpoint"  #: of the tunnel's peer
+    FIREWALL = "firewall"  #: rules of other programs
+    DNSMASQ = "dnsmasq"
+    LIST = "list"  #: and whether dnsmasq has read it
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing that is wanted, and how it is. ``name`` and ``detail`` are for people; code reads the other fields."""
+    """One thing that is wanted, and how it is. ``name``, ``detail`` and ``remedy`` are for people; code reads the other
+    fields."""
 
     name: str
     state: State
@@ -52,6 +59,17 @@ class Piece:
     """The value of :mod:`~gfwtools.plumbing.wanted` that it is about; None where it is about the whole of its kind."""
     extra: bool = False
     """It is there and not wanted."""
+    remedy: str = ""
+    """The command that fixes it; empty where it is OK, or where ``gfwtools up`` does."""
+
+    def to_json(self) -> dict[str, str | None]:
+        """The object that ``check host --json`` and ``status --json`` print."""
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "detail": self.detail,
+            "remedy": self.remedy or None,
+        }
 
 
 class Worded(str):

@@ -13,13 +13,12 @@ from typing import Any
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.wanted import MAIN, Route, Rule, Wanted
+from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
-__all__ = ["PROTOCOL", "Routing", "RoutingState", "observe"]
+__all__ = ["Routing", "RoutingState", "observe"]
 
-#: Not in /etc/iproute2/rt_protos.
-PROTOCOL = 202
 Item = Rule | Route
 _UNICAST, _UNREACHABLE = "1", "7"  # RTN_UNICAST, RTN_UNREACHABLE
 
@@ -84,11 +83,11 @@ def observe(runner: Runner, families: Iterable[Family], wanted: Wanted) -> Routi
     for family in families:
         for entry in _ask(runner, family, "rule"):
             rule = _parse_rule(family, entry)
-            if rule and entry.get("protocol") == str(PROTOCOL):
+            if rule and ownership.is_route(entry):
                 rules.append(rule)
             elif rule:
                 foreign.add(rule)
-        for entry in _ask(runner, family, "route", "show", "table", "all", "proto", str(PROTOCOL)):
+        for entry in _ask(runner, family, "route", "show", "table", "all", "proto", str(ownership.PROTOCOL)):
             route = _parse_route(family, entry)
             if route:
                 routes.append(route)
@@ -98,7 +97,7 @@ def observe(runner: Runner, families: Iterable[Family], wanted: Wanted) -> Routi
             for entry in _ask(runner, family, "route", "show", "table", str(table), *device):
                 # Asked for one device, ip does not repeat its name.
                 route = _parse_route(family, {"table": str(table), **({"dev": interface} if device else {}), **entry})
-                if route and entry.get("protocol") != str(PROTOCOL):
+                if route and not ownership.is_route(entry):
                     foreign.add(route)
     # `table all` lists them by table number, the kill switch behind the default route.
     routes.sort(key=lambda route: (route.table == MAIN, route.table, route.interface is not None))
@@ -159,7 +158,7 @@ def _words(item: Rule | Route) -> str:
 def _command(verb: str, item: Rule | Route) -> Command:
     kind = "rule" if isinstance(item, Rule) else "route"
     # With the protocol in it, `del` leaves an equal rule of another program alone.
-    return Command(("ip", f"-{item.family}", kind, verb, *_arguments(item), "protocol", str(PROTOCOL)))
+    return Command(("ip", f"-{item.family}", kind, verb, *_arguments(item), "protocol", str(ownership.PROTOCOL)))
 
 
 def _arguments(item: Rule | Route) -> list[str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from gfwtools.config.model import Paths
 from gfwtools.plumbing.plan import Kind, Piece, State
-from gfwtools.plumbing.wanted import TAG, TableName
+from gfwtools.plumbing.wanted import TableName
 from gfwtools.storage import atomic
+from gfwtools.system import ownership
 from gfwtools.system.commands import Command
 from gfwtools.system.step import Step
 
@@ -35,13 +36,13 @@ class NamesState:
     def with_names(self, names: tuple[TableName, ...]) -> "NamesState":
         """The same file with just these names of ours; a number that has a name already keeps that."""
         lines = [
-            f"{name.table}\t{name.name}\t# {TAG}\n"
+            f"{name.table}\t{name.name}\t# {ownership.TAG}\n"
             for name in names
             if name.table not in self.taken and name.name not in self.taken
         ]
         if not self.shared:
             return replace(self, text="".join(lines) or None)
-        kept = [line for line in (self.text or "").splitlines(keepends=True) if not _is_ours(line)]
+        kept = [line for line in (self.text or "").splitlines(keepends=True) if not ownership.is_name_of_table(line)]
         if lines and kept and not kept[-1].endswith("\n"):
             kept[-1] += "\n"
         return replace(self, text="".join(kept + lines))
@@ -54,7 +55,8 @@ class TableNames:
         if there.text == wanted.text:
             state = State.OK
         else:
-            state = State.MISSING if not any(map(_is_ours, (there.text or "").splitlines())) else State.MISMATCH
+            is_there = any(map(ownership.is_name_of_table, (there.text or "").splitlines()))
+            state = State.MISMATCH if is_there else State.MISSING
         return [Piece(f"names of tables in {wanted.file}", state, kind=Kind.NAMES)]
 
     def steps(self, there: NamesState, wanted: NamesState) -> list[Step]:
@@ -74,10 +76,6 @@ def _write(old: NamesState, new: NamesState) -> tuple[Command, ...]:
     return (*folders, Command(("tee", str(new.file)), new.text))
 
 
-def _is_ours(line: str) -> bool:
-    return line.rstrip().endswith(f"\t# {TAG}")
-
-
 def observe(paths: Paths, made: tuple[str, ...] = ()) -> NamesState:
     """Look at the files.
 
@@ -86,7 +84,7 @@ def observe(paths: Paths, made: tuple[str, ...] = ()) -> NamesState:
     """
     folder, file = paths.at(_FOLDER), paths.at(_FILE)
     shared = not folder.is_dir() and file.is_file()
-    ours = file if shared else folder / f"{TAG}.conf"
+    ours = file if shared else folder / f"{ownership.TAG}.conf"
     others = [file, *sorted(folder.glob("*.conf")), *sorted(paths.at(f"{_VENDOR}/rt_tables.d").glob("*.conf"))]
     if not file.is_file():
         others.append(paths.at(f"{_VENDOR}/rt_tables"))
@@ -108,7 +106,7 @@ def _names(text: str) -> set[int | str]:
     taken: set[int | str] = set()
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        if len(words) == 2 and not _is_ours(line):
+        if len(words) == 2 and not ownership.is_name_of_table(line):
             try:
                 taken |= {int(words[0], 0), words[1]}
             except ValueError:

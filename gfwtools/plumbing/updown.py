@@ -20,14 +20,13 @@ __all__ = ["as_data", "down", "go_back", "look", "look_for_down", "up"]
 NAME = "plumbing"
 
 
-def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]) -> list[Step]:
+def up(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> list[Step]:
     """Bring the plumbing to the state that the configuration wants; where nothing differs, change nothing.
 
     The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
     an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` names it).
 
-    :param clear_caches: has the resolvers clear their caches (:func:`gfwtools.dnsmasq.daemon.clear_caches`), and says
-        whether the main one has.
+    :param clear_caches: :meth:`gfwtools.dnsmasq.resolver.Resolver.clear_caches`.
     :returns: the steps that were run.
     :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
     :raises StoreError: one of our files cannot be read or written.
@@ -38,7 +37,7 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[Config], bool]
         after = survey.next_record()
         _run(config, survey, runner, after)
         if survey.makes_sets:
-            record.save(config.paths, replace(after, cache_cleared=clear_caches(config)))
+            record.save(config.paths, replace(after, cache_cleared=clear_caches()))
         learned.forget(config)
         return survey.steps
 

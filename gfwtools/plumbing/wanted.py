@@ -24,7 +24,6 @@ __all__ = [
     "CHAIN",
     "KILL_SWITCH_METRIC",
     "MAIN",
-    "TAG",
     "AddressSets",
     "Clamp",
     "Entry",
@@ -40,8 +39,6 @@ __all__ = [
 
 #: The chain that marks, in both backends.
 CHAIN = "GFWLIST"
-#: What the comment of every rule of ours begins with.
-TAG = "gfwtools"
 #: The main table (rtnetlink(7)).
 MAIN = 254
 #: Behind every route that people set, and not the 4294967295 that the kernel has for its own null entry.

@@ -4,8 +4,8 @@ import hashlib
 
 __all__ = ["WRITTEN", "header"]
 
-#: Every file that ``update`` writes for other programs has this in its first lines.
-WRITTEN = "# Written by gfwtools; "
+#: How one of the first lines of every file begins that is ours as a whole.
+WRITTEN = "# Written by gfwtools"
 
 
 def header(title: str, list_date: str, body: str) -> str:
@@ -16,7 +16,7 @@ def header(title: str, list_date: str, body: str) -> str:
     date = "".join(c for c in list_date if c.isascii() and c.isprintable())[:64] or "unknown"
     return (
         f"# {title}\n"
-        f"{WRITTEN}changes made here are lost at the next update.\n"
+        f"{WRITTEN}; changes made here are lost at the next update.\n"
         f"# list: {date}\n"
         f"# digest: {hashlib.sha256(body.encode()).hexdigest()[:16]}\n"
     )

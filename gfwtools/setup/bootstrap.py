@@ -14,13 +14,13 @@ from typing import Any
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
-from gfwtools.dnsmasq.daemon import clear_caches, end, runs
-from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, NoManagerError, ResolverError
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.setup import files, resolver_edits
-from gfwtools.setup.ours import adopt, forget_loaded, lost_words, main_runs
+from gfwtools.setup.ours import adopt, forget_loaded, lost_words
 from gfwtools.setup.plan import Planned, boot_steps, missing_lists
 from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
 from gfwtools.storage.lock import lock, lock_folder
@@ -49,19 +49,20 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
     :raises GfwtoolsError: a stage failed, and the stages before it have been taken back.
     """
     config = planned.config
+    resolver: Resolver = Dnsmasq(config, runner)
     alone = lock_folder(config.paths.state_dir, "bootstrap or teardown")
     with alone, _transaction(config, runner, warn) as transaction:
-        running = _note_what_runs(config, transaction)
+        running = _note_what_runs(config, resolver, transaction)
         _write_configuration(planned, transaction, say)
         _first_list(config, transaction, say, warn)
-        _set_up_plumbing(config, runner, transaction, say)
+        _set_up_plumbing(config, runner, resolver, transaction, say)
         _adopt_what_is_lost(config, runner, warn)
         _put_files(planned, transaction, say)
         _apply(planned.resolver_steps, runner, transaction, say)
         transaction.amend(running, {**running.data, "touched": True})
         _apply(boot_steps(config, planned.init, runner, is_first=planned.is_first), runner, transaction, say)
         _reload(config, transaction, say, warn)
-        _note_what_was_started(planned, running, transaction)
+        _note_what_was_started(planned, resolver, running, transaction)
     _fetch_real_list(config, say, warn)
 
 
@@ -95,7 +96,7 @@ def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transact
 
 def _inverses(config: Config, runner: Runner) -> dict[str, Undo]:
     return {
-        RUNNING: lambda entry, doubtful: _run_as_before(config, runner, entry.data),
+        RUNNING: lambda entry, doubtful: _run_as_before(config, Dnsmasq(config, runner), entry.data),
         PLUMBING: lambda entry, doubtful: updown.go_back(config, runner, entry.data),
         SERVICES: lambda entry, doubtful: apply(
             resolver_edits.leave_steps(entry.data["files"], runner, config.paths), runner
@@ -107,13 +108,13 @@ def _inverses(config: Config, runner: Runner) -> dict[str, Undo]:
 # ---------------------------------------------------------------- what runs
 
 
-def _note_what_runs(config: Config, transaction: Transaction) -> Entry:
+def _note_what_runs(config: Config, resolver: Resolver, transaction: Transaction) -> Entry:
     """Which dnsmasqs run. It is the first entry, so that its inverse is the last: by then the old files are back."""
-    second = [policy.name for policy in config.policies if runs(config.paths.second_pid(policy.name))]
-    return transaction.record(RUNNING, {"main": main_runs(config), "second": second, "touched": False})
+    second = [policy.name for policy in config.policies if resolver.runs_second(policy)]
+    return transaction.record(RUNNING, {"main": resolver.is_running(), "second": second, "touched": False})
 
 
-def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
+def _run_as_before(config: Config, resolver: Resolver, before: Mapping[str, Any]) -> None:
     """Restart the daemons that ran before, so that they read the old files, which are back; end the others.
 
     :raises GfwtoolsError: the restart failed.
@@ -122,21 +123,18 @@ def _run_as_before(config: Config, runner: Runner, before: Mapping[str, Any]) ->
         return
     for policy in config.policies:
         if policy.name not in before["second"]:
-            end(config.paths.second_pid(policy.name))
+            resolver.end_second(policy)
     if not before["main"]:
-        end(config.paths.at(config.dns.pid_file))
+        resolver.end()
         return
     with suppress(ResolverError):  # no service manager is known, so none has restarted it
-        manager = manager_of(config, runner)
-        if manager:
-            manager.restart_main()
+        resolver.restart()
 
 
-def _note_what_was_started(planned: Planned, running: Entry, transaction: Transaction) -> None:
+def _note_what_was_started(planned: Planned, resolver: Resolver, running: Entry, transaction: Transaction) -> None:
     """Where no dnsmasq ran and one does now, teardown ends it."""
-    config = planned.config
     is_new = planned.is_first and not running.data["main"] and service.STARTED not in transaction.recorded(COMMANDS)
-    if is_new and runs(config.paths.at(config.dns.pid_file)):
+    if is_new and resolver.is_running():
         transaction.record(COMMANDS, {"boot": "", "undo": []}, service.STARTED, keep=True)
 
 
@@ -170,11 +168,11 @@ def _first_list(config: Config, transaction: Transaction, say: Say, warn: Say) -
             say(_came(policy))
 
 
-def _set_up_plumbing(config: Config, runner: Runner, transaction: Transaction, say: Say) -> None:
+def _set_up_plumbing(config: Config, runner: Runner, resolver: Resolver, transaction: Transaction, say: Say) -> None:
     seen = updown.look(config, runner)
     if seen.steps:
         transaction.record(PLUMBING, updown.as_data(seen, runner))
-        updown.up(config, runner, clear_caches=clear_caches)
+        updown.up(config, runner, clear_caches=resolver.clear_caches)
         say(f"plumbing: {len(seen.steps)} steps")
 
 

@@ -1,7 +1,6 @@
 """Files of the host that ``bootstrap`` writes or changes. The journal keeps what was there before, for ``teardown``."""
 
 import os
-import re
 import shlex
 import stat
 from collections.abc import Collection, Iterable, Mapping
@@ -12,12 +11,7 @@ from gfwtools.config.model import Paths
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import FILE, Entry, Journal, Original, Transaction
 from gfwtools.storage.journal import put_back as journal_put_back
-
-# What resolver_edits puts into a file that belongs to another program.
-_OURS = re.compile(rb"^# gfwtools begin.*?^# gfwtools end\n", re.MULTILINE | re.DOTALL)
-
-#: The first words of a file that is ours as a whole.
-_WRITTEN = b"# Written by gfwtools"
+from gfwtools.system import ownership
 
 __all__ = ["FileEdit", "adopt", "content_of", "differing", "original_of", "put", "put_back", "recorded"]
 
@@ -70,7 +64,7 @@ def put(edits: Iterable[FileEdit], paths: Paths, transaction: Transaction) -> li
         is_new = entry is None or not (_is_still(place, entry) or _grew_from(edit, paths))
         regular = place.is_file() and not place.is_symlink()
         now = (atomic.read(place) or b"") if regular else b""
-        stripped = _OURS.sub(b"", now)
+        stripped = ownership.without_lines(now)
         transaction.write(
             {place: edit.data},
             mode=None if regular and edit.mode == atomic.MODE else edit.mode,
@@ -95,12 +89,12 @@ def put_back(paths: Paths, *, whole: Iterable[str] = (), ours: Collection[str] =
         # Where it is the original, an earlier run has put it back, and ended before it wrote that into the journal.
         if changed and not _is_original(paths, place, original):
             now = atomic.read(place) or b""
-            if path in whole and not place.is_symlink() and _says_so(now):
+            if path in whole and not place.is_symlink() and ownership.is_file(now):
                 copy = displaced.keep_data(paths, place, now, original.mode)
                 journal_put_back(journal, place, original)
                 left[path] = f"{path} was changed since; what was there before is back, and the other one is {copy}"
-            elif not place.is_symlink() and _OURS.search(now):
-                atomic.write_all({place: _OURS.sub(b"", now)}, None)
+            elif not place.is_symlink() and ownership.with_lines(now):
+                atomic.write_all({place: ownership.without_lines(now)}, None)
                 left[path] = f"{path} was changed since; only the lines of gfwtools were taken out"
             else:
                 how = _how_to_go_back(paths, path, original)
@@ -128,9 +122,9 @@ def adopt(paths: Paths, places: Iterable[str], instead: Mapping[str, bytes]) -> 
         data = None if path in known or place.is_symlink() else atomic.read(place)
         if data is None:
             continue
-        if _OURS.search(data):
-            before: bytes | None = _OURS.sub(b"", data)
-        elif _says_so(data) or "gfwtools" in path.rpartition("/")[2]:
+        if ownership.with_lines(data):
+            before: bytes | None = ownership.without_lines(data)
+        elif ownership.is_file(data) or ownership.is_named_ours(path):
             before = instead.get(path)
         else:
             continue
@@ -164,8 +158,8 @@ def _is(edit: FileEdit, path: Path) -> bool:
 
 def _grew_from(edit: FileEdit, paths: Paths) -> bool:
     """Whether the file is ours alone and was edited: the line that marks it as ours is still in it."""
-    heading = next((line for line in edit.data.split(b"\n")[:3] if line[:1] == b"#" and b"gfwtools" in line), None)
-    if heading is None or _OURS.search(edit.data) or paths.at(edit.path).is_symlink():
+    heading = ownership.heading(edit.data)
+    if heading is None or paths.at(edit.path).is_symlink():
         return False
     return heading in (atomic.read(paths.at(edit.path)) or b"").split(b"\n")
 
@@ -176,11 +170,6 @@ def _is_original(paths: Paths, place: Path, original: Original) -> bool:
         return place.is_symlink() and os.readlink(place) == original.target
     data = content_of(paths, original)
     return data is not None and atomic.read(place) == data
-
-
-def _says_so(data: bytes) -> bool:
-    """Whether the head of a file marks it as ours, as a whole. Another line that names gfwtools is not enough."""
-    return any(line.startswith(_WRITTEN) for line in data.split(b"\n")[:3]) and not _OURS.search(data)
 
 
 def _is_still(place: Path, entry: Entry) -> bool:

@@ -4,19 +4,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from gfwtools.config.model import Config, Paths, is_url
-from gfwtools.dnsmasq.daemon import daemon_of, runs
 from gfwtools.setup import boot, files, resolver_edits, resolver_facts
 from gfwtools.setup.resolv_conf_writers import snippet
 from gfwtools.storage.journal import Journal, Transaction
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 
-__all__ = ["adopt", "forget_loaded", "generated_files", "lost_words", "main_runs", "possible_files"]
-
-
-def main_runs(config: Config) -> bool:
-    """Whether the main dnsmasq runs. It may be slow, or answer at another address than its current files name."""
-    return runs(config.paths.at(config.dns.pid_file)) or daemon_of(config).is_up(0.5)
+__all__ = ["adopt", "forget_loaded", "generated_files", "lost_words", "possible_files"]
 
 
 def possible_files(config: Config) -> Iterator[Path]:

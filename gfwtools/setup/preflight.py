@@ -16,13 +16,12 @@ from gfwtools.errors import GfwtoolsError, HostError
 from gfwtools.plumbing.backend import working_backend
 from gfwtools.plumbing.choice import dnsmasq_fills
 from gfwtools.plumbing.facts import Facts, Interface, families_of
-from gfwtools.plumbing.routing import PROTOCOL
-from gfwtools.plumbing.wanted import MAIN, TAG, wanted
+from gfwtools.plumbing.wanted import MAIN, wanted
 from gfwtools.render.backends import TEXTS
 from gfwtools.setup import resolver_facts
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
-from gfwtools.system import questions
+from gfwtools.system import ownership, questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -166,7 +165,7 @@ def _ip(runner: Runner, *words: str) -> list[dict[str, Any]]:
 def _numbers(runner: Runner, family: int, *words: str) -> list[dict[str, Any]]:
     """The same question as in :mod:`~gfwtools.plumbing.routing`: numbers, not the names in rt_tables and rt_protos."""
     found: list[dict[str, Any]] = json.loads(runner.ask("ip", f"-{family}", "-N", "-d", "-j", *words) or "[]")
-    return [entry for entry in found if entry and entry.get("protocol") != str(PROTOCOL)]
+    return [entry for entry in found if entry and not ownership.is_route(entry)]
 
 
 def _routing(config: Config, runner: Runner) -> Iterator[Problem]:
@@ -268,11 +267,13 @@ def _iptables_marks(runner: Runner) -> Iterator[tuple[int, str]]:
         for line in (text or "").splitlines():
             if line.startswith("*"):
                 table = line[1:]
-            if not line.startswith("-A") or "mark" not in line or f"{TAG}:" in line or "wg-quick(8)" in line:
+            if not line.startswith("-A") or "mark" not in line or "wg-quick(8)" in line:
                 continue
             try:
                 words = shlex.split(line)
             except ValueError:
+                continue
+            if ownership.is_rule(line):
                 continue
             for option, value in pairwise(words):
                 # connmark has --mark as well: it is the connection's, not the packet's.
@@ -295,7 +296,7 @@ def _nft_marks(runner: Runner) -> Iterator[tuple[int, str]]:
         if line.startswith("table "):
             table = line.removesuffix("{").strip()
         _, family, name = (*table.split(), "", "")[:3]
-        if (family, name) == ("inet", TAG) or name.startswith("wg-quick-"):
+        if ownership.is_nft_table(family, name) or name.startswith("wg-quick-"):
             continue
         if shown and family in ("ip", "ip6") and name in _IPTABLES_TABLES:
             continue

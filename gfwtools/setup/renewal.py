@@ -1,6 +1,7 @@
 """What ``up`` and ``update --reload`` do so that dnsmasq goes on asking the ISP's resolvers of today."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
 from gfwtools.config.model import Config
@@ -8,14 +9,15 @@ from gfwtools.dnsmasq.manager import manager_of
 from gfwtools.errors import LockedError, ResolverError
 from gfwtools.setup import files, isp_resolvers, resolver_edits, resolver_facts
 from gfwtools.setup.lease_hooks import COPIES
-from gfwtools.setup.resolv_conf_writers import HEADER, snippet
+from gfwtools.setup.resolv_conf_writers import encode, snippet
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
+from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import RESOLV_CONF
 
-__all__ = ["renew"]
+__all__ = ["renew", "with_servers_of_today"]
 
 #: The name of bootstrap's transaction: the next bootstrap or teardown takes back what a killed run has begun.
 TRANSACTION = "bootstrap"
@@ -35,7 +37,7 @@ def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
     settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
-    if not text.startswith(HEADER) or config.dns.resolvers:
+    if not ownership.is_file(encode(text)) or config.dns.resolvers:
         return []
     if not settings:
         fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
@@ -66,7 +68,7 @@ def _renew_copy(config: Config, runner: Runner, copy: str) -> list[str]:
 def _needs_look(config: Config, copy: str) -> bool:
     """Whether the resolvers can have changed: the copy has a source that changes, or resolv.conf is not ours."""
     resolv_conf = config.paths.at(RESOLV_CONF)
-    ours = not resolv_conf.is_symlink() and (atomic.read(resolv_conf) or b"").startswith(HEADER.encode())
+    ours = ownership.has_header(resolv_conf)
     source = re.findall(r"^# Copied from: (\S+)$", copy, re.MULTILINE)
     return not ours or not source or isp_resolvers.keeps_current(source[0])
 
@@ -92,3 +94,26 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
         if manager := manager_of(config, runner):
             manager.restart_main()
     return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
+
+
+def with_servers_of_today(config: Config) -> Callable[[], None]:
+    """Call it before the files are put back, and what it gives afterwards.
+
+    resolv.conf is then as before bootstrap, and may name resolvers of a lease that has ended: those of today take
+    their place. A program that maintains a file of its own does so by itself.
+    """
+    text = resolver_facts.text_of(config.paths, snippet(config)) or ""
+    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
+    found = isp_resolvers.followed(config.paths, settings[-1], frozenset()) if settings else isp_resolvers.Found()
+    today = [str(server.address) for server in found.resolvers] if found.by_hook else []
+
+    def correct() -> None:
+        place = config.paths.at(RESOLV_CONF)
+        data = b"" if place.is_symlink() else atomic.read(place) or b""
+        before = _names(data.decode("utf-8", "replace"))
+        if today and before and sorted(today) != before:
+            others = re.sub(rb"^nameserver .*\n?", b"", data, flags=re.MULTILINE)
+            ended = others if not others or others.endswith(b"\n") else others + b"\n"
+            atomic.write_all({place: ended + "".join(f"nameserver {server}\n" for server in today).encode()}, None)
+
+    return correct

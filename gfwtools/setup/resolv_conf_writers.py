@@ -1,13 +1,15 @@
 """The programs that write /etc/resolv.conf, and the setting that stops each of them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.conf import SNIPPET
+from gfwtools.render.header import WRITTEN
 from gfwtools.setup import lease_hooks
+from gfwtools.system import ownership
 
 __all__ = [
     "HEADER",
@@ -15,16 +17,14 @@ __all__ = [
     "Needs",
     "Writer",
     "append",
+    "decode",
     "encode",
-    "is_ours",
     "snippet",
     "stops_openresolv",
     "without_ours",
 ]
 
-HEADER = "# Written by gfwtools bootstrap; gfwtools teardown puts back what was here before.\n"
-BEGIN, END = "# gfwtools begin", "# gfwtools end"
-BLOCK = re.compile(rf"^{BEGIN}.*?^{END}\n", re.MULTILINE | re.DOTALL)
+HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,13 @@ class Writer:
     why: str = "leaves /etc/resolv.conf alone"
 
 
-def block(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in (f"{BEGIN} (gfwtools teardown removes it)", *lines, END))
-
-
 def without_ours(text: str) -> str:
-    return "" if text.startswith(HEADER) else BLOCK.sub("", text)
+    return decode(ownership.without_ours(encode(text)))
 
 
 def append(*lines: str) -> Callable[[str], str]:
     def change(text: str) -> str:
-        return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{block(lines)}"
+        return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{ownership.lines(lines)}"
 
     return change
 
@@ -130,12 +126,12 @@ WRITERS = (
 )
 
 
-def is_ours(text: str | None) -> bool:
-    return text is not None and (text.startswith(HEADER) or BEGIN in text)
-
-
 def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 def snippet(config: Config) -> str:

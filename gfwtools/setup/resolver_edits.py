@@ -15,7 +15,7 @@ from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied
 from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
-from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts, pid_in
+from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
@@ -140,7 +140,7 @@ def steps(facts: ResolverFacts) -> list[Step]:
     found = []
     for manager, edit in _manager_edits(facts):
         if facts.texts.get(edit.path) != edit.data.decode("utf-8", "surrogateescape"):
-            found += _reload(manager, facts.tools, facts.dhcpcd_pid, manager.why)
+            found += _reload(manager, facts.tools, manager.why)
     return found
 
 
@@ -152,20 +152,16 @@ def leave_steps(changed: Iterable[str], runner: Runner, paths: Paths | None = No
     paths_changed = set(changed)
     systemd = runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     tools = {tool for tool, can in (("systemctl", systemd), ("resolvconf", runner.has("resolvconf"))) if can}
-    pid = pid_in(paths, "/run/dhcpcd/pid", "/run/dhcpcd.pid")
     return [
         step
         for manager in WRITERS
         if manager.path in paths_changed
-        for step in _reload(manager, tools, pid, "is as it was before")
+        for step in _reload(manager, tools, "is as it was before")
     ]
 
 
-def _reload(manager: Writer, tools: Iterable[str], dhcpcd_pid: int | None, why: str) -> list[Step]:
-    argv = manager.reload
-    if manager.name == "dhcpcd" and dhcpcd_pid is not None:
-        argv = ("kill", "-HUP", str(dhcpcd_pid))  # `dhcpcd --rebind` would start one where none runs
-    elif not argv or argv[0] not in tools:
+def _reload(manager: Writer, tools: Iterable[str], why: str) -> list[Step]:
+    if not manager.reload or manager.reload[0] not in tools:
         return []
-    command = Command(argv)
+    command = Command(manager.reload)
     return [Step(manager.name, why, (command,), (command,))]

@@ -15,19 +15,19 @@ from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files, isp_resolvers
 from gfwtools.setup.isp_resolvers import Found, Surroundings
 from gfwtools.setup.resolv_conf_writers import (
-    HEADER,
     WRITERS,
     Needs,
-    is_ours,
+    encode,
     snippet,
     stops_openresolv,
     without_ours,
 )
 from gfwtools.storage import atomic
+from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import RESOLV_CONF, holders, nameservers_in
 
-__all__ = ["RESOLV_CONF", "ResolverFacts", "observe", "pid_in"]
+__all__ = ["RESOLV_CONF", "ResolverFacts", "observe"]
 
 _RESOLVED = "/run/systemd/resolve"
 _RESOLVCONF_PROGRAMS = ("/sbin/resolvconf", "/usr/sbin/resolvconf", "/usr/bin/resolvconf")
@@ -69,7 +69,6 @@ class ResolverFacts:
     """Path -> content of the files that may have to be changed. A file that is missing has no entry."""
     tools: frozenset[str] = frozenset()
     """The tools that can be used here to have a manager read its configuration."""
-    dhcpcd_pid: int | None = None
 
     def has(self, name: str) -> bool:
         """Whether there is such a directive that is not ours."""
@@ -105,10 +104,11 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     # A link of a fake root would lead out of it: it has been followed already.
     place = paths.at(RESOLV_CONF)
     ours = "" if place.is_symlink() else text_of(paths, RESOLV_CONF) or ""
-    texts[RESOLV_CONF] = ours if ours.startswith(HEADER) else before
-    around = _surroundings(config, runner, before, link, managers, addresses, is_ours=ours.startswith(HEADER))
+    is_ours = ownership.is_file(encode(ours))
+    texts[RESOLV_CONF] = ours if is_ours else before
+    around = _surroundings(config, runner, before, link, managers, addresses, is_ours=is_ours)
     isp = isp_resolvers.find(config, around)
-    if not _can_follow(config, found.directives, isp, addresses):
+    if not _can_follow(config, found.directives, isp):
         isp = replace(isp, follow="")
     systemd = is_host and runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     usable = {"systemctl": systemd, "resolvconf": is_host and runner.has("resolvconf")}
@@ -128,13 +128,17 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
         tools=frozenset(tool for tool, can in usable.items() if can),
-        dhcpcd_pid=pid_in(paths, "/run/dhcpcd/pid", "/run/dhcpcd.pid") if is_host else None,
     )
 
 
 def text_of(paths: Paths, path: str | Path) -> str | None:
     data = atomic.read(paths.at(path))
     return None if data is None else data.decode("utf-8", "surrogateescape")
+
+
+def _has_ours(paths: Paths, path: str) -> bool:
+    data = atomic.read(paths.at(path)) or b""
+    return ownership.is_file(data) or ownership.with_lines(data)
 
 
 def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
@@ -144,7 +148,7 @@ def _resolv_conf_before(paths: Paths) -> tuple[str, str | None]:
     if target is None:
         text = text_of(paths, RESOLV_CONF) or ""
         entry = files.recorded(paths).get(RESOLV_CONF)
-        if entry is None or not text.startswith(HEADER):
+        if entry is None or not ownership.is_file(encode(text)):
             return text, None
         original = files.original_of(entry)
         if original.target is None:
@@ -182,14 +186,6 @@ def _stays(paths: Paths, pid_file: str) -> bool:
     return not volatile or paths.at("/usr/lib/tmpfiles.d/dnsmasq.conf").is_file()
 
 
-def pid_in(paths: Paths, *names: str) -> int | None:
-    for name in names:
-        text = (text_of(paths, name) or "").strip()
-        if text.isascii() and text.isdigit():
-            return int(text)
-    return None
-
-
 def _has_nohook(text: str) -> bool:
     """Whether dhcpcd leaves /etc/resolv.conf alone by its own configuration."""
     # What stands after an `interface`, `ssid` or `profile` line is for that one only (dhcpcd.conf(5)).
@@ -218,7 +214,7 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
         "dhclient": there("/etc/dhcp/dhclient.conf"),
     }
     # A manager with a setting of ours counts, also where the signs by which it was found have gone.
-    ours = {manager.name for manager in WRITERS if is_ours(text_of(paths, manager.path))}
+    ours = {manager.name for manager in WRITERS if _has_ours(paths, manager.path)}
     return tuple(name for name, is_there in found.items() if is_there or name in ours)
 
 
@@ -261,7 +257,7 @@ def _surroundings(
     )
 
 
-def _can_follow(config: Config, directives: tuple[tuple[str, str], ...], isp: Found, own: frozenset[Address]) -> bool:
+def _can_follow(config: Config, directives: tuple[tuple[str, str], ...], isp: Found) -> bool:
     """dnsmasq reads of all its resolv-files the one that was changed last, and with ``no-resolv`` none."""
     if ("no-resolv", "") in directives or ("resolv-file", RESOLV_CONF) in directives:
         return False

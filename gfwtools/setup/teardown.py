@@ -6,19 +6,21 @@ from pathlib import Path
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq import service
-from gfwtools.dnsmasq.daemon import end
-from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
 from gfwtools.setup.lease_hooks import COPIES, DHCPCD_LEASES, LEASES
-from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, main_runs, possible_files
+from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
 from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.setup.renewal import with_servers_of_today
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
+from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
 
@@ -67,7 +69,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     lists = {str(place(policy.name)) for policy in config.policies for place in kinds}
     generated = [paths.at(path) for path in generated_files(config)]
     # The state may not know these: their header marks them as ours.
-    generated += [path for path in possible_files(config) if path not in generated and displaced.has_header(path)]
+    generated += [path for path in possible_files(config) if path not in generated and ownership.has_header(path)]
     removed = [
         path for path in generated if str(path) not in lists and path.parent != paths.state_dir and path.exists()
     ]
@@ -78,8 +80,10 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     for step in updown.down(config, runner):
         say(f"removed {step.what}")
     atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
+    correct_resolv_conf = with_servers_of_today(config)
     ours = [*COPIES, *(f"/{path.relative_to(paths.root)}" for path in generated)]
     left = files.put_back(paths, whole=(RESOLV_CONF,), ours=ours)
+    correct_resolv_conf()
     for leases in (LEASES, DHCPCD_LEASES):
         shutil.rmtree(paths.at(leases).parent, ignore_errors=True)
     for path in changed:
@@ -97,12 +101,13 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
 
 def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
     """Restart dnsmasq without our files where it ran before gfwtools, and end it where it did not."""
+    resolver: Resolver = Dnsmasq(config, runner)
     ends = service.STARTED in kept_commands(config.paths)
     if ends:
-        end(config.paths.at(config.dns.pid_file))
+        resolver.end()
     undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
-    has_second = [policy for policy in config.policies if end(config.paths.second_pid(policy.name))]
-    return _restart_dnsmasq(config, runner) if not ends and (has_second or main_runs(config)) else []
+    has_second = [policy for policy in config.policies if resolver.end_second(policy)]
+    return _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
 
 
 def _remove(folder: Path, *, but: Path) -> None:
@@ -117,16 +122,16 @@ def _remove(folder: Path, *, but: Path) -> None:
         folder.rmdir()
 
 
-def _restart_dnsmasq(config: Config, runner: Runner) -> list[str]:
-    """dnsmasq reads its files again.
+def _restart(resolver: Resolver) -> list[str]:
+    """The resolver reads its files again.
 
     :raises CommandError: the restart failed.
     """
     try:
-        manager = manager_of(config, runner)
+        may_restart = resolver.can_reload()
     except ResolverError as error:
         return [f"dnsmasq was not restarted, and still has the list in its memory: {error}"]
-    if manager is None:
+    if not may_restart:
         return ["dnsmasq was not restarted (dns.manager); it still has the list in its memory"]
-    manager.restart_main()
+    resolver.restart()
     return []

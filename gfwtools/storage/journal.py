@@ -313,6 +313,13 @@ class Journal:
                     made.left = left
                 raise
 
+    def is_open(self, name: str) -> bool:
+        """Whether a transaction of that name was killed and is still to be taken back.
+
+        :raises StoreError: the log cannot be read.
+        """
+        return any(entry.transaction == name for entry in self.entries())
+
     def recover(self, name: str, undo: Mapping[str, Undo]) -> list[str]:
         """Take back a transaction that was killed; the caller holds its lock.
 

@@ -48,9 +48,8 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise LockedError(
-                        f"{path}: still held by {_holder(path)} after waiting {wait:g} s", "try again later"
-                    ) from None
+                    waited = f" after waiting {wait:g} s" if wait else ""  # trace does not wait
+                    raise LockedError(f"{path}: still held by {_holder(path)}{waited}", "try again later") from None
                 time.sleep(0.05)
             except OSError as error:
                 raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None

@@ -53,9 +53,9 @@ def obtain(
         if last:
             return Obtained(public(state.source) or str(path), last, compiler(last), starting)
         if had_one:
-            raise ListError(f"{path} is missing or damaged; run: gfwtools update")
+            raise ListError(f"{path} is missing or damaged", "run: gfwtools update")
         if not _starter_stands_in(policy):
-            raise ListError(f"policy.{policy.name}: no list was ever fetched; run: gfwtools update")
+            raise ListError(f"policy.{policy.name}: no list was ever fetched", "run: gfwtools update")
         return starter("no list was ever fetched; the starter list it is")
 
     from gfwtools.fetch.race import fetch
@@ -90,7 +90,7 @@ def obtain(
             date = good.last_modified if good else state.list_date
             raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
         if not _starter_stands_in(policy):
-            raise FetchError(f"policy.{policy.name}: {error}; mend its sources in the configuration") from None
+            raise FetchError(f"policy.{policy.name}: {error}", "correct its sources in the configuration") from None
         reasons = "; ".join(dict.fromkeys(error.answers))
         return starter(
             f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
@@ -143,7 +143,8 @@ def _require_share(usable: int, counted: int | None, good: Decoded, policy: Poli
     if usable < min_share * before:
         raise ListError(
             f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
-            f"{min_share:g} of it, is not accepted; give --force if that is right"
+            f"{min_share:g} of it, is not accepted",
+            "give --force if that is right",
         )
 
 

@@ -39,7 +39,8 @@ def fetch_own_lists(config: Config, progress: "Progress | None") -> tuple[dict[P
         except FetchError as error:
             reason = "; ".join(error.answers)
             if held is None:
-                raise FetchError(f"{masked(url)}: {reason}; mend it, or take it out of the configuration") from None
+                remedy = "correct it, or remove it from the configuration"
+                raise FetchError(f"{masked(url)}: {reason}", remedy) from None
             told.append(f"{masked(url)}: {reason}; the last good copy stays in use")
             continue
         if data is not None and data != held:

@@ -1,14 +1,15 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
 from gfwtools.errors import ConfigError
 from gfwtools.storage import atomic, displaced
-from gfwtools.storage.journal import Journal, Transaction
+from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
+from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
 from gfwtools.update.replace import NAME, NOTHING, replace
 from gfwtools.update.values import Update
@@ -45,7 +46,7 @@ def update(
         folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
         atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
         prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
-        foreign = displaced.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
+        foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
         told = tuple(
             f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
         )
@@ -62,11 +63,13 @@ def update(
 def recover(config: Config) -> None:
     """Take back what an update that was killed has begun; the lock is held."""
     journal = Journal(config.paths)
-    if journal.folder.is_dir():
+    undo: Mapping[str, Undo] = {}
+    if journal.is_open(NAME):  # every bootstrapped host has a journal, and few updates have to undo one
         from gfwtools.system.commands import System
         from gfwtools.update.install import inverses
 
-        journal.recover(NAME, inverses(config, System()))
+        undo = inverses(config, System())
+    journal.recover(NAME, undo)
 
 
 def lock_wait() -> float:
@@ -78,4 +81,4 @@ def lock_wait() -> float:
     try:
         return max(0.0, float(text))
     except ValueError:
-        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds; give one such as 30") from None
+        raise ConfigError(f"GFWTOOLS_LOCK_WAIT: {text!r} is no number of seconds", "give one such as 30") from None

@@ -19,10 +19,12 @@ from typing import Any
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq import wire
-from gfwtools.dnsmasq.daemon import Daemon, daemon_of
+from gfwtools.dnsmasq.daemon import Daemon
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.errors import ResolverError, StoreError
 from gfwtools.storage import atomic
 from gfwtools.storage.lock import lock
+from gfwtools.system.commands import System
 
 __all__ = ["QPS", "Warming", "names_of", "warm"]
 
@@ -128,7 +130,7 @@ def warm(
         remedy = "update --reload" if is_wired(config) else f"bootstrap --interface {policy.interface}"
         raise ResolverError(f"{config.paths.domains(policy.name)}: no such file", f"run: gfwtools {remedy}")
     path = config.paths.warm(policy.name)
-    daemon = daemon_of(config)
+    daemon = Dnsmasq(config, System()).main
     with lock(config.paths.state_dir / "warm.lock", wait=1.0):
         known = {} if again else _fresh(path, sets_made)
         is_free = _exceptions(config, policy)

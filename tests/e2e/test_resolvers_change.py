@@ -164,6 +164,18 @@ def test_teardown_puts_back_what_was_there_before(change: Change) -> None:
         assert lab.gateway.run("ls", *COPIES, code=2).stdout == ""
 
 
+@pytest.mark.parametrize("change", [dhclient, dhcpcd])
+def test_teardown_gives_the_host_the_resolvers_of_its_present_lease(change: Change) -> None:
+    with Lab() as lab:
+        lab.configure()
+        change(lab, ISP_DNS)
+        lab.bootstrap()
+        change(lab, NEW_DNS)
+        lab.gateway.gfwtools("teardown", "--yes")
+        assert f"nameserver {NEW_DNS}\n" in lab.gateway.read("/etc/resolv.conf")
+        assert ISP_DNS not in lab.gateway.read("/etc/resolv.conf")
+
+
 def piece(lab: Lab, code: int) -> dict[str, str]:
     pieces = json.loads(lab.gateway.gfwtools("check", "host", "--json", code=code).stdout)
     (found,) = (piece for piece in pieces if piece["name"] == "resolvers for free names")
