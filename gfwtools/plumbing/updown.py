@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from gfwtools.config.model import Config
-from gfwtools.plumbing import learned, record
+from gfwtools.plumbing import connections, learned, record
 from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.survey import Survey, look, look_for_down
@@ -26,6 +26,9 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> l
     The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
     an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` names it).
 
+    Connections that would now go another way than they began are removed from conntrack
+    (:mod:`~gfwtools.plumbing.connections`).
+
     :param clear_caches: :meth:`gfwtools.dnsmasq.resolver.Resolver.clear_caches`.
     :returns: the steps that were run.
     :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
@@ -35,11 +38,12 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> l
         _recover(config, runner)
         survey = look(config, runner)
         after = survey.next_record()
+        adopted = connections.adopt(config, survey)
         _run(config, survey, runner, after)
         if survey.makes_sets:
             record.save(config.paths, replace(after, cache_cleared=clear_caches()))
         learned.forget(config)
-        return survey.steps
+        return [*adopted, *survey.steps, *connections.settle(config, survey)]
 
 
 def down(config: Config, runner: Runner) -> list[Step]:
@@ -57,7 +61,7 @@ def down(config: Config, runner: Runner) -> list[Step]:
         learned.save(config, survey.learned)
         _run(config, survey, runner, Record())
         record.forget(config.paths)
-        return survey.steps
+        return [*survey.steps, *connections.drop_all(config, survey)]
 
 
 def as_data(before: Survey, runner: Runner) -> dict[str, Any]:
@@ -83,11 +87,14 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
         return
     with lock(config.paths.state_dir / "host.lock"):
         _recover(config, runner)
-        if [step.what for step in look(config, runner).steps] == before["steps"]:
+        now = look(config, runner)
+        if [step.what for step in now.steps] == before["steps"]:
             return  # it has failed, and was taken back then
         entry = Entry(0, COMMANDS, "plumbing", {"boot": before["boot"], "undo": before["undo"]})
         undo_commands(runner, record.boot_id(runner))(entry, False)
         Journal(config.paths).keep(record.KIND, "", before["record"])
+        was = record.from_data(before["record"])
+        connections.drop(connections.gone(now.record.connmarks, was.connmarks if was else ()))
 
 
 def _recover(config: Config, runner: Runner) -> None:
