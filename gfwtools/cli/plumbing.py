@@ -21,7 +21,7 @@ def up(context: Context, dry_run: bool) -> None:
     """Set up what the configuration asks for: sets, marks, rules, routes and NAT.
 
     Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The name of the
-    tunnel's endpoint is resolved again.
+    tunnel's endpoint is resolved again, and the copy of the ISP's resolvers is renewed where dnsmasq reads a copy.
 
     \b
     Examples:
@@ -30,6 +30,7 @@ def up(context: Context, dry_run: bool) -> None:
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
+    from gfwtools.setup.renewal import renew
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
@@ -43,6 +44,8 @@ def up(context: Context, dry_run: bool) -> None:
         return
     resolver = Dnsmasq(config, runner)
     resolver.make_folders()
+    for note in renew(config, runner, restarts=False):
+        context.say(note)
     _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
 
 

@@ -78,6 +78,8 @@ def update(
     resolved = tuple(_source(source) for source in sources)
     config = context.config
     notes: list[str] = []
+    if reload:
+        _renew_resolvers(context)
     with _progress(context) as progress:
         if dry_run:
             done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
@@ -95,6 +97,19 @@ def update(
         from gfwtools.cli.warm import warm_after
 
         warm_after(context, config, summary=not as_json)
+
+
+def _renew_resolvers(context: Context) -> None:
+    """Before the mirrors are asked: their names have no address where dnsmasq asks resolvers of an old lease."""
+    from gfwtools.errors import GfwtoolsError
+    from gfwtools.setup.renewal import renew
+    from gfwtools.system.commands import System
+
+    try:
+        for note in renew(context.config, System(), restarts=True):
+            context.say(note)
+    except GfwtoolsError as error:
+        context.warn(f"the ISP's resolvers were not looked up again: {error}")
 
 
 def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool) -> None:

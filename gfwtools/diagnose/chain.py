@@ -17,6 +17,7 @@ from gfwtools.diagnose import blocked, own_lines, plumbing
 from gfwtools.diagnose.lan import Lan
 from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
+from gfwtools.diagnose.usual import Asked, ask_usual, usual_link
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
 from gfwtools.dnsmasq.conf import is_wired
@@ -101,6 +102,8 @@ class Lookup:
     """Other resolvers than the policy's that were seen to be asked; None where that cannot be seen."""
     itself: bool = False
     """Our dnsmasq has the address from a line or a hosts file that it has read, and asks no resolver."""
+    usual: Asked | None = None
+    """What the resolvers of a direct name said."""
 
     @property
     def daemon(self) -> Daemon:
@@ -157,7 +160,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         daemon = resolver.main
         dropped = plumbing.dropped_by_filter()
         received = questions.received(runner, found.policy.interface)
-        lookup = _lookup(pool, found, resolver)
+        lookup = _lookup(pool, found, config, resolver)
         survey, problem = looking.result()
         tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
         first += [_host(problem), _client(config, daemon, runner)]
@@ -179,7 +182,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         rest.append(own_lines.link(resolver, lookup.overrides))
         rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
     else:
-        rest += skipped((own_lines.LINK, "clean resolver", "upstream"), _DIRECTLY)
+        rest += [*skipped((own_lines.LINK, "clean resolver"), _DIRECTLY), usual_link(config, lookup.usual or Asked())]
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(_blocked(found, lookup, tunnel, problem))
@@ -219,7 +222,7 @@ def _backend(config: Config, runner: Runner) -> Backend | None:
         return None
 
 
-def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Lookup:
+def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: Resolver) -> Lookup:
     """Ask all resolvers at the same time."""
     daemon = resolver.main
     kinds: tuple[str, ...] = ("A", "AAAA")
@@ -231,7 +234,8 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, resolver: Resolver) -> Look
     local = both(daemon.address, daemon.port)
     unread = pool.submit(resolver.unread, [found.policy])
     if found.match.verdict != "tunnel":
-        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()))
+        usual = ask_usual(config, [found.name])
+        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()), usual=usual)
     addresses = [server.address for server in found.policy.upstream]
     _knock(addresses)
     # Once more while a resolver is silent: one may be lost, and after several
@@ -447,7 +451,9 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     if not lookup.alive:
         return Link("answer", _SKIPPED, found="dnsmasq does not answer")
     if found.match.verdict != "tunnel":
-        if all(reply.error for reply in lookup.local):
+        if lookup.local and not any(reply.usable for reply in lookup.local):
+            if lookup.usual and not lookup.usual.answers:
+                return Link("answer", _SKIPPED, "an answer", f"{words} (depends on: upstream)")
             return Link("answer", _BROKEN, "an answer", words, lookup.resolver.restart_words())
         return Link("answer", _OK, "an answer", words)
     expected = "what the clean resolver says"

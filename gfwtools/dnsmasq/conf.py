@@ -31,7 +31,9 @@ __all__ = [
     "read",
     "read_file",
     "service_folders",
+    "service_resolv_file",
     "start_folders",
+    "start_resolv_files",
     "whole",
 ]
 
@@ -157,8 +159,34 @@ def service_folders(config: Config) -> tuple[str, ...]:
     words = _unit_command(config.paths) if kind != "openrc" else []
     if words and PurePosixPath(words[0]).name == "dnsmasq":
         return _folders(words)
-    script = words[0] if words else _INIT_SCRIPT
-    return _debian_conf_dir(config.paths) if "CONFIG_DIR" in (_text(config.paths, script) or "") else ()
+    return _debian_conf_dir(config.paths) if "CONFIG_DIR" in _service_script(config) else ()
+
+
+def _service_script(config: Config) -> str:
+    """The script with which the service manager starts dnsmasq; empty where it starts dnsmasq itself."""
+    words = _unit_command(config.paths) if kind_of(config) != "openrc" else []
+    if words and PurePosixPath(words[0]).name == "dnsmasq":
+        return ""
+    return _text(config.paths, words[0] if words else _INIT_SCRIPT) or ""
+
+
+def service_resolv_file(config: Config) -> str:
+    """The file that Debian's start scripts pass to ``-r``; empty where they pass none.
+
+    It is ``RESOLV_CONF`` of /etc/default/dnsmasq, or the one that resolvconf maintains.
+    """
+    if kind_of(config) in ("command", "none") or "RESOLV_CONF" not in _service_script(config):
+        return ""
+    defaults = _text(config.paths, _DEBIAN_DEFAULTS) or ""
+    if named := _assigned(defaults, "RESOLV_CONF"):
+        return named
+    ignored = _assigned(defaults, "IGNORE_RESOLVCONF") == "yes"
+    return "" if ignored or not config.paths.at("/sbin/resolvconf").exists() else "/run/dnsmasq/resolv.conf"
+
+
+def start_resolv_files(config: Config) -> tuple[str, ...]:
+    """The values of ``resolv-file`` on the command line of the running dnsmasq."""
+    return tuple(option_values(command_line(config) or [], "-r", "--resolv-file"))
 
 
 def main_file(config: Config) -> str:
@@ -203,13 +231,17 @@ def _unit_command(paths: Paths) -> list[str]:
 
 def _debian_conf_dir(paths: Paths) -> tuple[str, ...]:
     """The value that Debian's init script passes to ``-7``: CONFIG_DIR of /etc/default/dnsmasq."""
-    values = re.findall(r"^[ \t]*(?:export[ \t]+)?CONFIG_DIR=(.*)$", _text(paths, _DEBIAN_DEFAULTS) or "", re.M)
-    if not values:
-        return ()
+    value = _assigned(_text(paths, _DEBIAN_DEFAULTS) or "", "CONFIG_DIR")
+    return (value,) if value else ()
+
+
+def _assigned(text: str, name: str) -> str:
+    """The last value that a shell script gives a variable; empty where it gives none."""
+    values = re.findall(rf"^[ \t]*(?:export[ \t]+)?{name}=(.*)$", text, re.MULTILINE)
     try:
-        return tuple(value for value in shlex.split(values[-1], comments=True)[:1] if value)
+        return next(iter(shlex.split(values[-1], comments=True)), "") if values else ""
     except ValueError:  # a quotation mark without its end: the script would fail as well
-        return ()
+        return ""
 
 
 # ---------------------------------------------------------------- one line

@@ -8,11 +8,33 @@ from pathlib import PurePosixPath
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.render.header import WRITTEN
+from gfwtools.setup import lease_hooks
 from gfwtools.system import ownership
 
-__all__ = ["HEADER", "WRITERS", "Writer", "append", "decode", "encode", "snippet", "without_ours"]
+__all__ = [
+    "HEADER",
+    "WRITERS",
+    "Needs",
+    "Writer",
+    "append",
+    "decode",
+    "encode",
+    "snippet",
+    "stops_openresolv",
+    "without_ours",
+]
 
 HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What dnsmasq needs of the programs that know the ISP's resolvers."""
+
+    copies: bool = False
+    """DHCP clients write them to our copy."""
+    collected: bool = False
+    """resolvconf collects them, so the others go on giving it what they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +43,8 @@ class Writer:
 
     name: str
     path: str
-    change: Callable[[str], str]
-    """The file's content without our lines -> the wanted content; the same where the setting is there already."""
+    change: Callable[[str, Needs], str]
+    """The file's content without our lines -> the wanted content; the same where nothing is to be set."""
     reload: tuple[str, ...] = ()
     why: str = "leaves /etc/resolv.conf alone"
 
@@ -38,25 +60,39 @@ def append(*lines: str) -> Callable[[str], str]:
     return change
 
 
-def _whole(text: str) -> Callable[[str], str]:
-    return lambda _: HEADER + text
+def _whole(text: str) -> Callable[[str, Needs], str]:
+    return lambda _, __: HEADER + text
 
 
-def _dhcpcd(text: str) -> str:
-    # What stands after an `interface`, `ssid` or `profile` line is for that one only (dhcpcd.conf(5)): ours goes first.
-    general = re.split(r"^[ \t]*(?:interface|ssid|profile)\b", text, maxsplit=1, flags=re.MULTILINE)[0]
-    hooks = re.findall(r"^[ \t]*nohook[ \t]+([^#\n]*)", general, re.MULTILINE)
-    if "resolv.conf" in re.split(r"[,\s]+", ",".join(hooks)):
+def _network_manager(_: str, needs: Needs) -> str:
+    # It writes its no-stub-resolv.conf with dns=none as well.
+    return f"{HEADER}[main]\n{'rc-manager=resolvconf' if needs.collected else 'dns=none'}\n"
+
+
+def _dhcpcd(text: str, needs: Needs) -> str:
+    # With resolvconf its hook gives that the resolvers, and leaves /etc/resolv.conf alone.
+    return text if needs.collected else append(*lease_hooks.dhcpcd(copies=needs.copies))(text)
+
+
+def _dhclient(text: str, needs: Needs) -> str:
+    return text if needs.collected else HEADER + lease_hooks.dhclient(copies=needs.copies)
+
+
+def _openresolv(text: str, _: Needs) -> str:
+    """It leaves /etc/resolv.conf alone, and goes on writing the file that dnsmasq reads."""
+    if stops_openresolv(text, "resolvconf"):
         return text
-    return ownership.lines(["nohook resolv.conf"]) + text
+    lines = [] if stops_openresolv(text, "libc") else ["libc=NO"]
+    if not re.search(r"^[ \t]*dnsmasq_resolv=", text, re.MULTILINE):
+        lines.append("dnsmasq_resolv=/run/dnsmasq/resolv.conf")
+    return append(*lines)(text) if lines else text
 
 
-def _openresolv(text: str) -> str:
+def stops_openresolv(text: str, name: str) -> bool:
+    """Whether resolvconf.conf(5) switches a subscriber off, or with ``resolvconf`` all of them."""
     # The file is read by a shell: the last assignment counts.
-    values = re.findall(r"^[ \t]*resolvconf=[\"']?(\w+)", text, re.MULTILINE)
-    if values and values[-1].lower() in ("no", "false", "0", "off"):
-        return text
-    return append("resolvconf=NO")(text)
+    values = re.findall(rf"^[ \t]*{name}=[\"']?(\w+)", text, re.MULTILINE)
+    return bool(values) and values[-1].lower() in ("no", "false", "0", "off")
 
 
 WRITERS = (
@@ -72,20 +108,21 @@ WRITERS = (
     Writer(
         "NetworkManager",
         "/etc/NetworkManager/conf.d/90-gfwtools.conf",
-        _whole("[main]\ndns=none\n"),
+        _network_manager,
         ("systemctl", "try-reload-or-restart", "NetworkManager.service"),
     ),
-    Writer("dhcpcd", "/etc/dhcpcd.conf", _dhcpcd),
-    Writer("openresolv", "/etc/resolvconf.conf", _openresolv),
+    Writer("dhcpcd", "/etc/dhcpcd.enter-hook", _dhcpcd),
+    Writer("openresolv", "/etc/resolvconf.conf", _openresolv, ("resolvconf", "-u")),
     # Debian's resolvconf touches /etc/resolv.conf only where that is a link to its own file. If the link is made
     # again, this line comes first in it, and none after it is kept (TRUNCATE_NAMESERVERS_LIST_...).
-    Writer("resolvconf", "/etc/resolvconf/resolv.conf.d/head", append("nameserver 127.0.0.1"), ("resolvconf", "-u")),
-    # Its hooks are read by the shell in alphabetical order: the last definition counts.
     Writer(
-        "dhclient",
-        "/etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools",
-        _whole("make_resolv_conf() { :; }\n"),
+        "resolvconf",
+        "/etc/resolvconf/resolv.conf.d/head",
+        lambda text, _: append("nameserver 127.0.0.1")(text),
+        ("resolvconf", "-u"),
     ),
+    # Its hooks are read by the shell in alphabetical order.
+    Writer("dhclient", "/etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools", _dhclient),
 )
 
 

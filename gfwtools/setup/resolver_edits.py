@@ -12,8 +12,10 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
+from gfwtools.setup.isp_resolvers import Found, copied
+from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
-from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts, pid_in
+from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
@@ -42,6 +44,9 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
         folder = config.dns.conf_dir.rstrip("/")
         text = append(f"conf-dir={folder}/,*.conf")(base)
         found.append(FileEdit(MAIN_CONF, encode(text), f"dnsmasq reads {config.dns.conf_dir}"))
+    if facts.follow in COPIES:
+        text = copied(Found(facts.resolvers, facts.found_in, facts.follow))
+        found.append(FileEdit(facts.follow, encode(text), "the ISP's resolvers for dnsmasq"))
     found += [edit for _, edit in _manager_edits(facts)]
     found.append(FileEdit(RESOLV_CONF, encode(_resolv_conf(facts)), "this host asks its own dnsmasq"))
     return found
@@ -49,7 +54,7 @@ def edits(config: Config, facts: ResolverFacts) -> list[FileEdit]:
 
 def places(config: Config) -> tuple[str, ...]:
     """Every path that :func:`edits` may give."""
-    return (snippet(config), MAIN_CONF, *(manager.path for manager in WRITERS), RESOLV_CONF)
+    return (snippet(config), MAIN_CONF, *COPIES, *(manager.path for manager in WRITERS), RESOLV_CONF)
 
 
 def nameservers_instead(facts: ResolverFacts) -> dict[str, bytes]:
@@ -69,7 +74,7 @@ def _manager_edits(facts: ResolverFacts) -> Iterator[tuple[Writer, FileEdit]]:
         if manager.name not in facts.managers:
             continue
         base = without_ours(facts.texts.get(manager.path, ""))
-        text = manager.change(base)
+        text = manager.change(base, facts.needs)
         if text != base:
             yield manager, FileEdit(manager.path, encode(text), f"{manager.name} {manager.why}")
 
@@ -83,10 +88,7 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     yield from _listen_lines(config, facts)
     if dns.resolvers or not facts.has_upstream:
         # resolv.conf leads to dnsmasq itself now.
-        if facts.resolvers and not facts.has("no-resolv"):
-            yield "no-resolv\n"
-        known = facts.values("server")
-        yield from (f"server={_server(resolver)}\n" for resolver in facts.resolvers if _server(resolver) not in known)
+        yield from [f"resolv-file={facts.follow}\n"] if facts.follow else _fixed_lines(facts)
     if not facts.has("cache-size"):
         yield f"cache-size={CACHE_SIZE}\n"
     if facts.pid_folder and not facts.has("pid-file"):
@@ -102,6 +104,14 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
         yield "# Firefox keeps to this resolver where this name does not exist\n"
         yield f"server=/{CANARY}/\n"
+
+
+def _fixed_lines(facts: ResolverFacts) -> Iterator[str]:
+    """The resolvers as they are now, where dnsmasq cannot follow a file."""
+    if facts.resolvers and not facts.has("no-resolv"):
+        yield "no-resolv\n"
+    known = facts.values("server")
+    yield from (f"server={_server(resolver)}\n" for resolver in facts.resolvers if _server(resolver) not in known)
 
 
 def _server(resolver: Upstream) -> str:
@@ -134,7 +144,7 @@ def steps(facts: ResolverFacts) -> list[Step]:
     found = []
     for manager, edit in _manager_edits(facts):
         if facts.texts.get(edit.path) != edit.data.decode("utf-8", "surrogateescape"):
-            found += _reload(manager, facts.tools, facts.dhcpcd_pid, manager.why)
+            found += _reload(manager, facts.tools, manager.why)
     return found
 
 
@@ -146,20 +156,16 @@ def leave_steps(changed: Iterable[str], runner: Runner, paths: Paths | None = No
     paths_changed = set(changed)
     systemd = runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     tools = {tool for tool, can in (("systemctl", systemd), ("resolvconf", runner.has("resolvconf"))) if can}
-    pid = pid_in(paths, "/run/dhcpcd/pid", "/run/dhcpcd.pid")
     return [
         step
         for manager in WRITERS
         if manager.path in paths_changed
-        for step in _reload(manager, tools, pid, "is as it was before")
+        for step in _reload(manager, tools, "is as it was before")
     ]
 
 
-def _reload(manager: Writer, tools: Iterable[str], dhcpcd_pid: int | None, why: str) -> list[Step]:
-    argv = manager.reload
-    if manager.name == "dhcpcd" and dhcpcd_pid is not None:
-        argv = ("kill", "-HUP", str(dhcpcd_pid))  # `dhcpcd --rebind` would start one where none runs
-    elif not argv or argv[0] not in tools:
+def _reload(manager: Writer, tools: Iterable[str], why: str) -> list[Step]:
+    if not manager.reload or manager.reload[0] not in tools:
         return []
-    command = Command(argv)
+    command = Command(manager.reload)
     return [Step(manager.name, why, (command,), (command,))]

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,21 +12,26 @@ from typing import Any
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
-from gfwtools.setup import files
+from gfwtools.setup import files, isp_resolvers
+from gfwtools.setup.isp_resolvers import Found, Surroundings
 from gfwtools.setup.lan import OtherNetwork, lan_of
-from gfwtools.setup.resolv_conf_writers import WRITERS, encode, snippet, without_ours
+from gfwtools.setup.resolv_conf_writers import (
+    WRITERS,
+    Needs,
+    encode,
+    snippet,
+    stops_openresolv,
+    without_ours,
+)
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import RESOLV_CONF, holders, nameservers_in
 
-__all__ = ["RESOLV_CONF", "ResolverFacts", "observe", "pid_in"]
+__all__ = ["RESOLV_CONF", "ResolverFacts", "observe"]
 
 _RESOLVED = "/run/systemd/resolve"
-#: Where the ISP's resolvers are found, after resolv.conf itself; the first one that names some counts.
-_SERVER_FILES = (f"{_RESOLVED}/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf")
-#: Where DHCP clients keep their leases: dhclient, NetworkManager, systemd-networkd.
-_LEASES = ("var/lib/dhcp/*.leases", "var/lib/NetworkManager/*.lease", "run/systemd/netif/leases/*")
+_RESOLVCONF_PROGRAMS = ("/sbin/resolvconf", "/usr/sbin/resolvconf", "/usr/bin/resolvconf")
 #: Where distributions put dnsmasq's file with the root's keys.
 _ANCHOR_FILES = ("/usr/share/dnsmasq-base/trust-anchors.conf", "/usr/share/dnsmasq/trust-anchors.conf")
 
@@ -45,6 +50,10 @@ class ResolverFacts:
     """The ISP's resolvers; never an address of this host."""
     found_in: str = ""
     """Where the resolvers were found."""
+    follow: str = ""
+    """The file that names them also after they have changed; empty where dnsmasq cannot follow one."""
+    needs: Needs = field(default_factory=Needs)
+    """What the other programs must go on doing for that file."""
     reads_conf_dir: bool = False
     """dnsmasq reads ``dns.conf_dir`` without a line of ours, after its service manager has restarted it."""
     directives: tuple[tuple[str, str], ...] = ()
@@ -63,7 +72,6 @@ class ResolverFacts:
     """Path -> content of the files that may have to be changed. A file that is missing has no entry."""
     tools: frozenset[str] = frozenset()
     """The tools that can be used here to have a manager read its configuration."""
-    dhcpcd_pid: int | None = None
 
     def has(self, name: str) -> bool:
         """Whether there is such a directive that is not ours."""
@@ -93,7 +101,6 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     addresses = frozenset(address for _, address in here)
     lan = lan_of(config, here, runner)
     managers = _managers(paths, link, runner)
-    resolvers, found_in = _resolvers(config, before, link, addresses)
     # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
     own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
     found = conf.read(config, skip=own, edit=without_ours, anew=True)
@@ -102,15 +109,22 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     # A link of a fake root would lead out of it: it has been followed already.
     place = paths.at(RESOLV_CONF)
     ours = "" if place.is_symlink() else text_of(paths, RESOLV_CONF) or ""
-    texts[RESOLV_CONF] = ours if ownership.is_file(encode(ours)) else before
+    is_ours = ownership.is_file(encode(ours))
+    texts[RESOLV_CONF] = ours if is_ours else before
+    around = _surroundings(config, runner, before, link, managers, addresses, is_ours=is_ours)
+    isp = isp_resolvers.find(config, around)
+    if not _can_follow(config, found.directives, isp):
+        isp = replace(isp, follow="")
     systemd = is_host and runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     usable = {"systemctl": systemd, "resolvconf": is_host and runner.has("resolvconf")}
     return ResolverFacts(
         link=link,
         nameservers=tuple(nameservers_in(before)),
         managers=managers,
-        resolvers=resolvers,
-        found_in=found_in,
+        resolvers=isp.resolvers,
+        found_in=isp.source,
+        follow=isp.follow,
+        needs=Needs(copies=isp.by_hook, collected=_collects(paths, managers)),
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
@@ -120,7 +134,6 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
         tools=frozenset(tool for tool, can in usable.items() if can),
-        dhcpcd_pid=pid_in(paths, "/run/dhcpcd/pid", "/run/dhcpcd.pid") if is_host else None,
     )
 
 
@@ -167,12 +180,12 @@ def _stays(paths: Paths, pid_file: str) -> bool:
     return not volatile or paths.at("/usr/lib/tmpfiles.d/dnsmasq.conf").is_file()
 
 
-def pid_in(paths: Paths, *names: str) -> int | None:
-    for name in names:
-        text = (text_of(paths, name) or "").strip()
-        if text.isascii() and text.isdigit():
-            return int(text)
-    return None
+def _has_nohook(text: str) -> bool:
+    """Whether dhcpcd leaves /etc/resolv.conf alone by its own configuration."""
+    # What stands after an `interface`, `ssid` or `profile` line is for that one only (dhcpcd.conf(5)).
+    general = re.split(r"^[ \t]*(?:interface|ssid|profile)\b", text, maxsplit=1, flags=re.MULTILINE)[0]
+    hooks = re.findall(r"^[ \t]*nohook[ \t]+([^#\n]*)", general, re.MULTILINE)
+    return "resolv.conf" in re.split(r"[,\s]+", ",".join(hooks))
 
 
 def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]:
@@ -188,8 +201,9 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
         # Its files in /run stay when it has been stopped: they prove nothing.
         "systemd-resolved": resolved,
         "NetworkManager": there("/run/NetworkManager", "/etc/NetworkManager/NetworkManager.conf"),
-        "dhcpcd": there("/etc/dhcpcd.conf"),
-        "openresolv": there("/etc/resolvconf.conf"),
+        "dhcpcd": there("/etc/dhcpcd.conf") and not _has_nohook(text_of(paths, "/etc/dhcpcd.conf") or ""),
+        "openresolv": there("/etc/resolvconf.conf")
+        and not stops_openresolv(without_ours(text_of(paths, "/etc/resolvconf.conf") or ""), "resolvconf"),
         "resolvconf": there("/etc/resolvconf/resolv.conf.d", "/etc/resolvconf/interface-order"),
         "dhclient": there("/etc/dhcp/dhclient.conf"),
     }
@@ -198,48 +212,68 @@ def _managers(paths: Paths, link: str | None, runner: Runner) -> tuple[str, ...]
     return tuple(name for name, is_there in found.items() if is_there or name in ours)
 
 
-def _resolvers(
-    config: Config, before: str, link: str | None, own: frozenset[Address]
-) -> tuple[tuple[Upstream, ...], str]:
-    """The resolvers for what is not blocked, and where they were found."""
-    if config.dns.resolvers:
-        return config.dns.resolvers, "dns.resolvers"
+# ---------------------------------------------------------------- the ISP's resolvers
+
+
+def _surroundings(
+    config: Config,
+    runner: Runner,
+    before: str,
+    link: str | None,
+    managers: tuple[str, ...],
+    own: frozenset[Address],
+    *,
+    is_ours: bool,
+) -> Surroundings:
     paths = config.paths
-    sources: list[tuple[str, list[str]]] = [(RESOLV_CONF if link is None else link, nameservers_in(before))]
-    sources += [(path, nameservers_in(text_of(paths, path) or "")) for path in _SERVER_FILES]
-    sources += [(f"/{pattern}", _leased(paths, pattern)) for pattern in _LEASES]
-    # Where resolv.conf is ours and no other file names a resolver: what was found the first time.
-    ours = re.findall(r"^server=([^/#\s]+(?:#\d+)?)$", text_of(paths, snippet(config)) or "", re.MULTILINE)
-    sources.append((snippet(config), ours))
-    for where, servers in sources:
-        usable = dict.fromkeys(server for text in servers if (server := _usable(text, own)))
-        if usable:
-            return tuple(usable), where
-    return (), ""
+    maintained, promised = [], ""
+    if set_by_script := conf.service_resolv_file(config):
+        maintained.append(set_by_script)
+    if _collects(paths, managers):
+        where = _written_by_openresolv(paths) if "openresolv" in managers else isp_resolvers.RESOLVCONF
+        maintained.append(where)
+        if "openresolv" in managers and "resolvconf" in before.partition("\n")[0]:
+            promised = where
+    if "systemd-resolved" in managers:
+        maintained.append(isp_resolvers.RESOLVED)
+    if "NetworkManager" in managers and _is_running(paths, runner, "NetworkManager.service"):
+        maintained.append(isp_resolvers.NETWORK_MANAGER)
+    settings = re.findall(r"^resolv-file=(.+)$", text_of(paths, snippet(config)) or "", re.MULTILINE)
+    return Surroundings(
+        resolv_conf=before,
+        link=link,
+        is_ours=is_ours,
+        maintained=tuple(dict.fromkeys(maintained)),
+        promised=promised,
+        hooked="dhcpcd" in managers and re.search(r"^# .*dhcpcd", before, re.MULTILINE) is not None,
+        setting=settings[-1] if settings else "",
+        own=own,
+    )
 
 
-def _usable(text: str, own: frozenset[Address]) -> Upstream | None:
-    """The resolver, or None for one that is this host itself.
-
-    A link-local one is of no use either: dnsmasq does not start where the interface in its scope is not there yet.
-    """
-    address, _, port = text.partition("#")
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return None
-    if parsed.is_loopback or parsed.is_unspecified or parsed.is_link_local or parsed.is_multicast or parsed in own:
-        return None
-    return Upstream(parsed, int(port) if port.isdigit() else 53)
+def _can_follow(config: Config, directives: tuple[tuple[str, str], ...], isp: Found) -> bool:
+    """dnsmasq reads of all its resolv-files the one that was changed last, and with ``no-resolv`` none."""
+    if ("no-resolv", "") in directives or ("resolv-file", RESOLV_CONF) in directives:
+        return False
+    other = conf.service_resolv_file(config)
+    return not other or other == isp.follow or not config.paths.at(other).exists()
 
 
-def _leased(paths: Paths, pattern: str) -> list[str]:
-    """The resolvers of the last lease in the newest of the files."""
-    found = [path for path in paths.root.glob(pattern) if path.is_file()]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        text = (atomic.read(path) or b"").decode("utf-8", "replace")
-        # `option domain-name-servers 192.0.2.1, 192.0.2.2;` (dhclient.leases(5)), `DNS=192.0.2.1 192.0.2.2`
-        lines = re.findall(r"^\s*(?:option (?:domain-name-servers|dhcp6\.name-servers) |DNS=)([^;\n]*)", text, re.M)
-        if lines:
-            return re.split(r"[,\s]+", lines[-1].strip())
-    return []
+def _collects(paths: Paths, managers: tuple[str, ...]) -> bool:
+    """Whether resolvconf collects the resolvers; systemd-resolved has a program of that name that does not."""
+    if not {"resolvconf", "openresolv"} & set(managers):
+        return False
+    there = [paths.at(path) for path in _RESOLVCONF_PROGRAMS if paths.at(path).exists()]
+    return bool(there) and not any("resolvectl" in str(path.resolve()) for path in there)
+
+
+def _written_by_openresolv(paths: Paths) -> str:
+    values = re.findall(r"^[ \t]*dnsmasq_resolv=[\"']?([^\s\"']+)", text_of(paths, "/etc/resolvconf.conf") or "", re.M)
+    return values[-1].replace("/var/run/", "/run/") if values else isp_resolvers.RESOLVCONF
+
+
+def _is_running(paths: Paths, runner: Runner, unit: str) -> bool:
+    """Whether a service runs; its files in /run stay when it has been stopped. True where systemd does not run."""
+    if not (paths.at("/run/systemd/system").is_dir() and runner.has("systemctl")):
+        return True
+    return runner.ask("systemctl", "is-active", unit) is not None

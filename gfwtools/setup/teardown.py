@@ -13,8 +13,10 @@ from gfwtools.plumbing import updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
+from gfwtools.setup.lease_hooks import COPIES, DHCPCD_LEASES, LEASES
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
 from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.setup.renewal import with_servers_of_today
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
@@ -78,7 +80,12 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     for step in updown.down(config, runner):
         say(f"removed {step.what}")
     atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
-    left = files.put_back(paths, whole=(RESOLV_CONF,), ours=[f"/{path.relative_to(paths.root)}" for path in generated])
+    correct_resolv_conf = with_servers_of_today(config)
+    ours = [*COPIES, *(f"/{path.relative_to(paths.root)}" for path in generated)]
+    left = files.put_back(paths, whole=(RESOLV_CONF,), ours=ours)
+    correct_resolv_conf()
+    for leases in (LEASES, DHCPCD_LEASES):
+        shutil.rmtree(paths.at(leases).parent, ignore_errors=True)
     for path in changed:
         if path not in left:
             say(f"put back {path}")

@@ -13,6 +13,7 @@ from lab import (
     FREE,
     GATEWAY_WAN,
     GATEWAY_WAN6,
+    ISP_DNS,
     LIST,
     POISON,
     TUNNEL,
@@ -301,11 +302,11 @@ def test_a_bootstrap_that_fails_on_a_host_that_was_set_up_takes_back_only_what_i
 def test_what_was_written_between_two_bootstraps_is_what_teardown_gives_back(lab: Lab) -> None:
     lab.configure()
     lab.bootstrap()
-    lab.gateway.write("/etc/resolv.conf", "nameserver 192.0.2.99\n")
+    lab.gateway.write("/etc/resolv.conf", f"nameserver {ISP_DNS}\nsearch lan.example\n")
     lab.gateway.run("sh", "-c", "echo log-queries >>/etc/dnsmasq.conf; chown 1234:1234 /etc/dnsmasq.conf")
     lab.bootstrap()
     lab.gateway.gfwtools("teardown", "--yes")
-    assert lab.gateway.read("/etc/resolv.conf") == "nameserver 192.0.2.99\n"
+    assert lab.gateway.read("/etc/resolv.conf") == f"nameserver {ISP_DNS}\nsearch lan.example\n"
     assert lab.gateway.read("/etc/dnsmasq.conf") == "user=root\nlog-queries\n"
     assert lab.gateway.run("stat", "-c", "%u:%g", "/etc/dnsmasq.conf").stdout == "1234:1234\n"
 
