@@ -12,7 +12,7 @@ from gfwtools.config.model import Paths
 from gfwtools.storage.journal import Entry, Journal, Transaction
 from gfwtools.system.commands import Runner
 
-__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "leave", "load", "note", "save"]
+__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "is_kept", "leave", "load", "note", "save"]
 
 #: The kind of the entry.
 KIND = "plumbing"
@@ -62,6 +62,14 @@ def load(paths: Paths, boot: str) -> Record:
     except (ValueError, TypeError, AttributeError):
         return Record(boot=boot)
     return record if record.boot == boot else Record(boot=boot, folders=record.folders)
+
+
+def is_kept(paths: Paths) -> bool:
+    """Whether ``up`` has run, now or before a reboot, and ``down`` has not run since.
+
+    :raises StoreError: the journal is there and cannot be read.
+    """
+    return bool(Journal(paths).kept_entries(KIND))
 
 
 def as_data(record: Record) -> dict[str, Any]:
