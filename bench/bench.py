@@ -1,6 +1,7 @@
 """``make bench``: one table from one run, gfwtools beside its peers, whole processes, medians.
 
-``python bench/bench.py [SECTION...]`` measures some of it: update, check, start, library, dnsmasq. The peers are
+``python bench/bench.py [SECTION...]`` measures some of it: update, check, mirrors, start, library, dnsmasq.
+The peers are
 
 - gfwlist2dnsmasq.sh, where ``GFWLIST2DNSMASQ_SH`` names it; the address in it is replaced by our server's,
 - genpac, where pip can install it from PyPI into bench/.genpac, an environment of its own.
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -257,6 +258,43 @@ def section_check(tools: list[Tool], lists: dict[str, Path], url: str, folder: P
     )
 
 
+@contextmanager
+def silent_mirror() -> Iterator[str]:
+    """A URL to connect to which hangs: the queue of its listening socket is full, so that the kernel drops the SYN."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/list"
+
+
+def section_mirrors(tools: list[Tool], lists: dict[str, Path], url: str, folder: Path) -> None:
+    """What dead mirrors before the living one cost: the first update, and one that finds nothing new."""
+    good = f"{url}/{next(iter(lists.values())).name}"
+    rows = []
+    for count in (0, 1, 5):
+        root = folder / f"mirrors.{count}"
+        configuration = root / "etc/gfwtools/config.toml"
+        configuration.parent.mkdir(parents=True)
+        command: list[str | Path] = [*GFWTOOLS, "--root", root, "update"]
+        with ExitStack() as stack:
+            sources = [*(stack.enter_context(silent_mirror()) for _ in range(count)), good]
+            configuration.write_text(f'[host]\nbackend = "iptables"\n[policy.gfwlist]\nsources = {sources}\n')
+
+            def fresh(command: list[str | Path] = command, state: Path = root / "var") -> list[str | Path]:
+                shutil.rmtree(state, ignore_errors=True)
+                return command
+
+            (first,) = measure(fresh)
+            (later,) = measure(command.copy)
+        rows.append([f"{count} of {count + 1}", *(f"{cost.wall:.2f} s" if cost else "" for cost in (first, later))])
+    table("Silent mirrors before the one that answers (wall)", ["silent", "first update", "each one after it"], rows)
+
+
 #: The packages that ``update`` cannot do without, as it imports them (gfwtools/fetch.py).
 IMPORTS = "import sys; sys.modules['httpx._main'] = None; import click, httpx, httpcore"
 
@@ -397,6 +435,7 @@ def queries(conf: Path, folder: Path, runs: int) -> list[str]:
 SECTIONS = {
     "update": section_update,
     "check": section_check,
+    "mirrors": section_mirrors,
     "start": section_start,
     "library": section_library,
     "dnsmasq": section_dnsmasq,

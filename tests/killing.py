@@ -68,6 +68,8 @@ class Server:
 
 def _serve(root: str) -> None:
     import gfwtools.cli
+    import gfwtools.update.install
+    import gfwtools.update.update
 
     for args in (("update", "--dry-run"), ("check", "domain", "example.com")):  # loads whatever a run needs
         with redirect_stdout(io.StringIO()), suppress(SystemExit):

@@ -144,10 +144,10 @@ def test_a_rule_that_is_about_another_domain_is_passed_over(line: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["a", ".", "*", "|", "@", "/", "\\", "(", "[", "^", ":", " ", "-", "%", "中"])
-def test_a_line_of_a_million_characters_takes_no_longer_than_it_is_long(character: str) -> None:
-    # A regular expression that backtracks would run for hours here, and the suite would not end.
+def test_a_line_of_250000_characters_takes_no_longer_than_it_is_long(character: str) -> None:
+    # A regular expression that backtracks would run for many minutes here, and the suite would not end.
     from gfwtools.lists.compiler import compile_lists
     from gfwtools.lists.formats import Listing
 
-    for line in (character * 1_000_000, f"||{character * 1_000_000}", f"/{character * 1_000_000}/"):
+    for line in (character * 250_000, f"||{character * 250_000}", f"/{character * 250_000}/"):
         assert compile_lists(Listing("x", line)).read <= 1

@@ -95,6 +95,12 @@ from gfwtools.errors import ConfigError
             "c.toml: policy.b.set: s_direct4 is a set of policy.a as well",
         ),
         ("[host]\npreference = 0", "c.toml: host.preference: 0 is not a preference; give 1 to 32000"),
+        ("[host]\nconnmark_mask = 0", "c.toml: host.connmark_mask: 0 is not a mask of the connection mark; give 1 to"),
+        ("[host]\nconnmark_mask = 0x50", "c.toml: host.connmark_mask: 0x50 has a gap between its bits; give bits side"),
+        (
+            "[host]\nconnmark_mask = 0x80\n[policy.a]\n[policy.b]",
+            "c.toml: host.connmark_mask: 0x80 has room for 1 policy, and there are 2; give more bits",
+        ),
         ("a = [", "c.toml: not TOML:"),
         ('[policy.gfwlist]\nupstream = ["::1%x\\nno-resolv"]', "c.toml: policy.gfwlist.upstream"),
         ('[policy.gfwlist]\nseeds = ["2606::1%y\\nadd gfwlist 9.9.9.9"]', "c.toml: policy.gfwlist.seeds"),

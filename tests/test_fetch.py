@@ -11,7 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -57,7 +57,7 @@ from gfwtools.errors import FetchError, ListError
 from gfwtools.fetch.body import Body
 from gfwtools.fetch.mirror import MAX_REDIRECTS, MAX_VALIDATOR, clock_hint
 from gfwtools.fetch.proxy import environment_proxy
-from gfwtools.fetch.race import fetch
+from gfwtools.fetch.race import fetch, hedges
 from gfwtools.fetch.values import Fetched, Validators
 
 LIST = b"||example.org\n"
@@ -202,10 +202,22 @@ def test_a_late_answer_still_wins_where_the_others_have_none(serve: Serve) -> No
     assert len(second.requests) == 1
 
 
-def test_the_failure_of_a_hedged_mirror_asks_no_third_while_the_second_answers(serve: Serve) -> None:
-    slow, third = serve(drip(OTHER, every=0.05)), serve(good(LIST))
+def test_the_failure_of_a_hedged_mirror_asks_no_third_while_the_second_answers(serve: Serve, clock: Clock) -> None:
+    first_failed = threading.Event()
+
+    def until_the_first_has_failed(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OTHER))
+        while clock.now < began + 3:
+            if exchange.hang(0.01):
+                return
+        first_failed.set()
+        exchange.send(OTHER)
+
+    slow, third = serve(until_the_first_has_failed), serve(good(LIST))
+    began = clock.now
     with unreachable() as first:
-        assert fetch([first, slow.url, third.url], QUICK._replace(timeout=10)).source == slow.url
+        assert fetch([first, slow.url, third.url], Fetch()).source == slow.url
+    assert first_failed.is_set()
     assert not third.requests
 
 
@@ -462,6 +474,44 @@ def test_a_proxy_that_hangs_counts_as_connecting(scheme: str) -> None:
         assert answer("https://mirror.example/list", options) == "no connection through the proxy within 0.4 s"
 
 
+@pytest.mark.parametrize(
+    ("first", "waits"),
+    [(2.0, [2, 1, 0.5, 0.25, 0.25, 0.25]), (0.3, [0.3, 0.25, 0.25]), (0.1, [0.1, 0.1, 0.1]), (0.0, [0, 0, 0])],
+)
+def test_with_each_silent_mirror_the_hedge_halves_down_to_a_quarter_of_a_second(
+    first: float, waits: list[float]
+) -> None:
+    assert list(islice(hedges(first), len(waits))) == waits
+
+
+def test_behind_five_mirrors_that_drop_every_packet_the_sixth_is_asked_after_4_seconds(
+    serve: Serve, clock: Clock
+) -> None:
+    clock.settled = 1.0
+    asked_at = []
+
+    def note(exchange: Exchange) -> None:
+        asked_at.append(clock.now)
+        good(LIST)(exchange)
+
+    began, sixth = clock.now, serve(note)
+    with ExitStack() as stack:
+        dead = [stack.enter_context(unreachable()) for _ in range(5)]
+        assert fetch([*dead, sixth.url], Fetch()).source == sixth.url
+    assert [at - began for at in asked_at] == [4.0]
+
+
+def test_a_mirror_that_refuses_leaves_the_hedge_of_the_next_one_as_it_was(clock: Clock) -> None:
+    clock.settled = 0.2
+    with unreachable() as silent, refused() as refusing, unreachable() as last:
+
+        def nothing() -> None:
+            with pytest.raises(FetchError):
+                fetch([refusing, refusing, silent, last], Fetch())
+
+        assert clock.passed(nothing) == 2 + 3
+
+
 def test_six_mirrors_that_drop_every_packet_take_five_hedges_and_one_connect_limit(clock: Clock) -> None:
     clock.settled = 0.05  # nothing comes
     with ExitStack() as stack:
@@ -471,7 +521,7 @@ def test_six_mirrors_that_drop_every_packet_take_five_hedges_and_one_connect_lim
             with pytest.raises(FetchError):
                 fetch(sources, Fetch())
 
-        assert clock.passed(nothing) == 5 * 2 + 3
+        assert clock.passed(nothing) == 2 + 1 + 0.5 + 0.25 + 0.25 + 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The wanted state as data: what a configuration wants of a host."""
 
+import re
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -13,7 +14,8 @@ from gfwtools.plumbing.choice import decide, require
 from gfwtools.plumbing.facts import Facts, Interface, parse_endpoints, parse_seed, read_facts, seeds_of
 from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
 from gfwtools.plumbing.nftables import NftablesState
-from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Route, Rule, Wanted, wanted
+from gfwtools.plumbing.nftables import canonical as nft_canonical
+from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Masked, Route, Rule, Wanted, wanted
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Recorder
 
@@ -80,9 +82,39 @@ def test_the_endpoint_is_let_go_before_anything_is_marked() -> None:
 
 def test_an_address_of_two_policies_is_the_first_ones() -> None:
     entries = wanted(TWO, facts(WG0, WG1)).entries
-    stop = next(index for index, entry in enumerate(entries) if entry.marked == 0xCA6C)
-    assert [entry.mark for entry in entries[:stop] if entry.mark] == [0xCA6C, 0xCA6C]
-    assert [entry.mark for entry in entries[stop:] if entry.mark] == [0xBEEF, 0xBEEF]
+    stop = max(index for index, entry in enumerate(entries) if entry.marked == 0xCA6C and not entry.keep)
+    sets = [(index, entry.mark) for index, entry in enumerate(entries) if entry.to_set_of]
+    assert [mark for index, mark in sets if index < stop] == [0xCA6C, 0xCA6C]
+    assert [mark for index, mark in sets if index > stop] == [0xBEEF, 0xBEEF]
+
+
+def test_the_sets_have_a_say_in_new_connections_only() -> None:
+    entries = wanted(TWO, facts(WG0, WG1)).entries
+    first_set = next(index for index, entry in enumerate(entries) if entry.to_set_of)
+    assert [entry.running for entry in entries[:first_set] if entry.running] == ["confirmed", "related"]
+    restored = [(entry.connmark, entry.mark) for entry in entries[:first_set] if entry.connmark]
+    assert (Masked(0x1000000, 0xF000000), 0xCA6C) in restored
+    assert (Masked(0x2000000, 0xF000000), 0xBEEF) in restored
+
+
+def test_what_a_set_decides_is_kept_in_the_connection_mark_before_the_chain_is_left() -> None:
+    entries = wanted(TWO, facts(WG0, WG1)).entries
+    after = {entry.to_set_of.name: entries[index + 1] for index, entry in enumerate(entries) if entry.to_set_of}
+    assert {name: entry.keep for name, entry in after.items()} == {
+        "gfwlist": Masked(0x1000000, 0xF000000),
+        "work": Masked(0x2000000, 0xF000000),
+    }
+
+
+def test_the_bits_of_the_connection_mark_can_be_chosen() -> None:
+    config = TWO._replace(host=Host(connmark_mask=0x30))
+    assert [mark.bits for mark in wanted(config, facts(WG0, WG1)).connmarks] == [Masked(0x10, 0x30), Masked(0x20, 0x30)]
+
+
+def test_a_mark_in_our_bits_is_not_looked_for_as_a_whole_connection_mark() -> None:
+    config = ONE._replace(policies=(PolicyConfig(mark=0x2000000),))
+    entries = wanted(config, facts(WG0)).entries
+    assert [entry.connmark for entry in entries if entry.connmark] == [Masked(0x1000000, 0xF000000)]
 
 
 def test_what_comes_out_of_a_tunnel_is_not_sent_into_one_again() -> None:
@@ -96,15 +128,18 @@ def test_answers_are_never_marked() -> None:
 
 def test_only_a_gateway_looks_at_what_it_forwards() -> None:
     assert [jump.hook for jump in wanted(ONE, facts(WG0)).jumps] == ["OUTPUT"]
-    assert wanted(ONE, facts(WG0)).clamps == ()
     assert [jump.hook for jump in wanted(TWO, facts(WG0, WG1)).jumps] == ["OUTPUT", "PREROUTING"]
 
 
 def test_segments_are_clamped_to_the_path_one_way_and_to_the_mtu_the_other() -> None:
-    clamps = {(c.interface, c.family, c.leaving): c.mss for c in wanted(TWO, facts(WG0, WG1)).clamps}
-    assert clamps["wg0", 4, True] is None
-    assert clamps["wg0", 4, False] == 1380
-    assert clamps["wg1", 6, False] == 1340
+    clamps = {(c.interface, c.family, c.hook): c.mss for c in wanted(TWO, facts(WG0, WG1)).clamps}
+    assert clamps["wg0", 4, "POSTROUTING"] is None
+    assert clamps["wg0", 4, "FORWARD"] == clamps["wg0", 4, "INPUT"] == 1380
+    assert clamps["wg1", 6, "FORWARD"] == clamps["wg1", 6, "INPUT"] == 1340
+
+
+def test_the_segments_of_a_host_that_is_no_gateway_are_clamped_too() -> None:
+    assert {clamp.hook for clamp in wanted(ONE, facts(WG0)).clamps} == {"POSTROUTING", "INPUT"}
 
 
 def test_each_tunnel_has_a_loose_reverse_path_filter_and_only_a_gateway_forwards() -> None:
@@ -174,22 +209,38 @@ def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
 
 def test_iptables_says_it_in_the_words_of_iptables_save() -> None:
     state = IptablesState.of(wanted(ONE, facts(WG0)), (4, 6), IptablesState())
-    assert state.rules[Chain(4, "mangle", "GFWLIST")][1:] == (
-        '-d 203.0.113.9/32 -m comment --comment "gfwtools: the peer of wg0 is reached without it" -j RETURN',
-        '-m set --match-set gfwlist dst -m comment --comment "gfwtools: policy gfwlist"'
-        " -j MARK --set-xmark 0xca6c/0xffffffff",
-    )
+    rules = [re.sub(r' -m comment --comment "[^"]*"', "", rule) for rule in state.rules[Chain(4, "mangle", "GFWLIST")]]
+    assert rules[1:] == [
+        "-d 203.0.113.9/32 -j RETURN",
+        "-m connmark --mark 0x1000000/0xf000000 -j MARK --set-xmark 0xca6c/0xffffffff",
+        "-m connmark --mark 0xca6c -j MARK --set-xmark 0xca6c/0xffffffff",
+        "-m mark --mark 0xca6c -j RETURN",
+        "-m conntrack --ctstatus CONFIRMED -j RETURN",
+        "-m conntrack --ctstate RELATED -j RETURN",
+        "-m set --match-set gfwlist dst -j MARK --set-xmark 0xca6c/0xffffffff",
+        "-m mark --mark 0xca6c -j CONNMARK --set-xmark 0x1000000/0xf000000",
+    ]
     assert sorted(state.sets) == ["gfwlist", "gfwlist6", "gfwlist_direct"]
 
 
 def test_nftables_marks_in_a_route_chain_with_the_seed_apart_from_what_is_learned() -> None:
     seeds = {"gfwlist": (ip_network("8.8.8.8/32"), ip_network("91.108.4.0/22"))}
     state = NftablesState.of(wanted(ONE, facts(WG0, seeds=seeds)))
-    assert state.chains["output"].hook == "type route hook output priority mangle; policy accept;"
-    assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:4]] == [
+    assert state.chains["output"].hook == "type route hook output priority mangle + 1; policy accept;"
+    assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:9]] == [
+        "ct mark & 0xf000000 == 0x1000000 counter meta mark set 0xca6c",
+        "ct mark 0xca6c counter meta mark set 0xca6c",
+        "meta mark 0xca6c return",
+        "ct status confirmed return",
+        "ct state related return",
         "ip daddr @gfwlist4 counter meta mark set 0xca6c",
         "ip daddr @gfwlist_seed4 counter meta mark set 0xca6c",
     ]
+    assert (
+        state.chains["GFWLIST"]
+        .rules[-1]
+        .startswith("meta mark 0xca6c ct mark set ct mark & 0xf1ffffff | 0x1000000 comment")
+    )
     assert state.sets["gfwlist_seed4"].is_seed
     assert not state.sets["gfwlist4"].is_seed
     assert len(state.sets["gfwlist_seed4"].elements) == 2
@@ -213,6 +264,12 @@ def test_two_spellings_of_a_rule_are_one(one: str, other: str) -> None:
 def test_a_rule_and_its_opposite_are_two() -> None:
     assert canonical("! -i wg0 -j X") != canonical("-i wg0 -j X")
     assert canonical("-m set --match-set a dst -j X") != canonical("-m set --match-set b dst -j X")
+    assert canonical("-m mark --mark 1 -j X") != canonical("-m connmark --mark 1 -j X")
+
+
+def test_nft_may_write_the_bits_of_a_mark_in_words() -> None:
+    words = "ct mark set ct mark and 0xf1ffffff or 0x01000000"
+    assert nft_canonical(words) == nft_canonical("ct mark set ct mark & 0xf1ffffff | 0x1000000")
 
 
 # ---------------------------------------------------------------- facts

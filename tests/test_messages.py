@@ -246,7 +246,7 @@ def test_a_whole_host_has_no_broken_link_and_one_thing_more_breaks_none(backend:
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_each_link_of_the_plumbing_breaks_by_the_absence_of_something(backend: BackendName) -> None:
     found = set().union(*map(broken, without_one(whole(backend))))
-    assert found == {"set", "jump", "mark", "endpoint", "route", "ip rule", "nat", "forwarding"}
+    assert found == {"set", "jump", "mark", "endpoint", "route", "ip rule", "nat", "segments", "forwarding"}
 
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])

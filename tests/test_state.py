@@ -13,7 +13,9 @@ from gfwtools.storage.state import HISTORY, Change, Mirror, PolicyState, State, 
 
 def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     change = Change("2026-08-06T00:00:00+00:00", "u", "d", {"read": 1}, 1, 1, 0)
-    policy = PolicyState(source="u", files={"/a": "b"}, mirrors={"u": Mirror("e", "l", "d")}).remember(change)
+    policy = PolicyState(source="u", files={"/a": "b"}, mirrors={"u": Mirror("e", "l", "d")}, answered="u").remember(
+        change
+    )
     state = State({"gfwlist": policy})
     write_state(tmp_path / "state.json", state)
     assert read_state(tmp_path / "state.json") == state

@@ -24,6 +24,8 @@ __all__ = ["Context", "LazyGroup", "main"]
 COMMANDS = {
     "update": ("gfwtools.cli.update:update", "Fetch the list and write the files for dnsmasq and the sets."),
     "check": ("gfwtools.cli.check:check", "Show what happens to a name or an address, or check this host."),
+    "deny": ("gfwtools.cli.edit:deny", "Send names through the tunnel: edit your deny list and reload."),
+    "allow": ("gfwtools.cli.edit:allow", "Let names go directly: edit your allow list and reload."),
     "bootstrap": ("gfwtools.cli.bootstrap:bootstrap", "Set up this host: list, plumbing, dnsmasq, start at boot."),
     "teardown": ("gfwtools.cli.bootstrap:teardown", "Undo bootstrap."),
     "up": ("gfwtools.cli.plumbing:up", "Set up sets, marks, rules, routes and NAT (runs at boot)."),

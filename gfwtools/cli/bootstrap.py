@@ -103,7 +103,10 @@ def bootstrap(
         raise
     bad = [finding for finding in findings if finding.state is not State.OK]
     for finding in bad:
-        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}; fix: {finding.remedy}")
+        remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
+        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}{remedy}")
+    unknown = [finding for finding in bad if finding.state.value == "UNKNOWN"]
+    bad = [finding for finding in bad if finding not in unknown]
     if bad:
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
@@ -112,6 +115,9 @@ def bootstrap(
         from gfwtools.cli.warm import warm_after
 
         warm_after(context, planned.config)
+    if unknown:
+        context.say(f"the host is set up; not checked: {', '.join(finding.name for finding in unknown)}")
+        return
     context.say("blocked sites go through the tunnel; try: gfwtools check domain google.com")
 
 

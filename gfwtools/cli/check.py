@@ -42,10 +42,19 @@ def check() -> None:
 @click.option("--expect", type=click.Choice(["tunnel", "direct"]), help="Exit with 1 unless every verdict is this one.")
 @click.option("--live", is_flag=True, help="Check each link of the chain on this host; exit with 1 if one is broken.")
 @click.option("--connect", is_flag=True, help="With --live: also open a TCP connection to port 443.")
+@click.option(
+    "--from", "client", metavar="INTERFACE", help="With --live: also send a packet as a LAN client there does."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per name, one per line.")
 @click.pass_obj
 def domain(
-    context: Context, names: tuple[str, ...], expect: str | None, live: bool, connect: bool, as_json: bool
+    context: Context,
+    names: tuple[str, ...],
+    expect: str | None,
+    live: bool,
+    connect: bool,
+    client: str | None,
+    as_json: bool,
 ) -> None:
     """Show what happens to NAME: tunnel or direct, and the rule, the resolver and the set that decide it.
 
@@ -58,12 +67,15 @@ def domain(
       gfwtools check domain https://www.example.com/page --json
       gfwtools check domain --expect tunnel google.com && echo OK
       gfwtools check domain --live --connect google.com
+      gfwtools check domain --live --from br-lan google.com
     """
     from gfwtools.errors import InvalidNameError
     from gfwtools.lists.answer import answer, name_in
 
     if connect and not live:
         raise click.UsageError("--connect is for --live; give both")
+    if client and not live:
+        raise click.UsageError("--from is for --live; give both")
     compiled = None
     failed = wrong = False
     for text in _names(names):
@@ -84,7 +96,7 @@ def domain(
         if live:
             from gfwtools.cli.check_live import live as walk
 
-            failed = not walk(context, found, connect=connect, as_json=as_json) or failed
+            failed = not walk(context, found, connect=connect, client=client, as_json=as_json) or failed
         elif as_json:
             import json
 

@@ -15,7 +15,7 @@ __all__ = ["host"]
 def host(context: Context, as_json: bool) -> None:
     """Check every piece of the plumbing. Each is OK, MISSING or MISMATCH, and is shown with the command that fixes it.
 
-    Exits with 1 if a piece is not OK. Changes nothing.
+    A piece that cannot be judged is UNKNOWN. Exits with 1 if a piece is MISSING or MISMATCH. Changes nothing.
 
     \b
     Examples:
@@ -23,20 +23,27 @@ def host(context: Context, as_json: bool) -> None:
       gfwtools -q check host || gfwtools up
       gfwtools check host --json | jq '.[] | select(.state != "OK")'
     """
+    from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
 
     findings = check(context.config, System())
-    bad = [finding for finding in findings if finding.state is not State.OK]
+    bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
+    unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
     if as_json:
         import json
 
         click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
-        for finding in findings if not context.quiet else bad:
-            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {finding.detail}" if finding.detail else ""))
+        for finding in findings if not context.quiet else [*bad, *unknown]:
+            detail = printable(finding.detail, 1000)  # it may quote rules and files of others
+            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {detail}" if detail else ""))
             if finding.remedy:
                 click.echo(f"          fix: {finding.remedy}")
-        context.say(f"{len(findings)} pieces, {len(bad)} not OK" if bad else f"all {len(findings)} pieces are OK")
+        wrong = f"{len(bad)} not OK" if bad else "nothing wrong in what could be checked"
+        more = f"; {len(unknown)} not checked" if unknown else ""
+        context.say(
+            f"{len(findings)} pieces, {wrong}{more}" if bad or unknown else f"all {len(findings)} pieces are OK"
+        )
     sys.exit(1 if bad else 0)

@@ -46,7 +46,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
         if kept is None:
             context.say("the plumbing was taken down by `gfwtools down`, and stays down until `gfwtools up`")
         else:
-            _report(context, kept.steps, "up")
+            _report(context, kept[1], "up")
         return
     _report(context, updown.up(config, runner, clear_caches=clear_caches), "up")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gfwtools.diagnose.status import NOT_READABLE, PolicyStatus, Status, Tunnel, age_of, iso_date
+from gfwtools.plumbing.plan import State
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import Change
 
@@ -142,10 +143,14 @@ def _host_rows(seen: Status) -> list[Row]:
     elif not seen.findings:
         rows.append(Row("checks", f"all {seen.pieces} pieces are OK", Tone.GOOD))
     else:
-        rows.append(Row("checks", f"{len(seen.findings)} of {seen.pieces} pieces are not OK", Tone.BAD))
+        wrong = [finding for finding in seen.findings if finding.state is not State.UNKNOWN]
+        words = "are not OK" if wrong else "could not be checked"
+        count = len(wrong or seen.findings)
+        rows.append(Row("checks", f"{count} of {seen.pieces} pieces {words}", Tone.BAD if wrong else Tone.PLAIN))
         for finding in seen.findings[:SHOWN]:
             remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
-            rows.append(Row("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}", Tone.BAD))
+            tone = Tone.PLAIN if finding.state is State.UNKNOWN else Tone.BAD
+            rows.append(Row("", f"{finding.state.value} {finding.name}: {finding.detail}{remedy}", tone))
         if len(seen.findings) > SHOWN:
             rows.append(Row("", f"and {len(seen.findings) - SHOWN} more; see: gfwtools check host"))
     return rows

@@ -15,6 +15,7 @@ __all__ = [
     "boolean",
     "choice",
     "conf_dir",
+    "connmark_mask",
     "dnsmasq_path",
     "integer",
     "interface",
@@ -278,6 +279,15 @@ def table_number(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value in RESERVED_TABLES:
         raise BadValueError(f"{value} is the kernel's own table {RESERVED_TABLES[value]}; give another, such as 51820")
     return int(integer(1, 2**32 - 1, "a routing table")(value))
+
+
+def connmark_mask(value: object) -> int:
+    """Bits of the connection mark, side by side: the policies are counted in them."""
+    mask = int(integer(1, 2**32 - 1, "a mask of the connection mark")(value))
+    run = mask // (mask & -mask)
+    if run & (run + 1):
+        raise BadValueError(f"{mask:#x} has a gap between its bits; give bits side by side, such as 0xf000000")
+    return mask
 
 
 def nat(value: object) -> str:

@@ -12,6 +12,7 @@ from gfwtools.config.checks import (
     boolean,
     choice,
     conf_dir,
+    connmark_mask,
     dnsmasq_path,
     integer,
     interface,
@@ -77,7 +78,7 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "hedge",
             "seconds",
             number(0, 3600, "a time in seconds"),
-            "Seconds to wait for an answer before the next mirror is asked too.",
+            "Seconds to wait for an answer before the next mirror is asked too; half as long after each silent one.",
             limits="0 to 3600",
         ),
         Key(
@@ -175,6 +176,15 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             integer(1, 32000, "a preference"),
             "Preference of the first of two rules (`ip rule`); each further policy takes the next two.",
             limits="1 to 32000",
+        ),
+        Key(
+            "connmark_mask",
+            "number",
+            connmark_mask,
+            "Bits of the connection mark in which gfwtools keeps which policy a connection belongs to; it changes no "
+            "other bit.",
+            limits="Bits side by side, enough to count the policies",
+            see="[how-it-works.md](how-it-works.md)",
         ),
     ),
     PolicyConfig: _by_name(

@@ -110,6 +110,13 @@ def _check_together(config: Config, name: str) -> None:
             f"fetch.timeout, {config.fetch.timeout:g}",
             "give less",
         )
+    most = config.host.connmark_mask // (config.host.connmark_mask & -config.host.connmark_mask)
+    if len(config.policies) > most:
+        raise ConfigError(
+            f"{name}: host.connmark_mask: {config.host.connmark_mask:#x} has room for {most} "
+            f"{'policy' if most == 1 else 'policies'}, and there are {len(config.policies)}",
+            "give more bits",
+        )
     for key in ("mark", "table", "set"):
         seen: dict[object, str] = {}
         for policy in config.policies:

@@ -80,6 +80,7 @@ class Host(NamedTuple):
     backend: Literal["auto", "iptables", "nftables"] = "auto"
     gateway: bool = False
     preference: int = 5180
+    connmark_mask: int = 0x0F000000
 
 
 class PolicyConfig(NamedTuple):
@@ -211,6 +212,12 @@ class Config(NamedTuple):
         """The port of the policy's second dnsmasq: counted up from 5354, but for 5355, which LLMNR holds."""
         ports = (port for port in range(SECOND_PORT, 65536) if port != LLMNR_PORT)
         return next(port for port, other in zip(ports, self.policies, strict=False) if other.name == policy.name)
+
+    def connmark(self, policy: PolicyConfig) -> int:
+        """The policy's value in the bits of ``host.connmark_mask``: 1 for the first policy, 2 for the next one."""
+        mask = self.host.connmark_mask
+        place = [other.name for other in self.policies].index(policy.name)
+        return (place + 1) * (mask & -mask)
 
     def dnsmasq_conf(self, policy: PolicyConfig) -> Path:
         """The file that ``update`` writes for dnsmasq."""

@@ -46,7 +46,7 @@ def _entry(key: Key, default: object) -> str:
 
 def toml(key: Key, value: object) -> str:
     """``value`` as the file writes it for ``key``, in one line."""
-    if key.name == "mark":
+    if key.name in ("mark", "connmark_mask"):
         return f"{value:#x}"  # as `ip rule` and iptables show a mark
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"

@@ -9,11 +9,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
-from gfwtools.diagnose import plumbing
+from gfwtools.diagnose import blocked, plumbing
+from gfwtools.diagnose.lan import Lan
+from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Reply, Similarity
@@ -45,8 +47,18 @@ POKES = 3
 LIMIT = 8
 
 _AFTER = (
-    *("peer", "second dnsmasq", "dnsmasq", "generation", "clean resolver", "upstream", "answer", "in the set", "way"),
-    "connect",
+    *(
+        "peer",
+        "second dnsmasq",
+        "dnsmasq",
+        "generation",
+        "clean resolver",
+        "upstream",
+        "answer",
+        "blocked",
+        "in the set",
+    ),
+    *("way", "connect"),
 )
 #: What the question to the clean resolver passes on this host: while one of these is broken, nothing comes back.
 _PATH = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "reverse path")
@@ -56,9 +68,11 @@ _RESTS_ON = {
     "generation": ("second dnsmasq",),
     "upstream": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
     "answer": (*_PATH, "peer", "clean resolver", "second dnsmasq", "generation"),
+    blocked.NAME: ("generation", "answer"),
     "in the set": ("set", "upstream", "answer"),
     "way": ("tunnel", "route", "ip rule", "in the set"),
-    "connect": (*_PATH, "peer", "in the set", "way"),
+    "connect": (*_PATH, "peer", blocked.NAME, "in the set", "way"),
+    "from the LAN": (*_PATH, "forwarding", "reverse path", "peer", "in the set", "way", "connect"),
 }
 _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
 
@@ -115,10 +129,11 @@ class Connection:
         return f"{self.address} {self.error or 'connected'} in {self.seconds * 1000:.0f} ms"
 
 
-def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = False) -> Chain:
+def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = False, lan: Lan | None = None) -> Chain:
     """Walk the chain of a name whose verdict is ``found``. Nothing is changed.
 
     :param connect: also try a TCP connection to port 443 of each address.
+    :param lan: also send the first packet of one as a client there does.
     """
     first = [_policy(found)]
     tunnelled = found.match.verdict == "tunnel"
@@ -144,7 +159,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     pipes = skipped(plumbing.LINKS, "the name goes directly") if not tunnelled else skipped(plumbing.LINKS, problem)
     peer = Link("peer", _SKIPPED, found=problem or "the name goes directly")
     if tunnelled and survey is not None:
-        seen = plumbing.see(config, survey, found.policy, runner)
+        seen = plumbing.see(config, survey, found.policy, runner, lookup.addresses)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
@@ -157,6 +172,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         rest += skipped(("clean resolver", "upstream"), "the name goes directly")
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
+    rest.append(_blocked(found, lookup, tunnel, problem))
     rest.append(
         _in_set(found, config, lookup, holding)
         if backend
@@ -164,6 +180,11 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     )
     rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
     rest.append(_connect_link(connections, dropped))
+    if lan:
+        crossed = [_cross(lan, address, runner) for address in _one_of_each_family(lan, tried)]
+        rest.append(lan_link(lan, crossed, found.policy.interface if tunnelled else None))
+        if rest[-1].state is _OK:
+            pipes = [_seen_to_pass(link) if link.name == "forwarding" else link for link in pipes]
     return _chain(found, [*first, *pipes, *rest])
 
 
@@ -428,6 +449,17 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
     return Link("answer", _OK, expected, words if "unknown" not in similar else f"{words}; not compared")
 
 
+def _blocked(found: Answer, lookup: Lookup, tunnel: Interface | None, problem: str) -> Link:
+    """Does a name that goes directly work as it does through the tunnel?"""
+    if found.match.verdict == "tunnel":
+        return Link(blocked.NAME, _SKIPPED, found="the name takes the tunnel")
+    if not lookup.alive:
+        return Link(blocked.NAME, _SKIPPED, found="dnsmasq does not answer")
+    if problem:
+        return Link(blocked.NAME, _UNKNOWN, blocked.EXPECTED, f"not compared: {problem}")
+    return blocked.blocked_link(found.name, found.policy, lookup.local, tunnel)
+
+
 # ---------------------------------------------------------------- addresses
 
 
@@ -509,3 +541,49 @@ def _connect_link(connections: tuple[Connection, ...] | None, dropped: int) -> L
     if dropped:
         words += f"; {dropped} packets dropped meanwhile (IPReversePathFilter)"
     return Link("connect", _BROKEN, expected, words, f"gfwtools trace --connect {connections[0].address}")
+
+
+# ---------------------------------------------------------------- a packet of the LAN
+
+
+def _one_of_each_family(lan: Lan, addresses: Sequence[Address]) -> list[Address]:
+    first = {address.version: address for address in reversed(addresses) if lan.address(address.version)}
+    return [first[version] for version in sorted(first)]
+
+
+def _cross(lan: Lan, site: Address, runner: Runner) -> Crossed | HostError:
+    try:
+        return probe_from(lan, site, runner)
+    except HostError as error:
+        return error
+
+
+def _seen_to_pass(forwarding: Link) -> Link:
+    """Rules that are not understood do not matter where a packet has crossed them."""
+    if forwarding.state is not _UNKNOWN:
+        return forwarding
+    return replace(forwarding, state=_OK, found=f"a packet of the LAN has just passed ({forwarding.found})")
+
+
+def lan_link(lan: Lan, crossed: Sequence[Crossed | HostError], tunnel: str | None) -> Link:
+    """Did the packets of a LAN client leave by the tunnel, and did answers come?
+
+    :param tunnel: None for a name that goes directly.
+    """
+    name = "from the LAN"
+    expected = f"a packet from {lan.name} leaves {f'by {tunnel}' if tunnel else 'directly'}, and its answer comes back"
+    if not crossed:
+        return Link(name, _SKIPPED, found="there is no address to send a packet to")
+    words = "; ".join(map(str, crossed))
+    errors = [each for each in crossed if isinstance(each, HostError)]
+    wrong = [
+        each
+        for each in crossed
+        if isinstance(each, Crossed) and not (each.well and each.left_by == (tunnel or each.left_by))
+    ]
+    if wrong:
+        remedy = "gfwtools check host" if not wrong[0].left_by else f"gfwtools trace {wrong[0].site}"
+        return Link(name, _BROKEN, expected, words, remedy)
+    if errors:
+        return Link(name, _UNKNOWN, expected, words, errors[0].remedy)
+    return Link(name, _OK, expected, words)

@@ -1,116 +1,205 @@
-"""Does another program's firewall block the LAN from a tunnel? Reported only where it is certain.
-
-The rules of an arbitrary firewall do not show where a packet ends. But where a chain drops what nothing accepts,
-and none of the rules that accept can mean a new connection into the tunnel, no such connection gets through.
-"""
+"""Do the firewalls of this host let the LAN into a tunnel? Asks the host for its rules, and has two packets judged."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gfwtools.config.model import Address, Config, PolicyConfig
+from gfwtools.diagnose import iptables_rules, nft_rules
+from gfwtools.diagnose.crossing import Passage, Verdict, crossings
+from gfwtools.diagnose.lan import lans
+from gfwtools.diagnose.opening import Zone, opening
+from gfwtools.diagnose.packet import Packet, Truth
+from gfwtools.diagnose.walk import BaseChain, Place
+from gfwtools.plumbing.facts import Facts, Family
+from gfwtools.render.nftables import TABLE
+from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
-__all__ = ["opening", "opening_in_iptables", "opening_in_nftables"]
+__all__ = ["Judged", "judge_firewall"]
 
+#: The tables of iptables that have chains for forwarded packets, but for nat, which stops none.
+_TABLES = ("raw", "mangle", "filter", "security")
+_PROGRAMS: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 # The tables that iptables-legacy has in this network namespace.
-_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
-# Of netfilter's targets those that never let a packet on: all others (ACCEPT, NFQUEUE, a user's own) may.
-_STOPS = frozenset({"DROP", "REJECT"})
-_PASSES_BY = frozenset({"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "RETURN", "TRACE", "AUDIT", "NOTRACK"})
+_LEGACY: dict[Family, Path] = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
 
 
-def opening(runner: Runner, interface: str) -> str:
-    """The command that opens the firewall for IPv4 that is forwarded into ``interface``; empty where it may be open."""
-    ruleset = runner.ask("nft", "-j", "-t", "list", "ruleset")
-    # To list the filter table of iptables is to make it, where there is none.
-    filters = ruleset is None or any(
-        item.get("table", {}).get("family") == "ip" and item["table"]["name"] == "filter" for item in _items(ruleset)
-    )
-    if not filters:
-        with suppress(OSError):
-            filters = "filter" in _LEGACY_TABLES.read_text().split()
-    command = opening_in_iptables(runner.ask("iptables", "-w", "-S") or "", interface) if filters else ""
-    return command or opening_in_nftables(ruleset or "", interface)
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict over all ways from the LAN into a tunnel: in words, and with the commands that open them."""
+
+    verdict: Verdict
+    words: str
+    remedy: str = ""
 
 
-def opening_in_iptables(rules: str, interface: str) -> str:
-    """:func:`opening` by ``rules``, as ``iptables -S`` lists the filter table."""
-    lines = [line.split() for line in rules.splitlines()]
-    ends = ["-P", "FORWARD", "DROP"] in lines
-    ends = ends or any(words[:3] == ["-A", "FORWARD", "-j"] and words[3] in _STOPS for words in lines)
-    chains = {words[1] for words in lines if words[:1] == ["-N"]}  # their own rules say what becomes of a packet
-    if not ends or any(_may_pass(words, chains, interface) for words in lines):
-        return ""
-    return f"iptables -I FORWARD -o {interface} -j ACCEPT"
+def judge_firewall(
+    config: Config, policy: PolicyConfig, facts: Facts, runner: Runner, sites: Sequence[Address] = ()
+) -> Judged:
+    """Judge a new connection from each LAN into the policy's tunnel, and the answer to it.
+
+    :param sites: addresses that take the tunnel; without any the policy's resolvers are taken.
+    """
+    tunnel = facts.interfaces.get(policy.interface)
+    # Without an address of a family the kill switch refuses its packets: there is nothing to let pass.
+    families = [family for family in facts.families if (tunnel.carries(family) if tunnel else family == 4)]
+    if not sites:
+        sites = [upstream.address for upstream in policy.upstream]
+    if policy.snat:
+        translated: list[Address] = [policy.snat]
+    else:
+        translated = [address.ip for address in tunnel.addresses] if tunnel and policy.nat == "masquerade" else []
+    ways = [
+        replace(way, back=questions.route(runner, way.site.example).device or "")
+        for lan in lans(config, runner)
+        for way in crossings(lan, policy.interface, families, sites, policy.mark, translated)
+    ]
+    if not ways:
+        return Judged(Verdict.UNKNOWN, "no interface of the LAN is up with an address")
+    ruleset = _ruleset(runner)
+    chains = {family: _chains(runner, family, ruleset) for family in {way.family for way in ways}}
+    return _judged([passage for way in ways for passage in way.passages(chains[way.family])], runner)
 
 
-def _may_pass(words: list[str], chains: set[str], interface: str) -> bool:
-    """Whether the rule may let a new connection into ``interface`` on."""
-    if words[:1] != ["-A"] or words[1] in ("INPUT", "OUTPUT") or "-j" not in words:
-        return False  # -g goes to a chain
-    target = words[words.index("-j") + 1]
-    if target in _STOPS or target in _PASSES_BY or target in chains:
-        return False
-    for option in ("--ctstate", "--state"):
-        if option in words:
-            place = words.index(option)
-            if words[place - 1] != "!" and "NEW" not in words[place + 1].split(","):
-                return False
-    if "-o" not in words:
-        return True
-    place = words.index("-o")
-    is_it = _matches(words[place + 1].replace("+", "*"), interface)
-    return is_it != (words[place - 1] == "!")
+def _judged(passages: Sequence[Passage], runner: Runner) -> Judged:
+    zone = cache(lambda interface: _zone(runner, interface))
+    blocked = [passage for passage in passages if passage.verdict is Verdict.BLOCKED]
+    if blocked:
+        commands = [opening(found, passage.packet, zone) for passage in blocked for found in passage.judged]
+        return Judged(Verdict.BLOCKED, _words(blocked, "stopped by", runner), " && ".join(dict.fromkeys(commands)))
+    unknown = [passage for passage in passages if passage.verdict is Verdict.UNKNOWN]
+    if unknown:
+        return Judged(Verdict.UNKNOWN, _words(unknown, "not known, because of", runner))
+    fresh = [passage.packet for passage in passages if not passage.packet.reply]
+    names = ", ".join(dict.fromkeys(packet.iif for packet in fresh))
+    versions = " and ".join(dict.fromkeys(f"IPv{packet.family}" for packet in fresh))
+    return Judged(Verdict.PASSES, f"lets {versions} of {names} pass, and the replies")
 
 
-def opening_in_nftables(ruleset: str, interface: str) -> str:
-    """:func:`opening` by ``ruleset``, as ``nft -j list ruleset`` prints it."""
-    items = _items(ruleset)
-    chains = [item["chain"] for item in items if "chain" in item]
-    rules = [item["rule"] for item in items if "rule" in item]
-    for chain in chains:
-        family, table = chain["family"], chain["table"]
-        if chain.get("hook") != "forward" or chain.get("policy") != "drop" or family not in ("ip", "inet"):
+def _words(passages: Iterable[Passage], verb: str, runner: Runner) -> str:
+    texts = []
+    for passage in passages:
+        places = dict.fromkeys(_quoted(found.decided, runner) for found in passage.judged)
+        texts.append(f"{passage.title}: {verb} {', '.join(places)}")
+    return "; ".join(texts)
+
+
+def _quoted(place: Place, runner: Runner) -> str:
+    """The rule as its program shows it. In JSON nft gives its handle only."""
+    if place.rule.startswith("handle "):
+        text = runner.ask("nft", "-a", "-t", "list", "chain", *place.table.split(), place.chain) or ""
+        found = re.search(rf"^\s*(.*\S) # {re.escape(place.rule)}$", text, re.MULTILINE)
+        if found:
+            return f"{place.program} {place.table} {place.chain}: {found[1]}"
+    if place.program == "nft":
+        return f"{place.program} {place.table} {place.chain}: {place.rule}"
+    return f"{place.program} -t {place.table}: {place.rule}"
+
+
+def _zone(runner: Runner, interface: str) -> Zone:
+    found = runner.ask("firewall-cmd", "--permanent", f"--get-zone-of-interface={interface}")
+    if found:
+        return Zone(found.strip(), True)
+    return Zone((runner.ask("firewall-cmd", "--get-default-zone") or "public").strip(), False)
+
+
+# ---------------------------------------------------------------- the rules of this host
+
+
+def _ruleset(runner: Runner) -> list[dict[str, Any]] | None:
+    """All rules of nftables; None where they cannot be listed."""
+    with suppress(ValueError, LookupError):
+        return list(json.loads(runner.ask("nft", "-j", "-t", "list", "ruleset") or "")["nftables"])
+    return None
+
+
+def _chains(runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None) -> list[BaseChain]:
+    """What a forwarded packet of a family passes: chains of both iptables, and those of nft."""
+    name = "ip" if family == 4 else "ip6"
+    tables = {(item["table"]["family"], item["table"]["name"]) for item in ruleset or () if "table" in item}
+    wanted = set()
+    # To list a table of iptables may be to make it: only those are listed that are there.
+    if ruleset is None or any((name, table) in tables for table in _TABLES):
+        wanted.add("nf_tables")
+    with suppress(OSError):
+        if _LEGACY[family].read_text().split():
+            wanted.add("legacy")
+    found: list[BaseChain] = []
+    skip = {("inet", TABLE.split()[-1])}  # our own stops nothing
+    sets = _IpSets(runner)
+    for suffix in ("", "-nft", "-legacy"):
+        program = f"{_PROGRAMS[family]}{suffix}"
+        if not wanted or not runner.has(f"{program}-save"):
             continue
-        others = {
-            each["name"]
-            for each in chains
-            if (each["family"], each["table"]) == (family, table) and each.get("hook", "forward") != "forward"
-        }
-        of_table = [rule for rule in rules if (rule["family"], rule["table"]) == (family, table)]
-        if not any(_may_accept(rule["expr"], interface) for rule in of_table if rule["chain"] not in others):
-            return f"nft insert rule {family} {table} {chain['name']} oifname {interface} accept"
-    return ""
+        text = runner.ask(f"{program}-save") or ""
+        kind = iptables_rules.variant(text)
+        if kind in wanted:
+            wanted.remove(kind)
+            found += iptables_rules.parse(text, program, sets.holds)
+            if kind == "nf_tables":
+                skip |= {(name, line[1:].strip()) for line in text.splitlines() if line.startswith("*")}
+    return found + nft_rules.parse(ruleset or (), family, _elements(runner), frozenset(skip))
 
 
-def _items(ruleset: str) -> list[dict[str, Any]]:
-    try:
-        items = json.loads(ruleset)["nftables"]
-    except (ValueError, LookupError):
-        return []
-    return list(items)
+def _elements(runner: Runner) -> Callable[[str, str, str], Sequence[Any] | None]:
+    """Lists a named set or map when a rule asks for it."""
+
+    @cache
+    def elements(family: str, table: str, name: str) -> Sequence[Any] | None:
+        for kind in ("set", "map"):
+            text = runner.ask("nft", "-j", "list", kind, family, table, name)
+            with suppress(ValueError, LookupError):
+                for item in json.loads(text or "")["nftables"]:
+                    if kind in item:
+                        return list(item[kind].get("elem", ()))
+        return None
+
+    return elements
 
 
-def _may_accept(expressions: Iterable[dict[str, Any]], interface: str) -> bool:
-    kinds = {kind for expression in expressions for kind in expression}
-    if not kinds & {"accept", "vmap", "queue", "xt"}:
-        return False
-    for expression in expressions:
-        match expression.get("match"):
-            case {"left": {"meta": {"key": "oifname"}}, "op": op, "right": right}:
-                names = right.get("set", []) if isinstance(right, dict) else [right]
-                if all(isinstance(name, str) and not name.startswith("@") for name in names):  # @: a set of its own
-                    is_it = any(_matches(name, interface) for name in names)
-                    if is_it == (op == "!="):
-                        return False
-            case {"left": {"ct": {"key": "state"}}, "op": "==" | "in", "right": right}:
-                states = right.get("set", []) if isinstance(right, dict) else right
-                if "new" not in states:
-                    return False
-    return True
+class _IpSets:
+    """Asks ipset whether a set holds a packet's addresses."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._types: dict[str, tuple[list[str], str]] = {}
+
+    def holds(self, name: str, sides: tuple[str, ...], packet: Packet) -> Truth:
+        kinds, family = self._type(name)
+        if not kinds or len(sides) < len(kinds):
+            return None
+        if family and family != {4: "inet", 6: "inet6"}[packet.family]:
+            return False
+        words = [_part(kind, side, packet) for kind, side in zip(kinds, sides, strict=False)]
+        if None in words:
+            return None
+        # ipset(8): it exits with 1 where the element is not there.
+        return self._runner.ask("ipset", "test", name, ",".join(map(str, words))) is not None
+
+    def _type(self, name: str) -> tuple[list[str], str]:
+        """What an element is made of, and the family of its addresses; nothing for a set that cannot be listed."""
+        if name not in self._types:
+            text = self._runner.ask("ipset", "list", "-terse", name) or ""
+            kind = re.search(r"^Type: \w+:(\S+)$", text, re.MULTILINE)
+            family = re.search(r"^Header: .*\bfamily (inet6?)\b", text, re.MULTILINE)
+            self._types[name] = (kind[1].split(",") if kind else [], family[1] if family else "")
+        return self._types[name]
 
 
-def _matches(pattern: str, interface: str) -> bool:
-    return interface.startswith(pattern[:-1]) if pattern.endswith("*") else interface == pattern
+def _part(kind: str, side: str, packet: Packet) -> str | None:
+    """One dimension of an element (ipset(8), SET TYPES)."""
+    match kind:
+        case "ip" | "net":
+            return str((packet.source if side == "src" else packet.destination).example)
+        case "port":
+            ports = packet.sports if side == "src" else packet.dports
+            return f"tcp:{ports[0]}" if len(ports) == 1 else None
+        case "iface":
+            return packet.iif if side == "src" else packet.oif
+    return None

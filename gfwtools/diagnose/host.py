@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose.firewall import opening
+from gfwtools.diagnose.crossing import Verdict
+from gfwtools.diagnose.firewall import judge_firewall
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
@@ -41,7 +42,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)
         if config.host.gateway:
-            findings.append(_firewall(policy, runner))
+            findings.append(_firewall(config, policy, seen.facts, runner))
     findings += _dnsmasq(config, runner)
     return findings
 
@@ -135,12 +136,11 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
     return Piece(name, State.OK, f"{age} s ago", Kind.TUNNEL)
 
 
-def _firewall(policy: PolicyConfig, runner: Runner) -> Piece:
+def _firewall(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner) -> Piece:
+    judged = judge_firewall(config, policy, facts, runner)
+    states = {Verdict.PASSES: State.OK, Verdict.BLOCKED: State.MISMATCH, Verdict.UNKNOWN: State.UNKNOWN}
     name = f"firewall before {policy.interface}"
-    command = opening(runner, policy.interface)
-    if not command:
-        return Piece(name, State.OK, "no rule is certain to block the LAN", Kind.FIREWALL)
-    return Piece(name, State.MISMATCH, f"it blocks the LAN from {policy.interface}", Kind.FIREWALL, remedy=command)
+    return Piece(name, states[judged.verdict], judged.words, Kind.FIREWALL, remedy=judged.remedy)
 
 
 # ---------------------------------------------------------------- dnsmasq

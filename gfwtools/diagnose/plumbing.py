@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.diagnose.firewall import opening
+from gfwtools.diagnose.crossing import Verdict
+from gfwtools.diagnose.firewall import Judged, judge_firewall
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.backend import sets_with
@@ -23,7 +24,19 @@ from gfwtools.system.commands import Runner
 __all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "links", "see"]
 
 #: The links of :func:`links`, in their order.
-LINKS = ("set", "jump", "mark", "endpoint", "tunnel", "route", "ip rule", "nat", "forwarding", "reverse path")
+LINKS = (
+    "set",
+    "jump",
+    "mark",
+    "endpoint",
+    "tunnel",
+    "route",
+    "ip rule",
+    "nat",
+    "segments",
+    "forwarding",
+    "reverse path",
+)
 UP = "gfwtools up"
 _OK, _BROKEN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.SKIPPED
 
@@ -47,8 +60,8 @@ class Seen:
     """``ip -j rule`` of the resolver's family."""
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
-    opening: str = ""
-    """The command that lets the LAN into the tunnel, where a firewall is certain to block it."""
+    firewall: Judged | None = None
+    """Whether the firewalls let the LAN into the tunnel; None where this host is not a gateway."""
 
 
 def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
@@ -56,8 +69,11 @@ def is_bootstrapped(config: Config, survey: Survey | None) -> bool:
     return is_wired(config) or (survey is not None and survey.is_up)
 
 
-def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) -> Seen:
-    """Ask the kernel."""
+def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner, sites: Sequence[Address] = ()) -> Seen:
+    """Ask the kernel.
+
+    :param sites: the addresses that are of interest.
+    """
     assert survey.facts is not None
     backend = survey.backend
     assert backend is not None
@@ -73,7 +89,7 @@ def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner) ->
         resolver_device=questions.route(runner, resolver, policy.mark).device,
         rules=tuple(questions.rules(runner, resolver.version)),
         reverse_path_filter=questions.reverse_path_filter(runner, policy.interface),
-        opening=opening(runner, policy.interface) if config.host.gateway else "",
+        firewall=judge_firewall(config, policy, survey.facts, runner, sites) if config.host.gateway else None,
     )
 
 
@@ -101,6 +117,7 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
         _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
         _rule(pieces, config, survey, policy, seen, judged=up),
         _nat(pieces, policy),
+        _segments(pieces, policy) if tunnel else Link("segments", _SKIPPED, found="no interface"),
         _forwarding(pieces, config, policy, seen),
         _reverse_path(policy, seen, dropped) if tunnel else Link("reverse path", _SKIPPED, found="no interface"),
     ]
@@ -114,6 +131,8 @@ def _is_of_others(piece: Piece, survey: Survey, policy: PolicyConfig) -> bool:
         case PolicyConfig(name=name):
             return name != policy.name
         case Entry(to_set_of=PolicyConfig(name=name)):
+            return name != policy.name
+        case Entry(policy=name) if name:
             return name != policy.name
         case Entry(to=address) if address is not None:
             assert survey.facts is not None
@@ -259,16 +278,31 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     return _link("nat", expected, _bad(pieces, Kind.NAT))
 
 
+def _segments(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
+    """Of what this host sends itself, and of all that leaves by the tunnel."""
+    bad = [piece for piece in _bad(pieces, Kind.CLAMP) if not _is_forwarded(piece)]
+    return _link("segments", f"segments of TCP fit into {policy.interface}", bad)
+
+
+def _is_forwarded(piece: Piece) -> bool:
+    return isinstance(piece.subject, Clamp) and piece.subject.hook == "FORWARD"
+
+
 def _forwarding(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, seen: Seen) -> Link:
     if not config.host.gateway:
         return Link("forwarding", _SKIPPED, found="not a gateway (host.gateway)")
     expected = "the LAN's packets are forwarded, in segments that fit"
     switches = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
-    bad = [*_bad(pieces, Kind.CLAMP), *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches)]
-    if seen.opening and not bad:
-        found = f"a firewall blocks the LAN from {policy.interface}"
-        return Link("forwarding", _BROKEN, expected, found, seen.opening)
-    return _link("forwarding", expected, bad)
+    bad = [
+        *filter(_is_forwarded, _bad(pieces, Kind.CLAMP)),
+        *(p for p in _bad(pieces, Kind.SYSCTL) if p.subject in switches),
+    ]
+    firewall = seen.firewall
+    if bad or firewall is None:
+        return _link("forwarding", expected, bad)
+    found = f"the firewall {firewall.words}" if firewall.verdict is Verdict.PASSES else f"firewall: {firewall.words}"
+    states = {Verdict.PASSES: _OK, Verdict.BLOCKED: _BROKEN, Verdict.UNKNOWN: LinkState.UNKNOWN}
+    return Link("forwarding", states[firewall.verdict], expected, found, firewall.remedy)
 
 
 def _reverse_path(policy: PolicyConfig, seen: Seen, dropped: int) -> Link:

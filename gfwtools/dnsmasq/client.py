@@ -5,8 +5,10 @@ one run, has messages of its own (:mod:`gfwtools.dnsmasq.wire`).
 """
 
 import random
+import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
@@ -51,12 +53,20 @@ class Reply:
 
 
 def ask(
-    address: Address | str, port: int, name: str, kind: str, timeout: float = TIMEOUT, *, chaos: bool = False
+    address: Address | str,
+    port: int,
+    name: str,
+    kind: str,
+    timeout: float = TIMEOUT,
+    *,
+    chaos: bool = False,
+    mark: int = 0,
 ) -> Reply:
     """Ask a question by UDP, and again by TCP where the answer does not fit. Both share one time limit.
 
     :param kind: the type of record: A, AAAA, TXT, or TYPE65280 for one without a name (RFC 3597 section 5).
     :param chaos: ask in class CHAOS, for facts about the dnsmasq itself such as ``version.bind``.
+    :param mark: the firewall mark of what is sent (SO_MARK); 0 for none.
     """
     import dns.exception
     import dns.flags
@@ -68,10 +78,15 @@ def ask(
     started = time.monotonic()
     query = dns.message.make_query(name, kind, "CH" if chaos else "IN")
     try:
-        answer = dns.query.udp(query, str(address), timeout=timeout, port=port, ignore_unexpected=True)
+        with _marked(address, socket.SOCK_DGRAM, mark) as sock:
+            answer = dns.query.udp(query, str(address), timeout=timeout, port=port, ignore_unexpected=True, sock=sock)
         if answer.flags & dns.flags.TC:
             left = max(0.1, timeout - (time.monotonic() - started))
-            answer = dns.query.tcp(query, str(address), timeout=left, port=port)
+            with _marked(address, socket.SOCK_STREAM, mark) as sock:
+                if sock:
+                    sock.settimeout(left)
+                    sock.connect((str(address), port))
+                answer = dns.query.tcp(query, str(address), timeout=left, port=port, sock=sock)
     except dns.exception.Timeout:
         return Reply(kind, error=f"no answer within {timeout:g} s", seconds=time.monotonic() - started)
     except dns.exception.DNSException as error:
@@ -97,6 +112,18 @@ def ask(
         ttl=min((rrset.ttl for rrset in answer.answer), default=None),
         seconds=time.monotonic() - started,
     )
+
+
+@contextmanager
+def _marked(address: Address | str, kind: socket.SocketKind, mark: int) -> Iterator[socket.socket | None]:
+    """A socket whose packets have the mark; None where there is none to set."""
+    if not mark:
+        yield None
+        return
+    with socket.socket(socket.AF_INET6 if ":" in str(address) else socket.AF_INET, kind) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        made.setblocking(False)
+        yield made
 
 
 def poke(address: Address | str, port: int, name: str, timeout: float = 0.25) -> None:

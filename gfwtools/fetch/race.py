@@ -1,14 +1,17 @@
 """The mirrors of one list -> its bytes: asked in order, hedged, each within its limits; the first valid list wins.
 
 Where a mirror is blocked its packets vanish rather than being refused, so a silent mirror must not hold up the others:
-the next is asked beside it. Each mirror has a daemon thread with an HTTP client of its own. Blocking calls can then be
-left behind wherever they block, even in getaddrinfo() on a dead resolver, which nothing can interrupt; the thread
-that called :func:`fetch` keeps the clock of all of them and never waits longer than their limits.
+the next is asked beside it. One silent mirror may be a slow one. With each further one it is more likely that they are
+blocked, so each has half as long as the one before it (:func:`hedges`).
+
+Each mirror has a daemon thread with an HTTP client of its own. Blocking calls can then be left behind wherever they
+block, even in getaddrinfo() on a dead resolver, which nothing can interrupt; the thread that called :func:`fetch` keeps
+the clock of all of them and never waits longer than their limits.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, overload
 
@@ -18,9 +21,24 @@ from gfwtools.fetch.mirror import Mirror
 from gfwtools.fetch.tls import Authorities
 from gfwtools.fetch.values import Event, FailedError, Fetched, Phase, Progress, Validators, printable, shown
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "hedges"]
 
 T = TypeVar("T")
+
+#: The shortest wait for a silent mirror (seconds). A mirror on the other side of the world sends its headers in three
+#: round trips, DNS, TCP and TLS, of 0.1 s or less.
+SHORTEST_HEDGE = 0.25
+
+
+def hedges(first: float) -> Iterator[float]:
+    """The seconds to wait for one silent mirror after the other: ``first``, half of it, a quarter, ... 0.25.
+
+    A ``first`` below 0.25 stays as it is.
+    """
+    hedge = first
+    while True:
+        yield hedge
+        hedge = max(hedge / 2, min(first, SHORTEST_HEDGE))
 
 
 @overload
@@ -57,7 +75,8 @@ def fetch(
 ) -> Fetched[Any]:
     """The first complete and valid list of ``sources``: http(s) and ``file:`` URLs, and paths.
 
-    A source is asked when the one before it has failed, or has sent no headers for ``options.hedge`` seconds.
+    A source is asked when the one before it has failed, or has sent no headers for ``options.hedge`` seconds; after
+    each silent one that time is shorter (:func:`hedges`).
     Connecting (resolver, proxy and TLS included) may take ``options.connect_timeout`` seconds, again after each
     redirect, and the whole of it ``options.timeout``. The body may have ``options.max_bytes`` octets, before and after
     content decoding.
@@ -72,6 +91,8 @@ def fetch(
     authorities = Authorities(verify)
     waiting = deque(sources)
     asked: list[Mirror] = []
+    patience = hedges(options.hedge)
+    hedge = next(patience)
 
     def ask_next() -> None:
         source = waiting.popleft()
@@ -85,7 +106,7 @@ def fetch(
                 continue
             moments = [mirror.limit for mirror in asked if mirror.running]
             if waiting and asked[-1].silent:
-                moments.append(asked[-1].started + options.hedge)
+                moments.append(asked[-1].started + hedge)
             try:
                 # Waiting events count before time limits: accept() may have taken long.
                 mirror, event = events.get(timeout=max(0.0, min(moments) - time.monotonic()))
@@ -94,7 +115,8 @@ def fetch(
                 for mirror in asked:
                     if mirror.running and now >= mirror.limit:
                         mirror.fail(mirror.lateness)
-                if waiting and asked[-1].silent and now >= asked[-1].started + options.hedge:
+                if waiting and asked[-1].silent and now >= asked[-1].started + hedge:
+                    hedge = next(patience)
                     ask_next()
                 continue
             if not mirror.running:

@@ -15,7 +15,7 @@ from gfwtools.lists.decode import text_of
 from gfwtools.lists.hostname import to_ascii
 from gfwtools.lists.policy import Cover, Match
 
-__all__ = ["Answer", "RuleRef", "answer", "name_in"]
+__all__ = ["Answer", "RuleRef", "answer", "decide", "name_in"]
 
 
 class RuleRef(NamedTuple):
@@ -85,17 +85,22 @@ def name_in(text: str) -> str:
 
 
 def answer(name: str, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> Answer:
-    """What happens to ``name``, a name in A-labels.
+    """What happens to ``name``, a name in A-labels, and every line that this rests on."""
+    policy, decided = decide(name, compiled)
+    match = decided.policy.match(name)
+    return Answer(name, match, tuple(_rules(match, decided)), policy)
+
+
+def decide(name: str, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> tuple[PolicyConfig, Compiled]:
+    """The policy that decides about ``name``, a name in A-labels.
 
     dnsmasq reads the files of all policies as one: of everything that they say, the longest domain decides.
     """
-    policy, decided = compiled[0]
     if len(compiled) > 1:
         pattern, index = _longest(name, [candidate.cover_beside for _, candidate in compiled])
         if pattern is not None:
-            policy, decided = compiled[index]
-    match = decided.policy.match(name)
-    return Answer(name, match, tuple(_rules(match, decided)), policy)
+            return compiled[index]
+    return compiled[0]
 
 
 def _longest(name: str, covers: Sequence[Cover]) -> tuple[str | None, int]:

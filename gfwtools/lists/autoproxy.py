@@ -10,25 +10,26 @@ from itertools import compress
 from operator import not_
 
 from gfwtools.lists.hostname import MAX_NAME, PLAIN
+from gfwtools.lists.pattern import pattern
 from gfwtools.lists.rule import Anchor, Rule, Scan
 
 __all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 
 # Nine rules of ten: ||name and nothing else. Every other line takes the long way.
-_PLAIN = re.compile(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
+_PLAIN = pattern(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
 # The same of a name that is surely one, so that there is nothing more to ask (names.is_plain).
-_SURE = re.compile(rf"\|\|{PLAIN}")
+_SURE = pattern(rf"\|\|{PLAIN}")
 #: Lines that are scanned at once. All of a million take twice the memory and no less time.
 BATCH = 10_000
 _LONGEST = len("||") + MAX_NAME
 # "*://" and "://" are any scheme, "//" is one that is left out. One slash alone is a slip, and only behind the name of
 # a scheme of the web: "example.com:/path" has none.
-_SCHEME = re.compile(r"(?:(?:[a-z*][a-z0-9+.*?-]{0,30})?:)?//+|(?:https?|ftp|wss?)[*?]?:/", re.IGNORECASE)
+_SCHEME = pattern(r"(?:(?:[a-z*][a-z0-9+.*?-]{0,30})?:)?//+|(?:https?|ftp|wss?)[*?]?:/", re.IGNORECASE)
 # A host pattern ends where a URL's authority does (RFC 3986 section 3.2), or at Adblock's separator or options.
-_END = re.compile(r"[/?#^$]")
-_HEADER = re.compile(r"\[[^\]:]*\]")
+_END = pattern(r"[/?#^$]")
+_HEADER = pattern(r"\[[^\]:]*\]")
 #: Adblock's rules about a part of a page: ``##``, ``#@#``, ``#?#``, ``#@?#``, ``#$#`` and the like, and ``$$``.
-COSMETIC = re.compile(r"#@?[$%?]{0,2}#|^[^/|@]*\$@?\$")
+COSMETIC = pattern(r"#@?[$%?]{0,2}#|^[^/|@]*\$@?\$")
 # The next four are for rare lines, and compiled when one comes.
 # An address and the length of its prefix, or its mask. Behind a scheme the same is an address with a path.
 _NETWORK = (

@@ -3,13 +3,15 @@
 import re
 from typing import NamedTuple
 
+from gfwtools.lists.pattern import pattern
+
 __all__ = ["Spelt", "read"]
 
 _LONGEST = 1024  # no host is spelt out longer, and the searches below are quadratic at worst
-_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
-_QUANTIFIER = re.compile(r"(?:[*+?]|\{\d{1,9}(?:,\d{0,9})?\})\??")
+_CLASS = pattern(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
+_QUANTIFIER = pattern(r"(?:[*+?]|\{\d{1,9}(?:,\d{0,9})?\})\??")
 _ABSENT = ("?", "*", "{0,", "{0}")  # how a quantifier begins that takes nothing as well
-_CODE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))")
+_CODE = pattern(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))")
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 # What stands for the parts that are no plain character, once the expression is simplified.
@@ -22,11 +24,11 @@ _BREAK = "\3"  # no character: the beginning or the end of a word
 _LONGER = _NAME | {*"?*+{\\", _SOME, _MAYBE}
 
 # The look-behinds keep both linear: no search begins in the middle of a run, or of a name.
-_LITERAL = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
-_NAME_THEN_ANY = re.compile(
+_LITERAL = pattern(r"(?<![a-z0-9_-])[a-z0-9_-]+(?:\\\.[a-z0-9_-]+)+")
+_NAME_THEN_ANY = pattern(
     r"(?<![a-z0-9_-])(?<![a-z0-9_-]\\\.)((?:[a-z0-9_-]+\\\.)+)" + rf"(?:\(?[.{_ANY}{_SOME}][*+]\??\)?)"
 )
-_ATOM = re.compile(r"(\\.|[^\\])([*+?]|\{\d+(?:,\d*)?\})?\??", re.DOTALL)
+_ATOM = pattern(r"(\\.|[^\\])([*+?]|\{\d+(?:,\d*)?\})?\??", re.DOTALL)
 
 
 class Spelt(NamedTuple):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gfwtools.lists import autoproxy
 from gfwtools.lists.decode import decode
+from gfwtools.lists.pattern import pattern
 from gfwtools.lists.rule import Anchor, Rule, Scan
 
 __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
@@ -15,10 +16,10 @@ __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 #: "[AutoPr", the beginning of every list that its mirrors have.
 _AUTOPROXY_BASE64 = "W0F1dG9Q"
 # Some lists have "0" for 0.0.0.0, as inet_aton(3) does; whatever it is, it is no name.
-_ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
-_DNSMASQ = re.compile(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
+_ADDRESS = pattern(r"[0-9.]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%.*)?")
+_DNSMASQ = pattern(r"(server|address|local|ipset|nftset)\s*=\s*/(.*)/([^/]*)")
 # dnsmasq takes a "#" for a comment behind what isspace(3) knows as white space, and for itself anywhere else.
-_DNSMASQ_COMMENT = re.compile(r"\s#.*", re.ASCII)
+_DNSMASQ_COMMENT = pattern(r"\s#.*", re.ASCII)
 _NETWORK = r"[0-9a-fA-F.:]+/(?:[0-9]{1,3}|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
 # Nothing but Adblock's "##" and its like stands so; a comment has a blank at one side at least.
 _HIDES = rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S"

@@ -1,18 +1,18 @@
 """Domain names as dnsmasq reads them: lower case A-labels."""
 
-import re
 from itertools import groupby
 from unicodedata import category
 
 from gfwtools.errors import InvalidNameError
+from gfwtools.lists.pattern import pattern
 
 __all__ = ["LOCAL", "MAX_NAME", "PLAIN", "has_loose_hyphen", "is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
 # names; a hyphen at either end is as well ("-.tumblr.com"), and somebody may ask for it. One byte beyond these stops
 # dnsmasq at start.
-_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_NAME = pattern(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_LABEL = pattern(r"[a-z0-9_-]{1,63}")
 
 # What many a hosts file that is published as a list has at its head.
 _IP6 = ("localhost", "loopback", "localnet", "mcastprefix", "allnodes", "allrouters", "allhosts")
@@ -30,7 +30,7 @@ def _no_local() -> str:
 #: Two labels or more, none with a hyphen at an end, the last one neither a number, so that no address is taken for a
 #: name, nor one of :data:`LOCAL`.
 PLAIN = r"[a-z0-9_][a-z0-9_-]{0,62}+(?:(?<!-)\.[a-z0-9_][a-z0-9_-]{0,62}+)++(?<![0-9-])" + _no_local()
-_PLAIN = re.compile(PLAIN)
+_PLAIN = pattern(PLAIN)
 
 MAX_NAME = 253
 

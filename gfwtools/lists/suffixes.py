@@ -39,13 +39,12 @@ class Suffixes:
         self._met: set[str] = set()  # top-level domains whose rules wait no more
         for section, is_icann in ((icann, True), (private, False)):
             rules = list(section)
-            self._add([rule for rule in rules if rule.isascii()], icann=is_icann)
-            for rule in rules:
-                if not rule.isascii():
-                    self._unicode.setdefault(rule.rpartition(".")[2], []).append((rule, is_icann))
+            self._add(rules, icann=is_icann)  # no name is equal to those in Unicode among them
+            for rule in [rule for rule in rules if not rule.isascii()]:
+                self._unicode.setdefault(rule.rpartition(".")[2], []).append((rule, is_icann))
 
     def _add(self, rules: Sequence[str], *, icann: bool) -> None:
-        """Take in rules in A-labels."""
+        """Take in rules; of a rule in Unicode, its A-labels are what counts."""
         if not icann:
             self._private.update(rules)
         special = [rule for rule in rules if rule[0] in "*!"]

@@ -7,7 +7,7 @@ every rule that jumps to that chain. A chain of that name without any rule of ou
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import pairwise, product
@@ -20,7 +20,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -32,7 +32,10 @@ __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
 _TABLES = ("mangle", "nat")
+_JUMPS = ("PREROUTING", "OUTPUT")
+_CLAMPS = ("INPUT", "FORWARD", "POSTROUTING")
 _WHY = {"mangle": "mark packets to the sets, before they are routed", "nat": "translate the source of marked packets"}
+_RUNNING = {"confirmed": "--ctstatus CONFIRMED", "related": "--ctstate RELATED"}
 # nf_tables frees the matches of deleted rules in a worker, after the commit; until then their sets are in use.
 _SET_BUSY = "in use by a kernel component"
 
@@ -52,7 +55,7 @@ class Chain(NamedTuple):
         """What the rules of ours in it are for."""
         if self.table == "nat":
             return Kind.NAT
-        return {CHAIN: Kind.CHAIN, "FORWARD": Kind.CLAMP}.get(self.name, Kind.JUMP)
+        return {CHAIN: Kind.CHAIN, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(self.name, Kind.CLAMP)
 
     @property
     def rename(self) -> str:
@@ -90,6 +93,8 @@ class IptablesState:
     """Those of ``base`` that other programs use."""
     taken: tuple[Chain, ...] = ()
     """Chains that have our name and belong to another program."""
+    overtaken: Mapping[Chain, str] = field(default_factory=dict)
+    """Chains where a rule behind our jump restores the packet's mark from the connection's -> that rule."""
 
     @classmethod
     def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
@@ -199,6 +204,9 @@ class Iptables:
             )
             remedy = chain.rename if chain in there.taken else ""
             pieces += [replace(piece, remedy=remedy) for piece in found_rules]
+            if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
+                detail = f"a rule behind it takes the mark back: {there.overtaken[chain]}"
+                pieces.append(Piece(str(chain), State.MISMATCH, detail, chain.kind))
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
@@ -256,10 +264,11 @@ class Iptables:
         steps = []
         for family, table in product(_TOOL, _TABLES):
             tool = _TOOL[family]
-            do = _transaction(family, table, there.rules, wanted.rules)
+            do = _transaction(family, table, there.rules, wanted.rules, there.overtaken)
             if do:
                 back = _transaction(family, table, wanted.rules, there.rules)
-                undo = [_iptables_restore(tool, back), *_remove_base(family, table, wanted.base, there.base)]
+                undo = [_iptables_restore(tool, back)] if back else []
+                undo += _remove_base(family, table, wanted.base, there.base)
                 why = _WHY[table] if wanted.rules else "not wanted any more"
                 steps.append(Step(f"{tool}, table {table}", why, (_iptables_restore(tool, do),), tuple(undo)))
             made = _remove_base(family, table, there.base, wanted.base)
@@ -371,9 +380,11 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         CHAIN,
         [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
     )
-    for hook in ("PREROUTING", "OUTPUT"):
+    for hook in _JUMPS:
         put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
-    put("mangle", "FORWARD", [Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.family == family])
+    for hook in _CLAMPS:
+        clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
+        put("mangle", hook, [Worded.of(_clamp(clamp), clamp) for clamp in clamps])
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
@@ -386,14 +397,27 @@ def _entry(entry: Entry, family: Family) -> str:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
+    if entry.running:
+        words.append(f"-m conntrack {_RUNNING[entry.running]}")
+    if entry.connmark:
+        words.append(f"-m connmark --mark {_masked(entry.connmark).removesuffix('/0xffffffff')}")
     if entry.to_set_of:
         name = entry.to_set_of.set if family == 4 else entry.to_set_of.set6
         words.append(f"-m set --match-set {name} dst")
     if entry.marked is not None:
         words.append(f"-m mark --mark {entry.marked:#x}")
     words.append(_comment(entry.why))
-    words.append("-j RETURN" if entry.mark is None else f"-j MARK --set-xmark {entry.mark:#x}/0xffffffff")
+    if entry.mark is not None:
+        words.append(f"-j MARK --set-xmark {entry.mark:#x}/0xffffffff")
+    elif entry.keep:
+        words.append(f"-j CONNMARK --set-xmark {_masked(entry.keep)}")
+    else:
+        words.append("-j RETURN")
     return " ".join(words)
+
+
+def _masked(bits: Masked) -> str:
+    return f"{bits.value:#x}/{bits.mask:#x}"
 
 
 def _jump(jump: Jump) -> str:
@@ -401,7 +425,7 @@ def _jump(jump: Jump) -> str:
 
 
 def _clamp(clamp: Clamp) -> str:
-    side = "-o" if clamp.leaving else "-i"
+    side = "-o" if clamp.hook == "POSTROUTING" else "-i"
     target = "--clamp-mss-to-pmtu" if clamp.mss is None else f"--set-mss {clamp.mss}"
     syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
     return f"{side} {clamp.interface} {syn} {_comment(clamp.why)} -j TCPMSS {target}"
@@ -419,7 +443,8 @@ def _comment(why: str) -> str:
 def canonical(rule: str) -> frozenset[tuple[str, ...]]:
     """The options of a rule in any order: versions of iptables-save put the comment first or last.
 
-    ``-m NAME`` says only where the next options come from, and ``/32`` is the length of any single address.
+    ``-m NAME`` says only where the next options come from, but for ``--mark``, which is the packet's or the
+    connection's. ``/32`` is the length of any single address.
     """
     groups: list[list[str]] = []
     for word in shlex.split(rule):
@@ -427,7 +452,7 @@ def canonical(rule: str) -> frozenset[tuple[str, ...]]:
             groups.append([word])
         elif groups:
             groups[-1].append(word.removesuffix("/32").removesuffix("/128"))
-    return frozenset(tuple(group) for group in groups if group[0] not in ("-m", "--match"))
+    return frozenset(tuple(group) for group in groups if group[0] not in ("-m", "--match") or group[1:] == ["connmark"])
 
 
 def _chains(*rules: Mapping[Chain, object]) -> list[Chain]:
@@ -442,16 +467,24 @@ def _same(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
 
 
 def _transaction(
-    family: Family, table: str, old: Mapping[Chain, Sequence[str]], new: Mapping[Chain, Sequence[str]]
+    family: Family,
+    table: str,
+    old: Mapping[Chain, Sequence[str]],
+    new: Mapping[Chain, Sequence[str]],
+    again: Collection[Chain] = (),
 ) -> str:
     """Input for ``iptables-restore --noflush`` that takes our rules from ``old`` to ``new``; empty if they are equal.
 
     In the chains that are not ours only our rules are touched. They go first: a foreign SNAT rule that takes every
-    packet would leave ours nothing.
+    packet would leave ours nothing. The jumps to GFWLIST go last: others restore a packet's mark from the connection's.
+
+    :param again: chains where our rules move, though they are the same.
     """
     declare, remove, add, drop = [], [], [], []
     for chain in _chains(old, new):
-        if (chain.family, chain.table) != (family, table) or _same(old.get(chain), new.get(chain)):
+        if (chain.family, chain.table) != (family, table):
+            continue
+        if _same(old.get(chain), new.get(chain)) and not (chain in again and chain in new):
             continue
         if chain.name == CHAIN and chain in new:
             declare.append(f":{CHAIN} - [0:0]")  # which also empties it
@@ -460,7 +493,10 @@ def _transaction(
             drop += [f"-F {CHAIN}", f"-X {CHAIN}"]
         else:
             remove += [f"-D {chain.name} {rule}" for rule in old.get(chain, ())]
-            add += [f"-I {chain.name} {place} {rule}" for place, rule in enumerate(new.get(chain, ()), 1)]
+            if chain.kind is Kind.JUMP:
+                add += [f"-A {chain.name} {rule}" for rule in new.get(chain, ())]
+            else:
+                add += [f"-I {chain.name} {place} {rule}" for place, rule in enumerate(new.get(chain, ()), 1)]
     lines = [*declare, *remove, *add, *drop]
     return "".join(f"{line}\n" for line in (f"*{table}", *lines, "COMMIT")) if lines else ""
 
@@ -502,13 +538,16 @@ def _observe(runner: Runner, names: Iterable[str]) -> IptablesState:
     rules: dict[Chain, tuple[str, ...]] = {}
     foreign: set[tuple[str, str, str]] = set()
     taken: list[Chain] = []
+    overtaken: dict[Chain, str] = {}
     for family in _TOOL:
-        ours, others, not_ours = _parse_rules(family, _save(runner, family))
+        text = _save(runner, family)
+        ours, others, not_ours = _parse_rules(family, text)
         rules.update(ours)
         foreign |= others
         taken += not_ours
+        overtaken.update(_overtaken(_lines(family, text)[1]))
     base = _base_chains(runner)
-    return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken))
+    return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken), overtaken)
 
 
 def _save(runner: Runner, family: Family) -> str:
@@ -524,18 +563,7 @@ def _parse_rules(
     family: Family, text: str
 ) -> tuple[dict[Chain, tuple[str, ...]], set[tuple[str, str, str]], list[Chain]]:
     """The output of ``iptables-save``: our rules, the chains that others use, and chains of others with our name."""
-    chains: dict[Chain, str] = {}
-    lines: list[tuple[Chain, str]] = []
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith(":"):
-            name, policy = line[1:].split()[:2]
-            chains[Chain(family, table, name)] = policy
-        elif line.startswith("-A "):
-            _, name, rule = line.split(" ", 2)
-            lines.append((Chain(family, table, name), rule))
+    chains, lines = _lines(family, text)
     ours = Chain(family, "mangle", CHAIN)
     inside = [rule for chain, rule in lines if chain == ours]
     is_taken = not ownership.is_chain(inside)
@@ -551,6 +579,47 @@ def _parse_rules(
             foreign.add(chain)
     used = {(_NFT_FAMILY[family], chain.table, chain.name) for chain in foreign}
     return rules, used, [ours] if is_taken else []
+
+
+def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chain, str]]]:
+    """The output of ``iptables-save``: the chains with their policies, and the rules."""
+    chains: dict[Chain, str] = {}
+    lines: list[tuple[Chain, str]] = []
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(":"):
+            name, policy = line[1:].split()[:2]
+            chains[Chain(family, table, name)] = policy
+        elif line.startswith("-A "):
+            _, name, rule = line.split(" ", 2)
+            lines.append((Chain(family, table, name), rule))
+    return chains, lines
+
+
+def _overtaken(lines: Sequence[tuple[Chain, str]]) -> Iterator[tuple[Chain, str]]:
+    """The hooks where a rule behind our jump, or in a chain that it leads to, restores marks; and that rule."""
+    mangle = [(chain, rule) for chain, rule in lines if chain.table == "mangle"]
+    restoring = {chain.name: rule for chain, rule in mangle if " --restore-mark" in f" {rule}"}
+    reached = True
+    while reached:  # a chain that leads to one of them restores marks too
+        leads = {
+            chain.name: restoring[name]
+            for chain, rule in mangle
+            for name in restoring
+            if chain.name not in (*restoring, *_JUMPS) and _jumps_to(name, rule)
+        }
+        reached = bool(leads)
+        restoring |= leads
+    for hook in _JUMPS:
+        rules = [(chain, rule) for chain, rule in mangle if chain.name == hook]
+        jumps = [place for place, (_, rule) in enumerate(rules) if _jumps_to(CHAIN, rule)]
+        for chain, rule in rules[jumps[-1] + 1 :] if jumps else ():
+            if " --restore-mark" in rule:
+                yield chain, rule
+            elif name := next((name for name in restoring if name not in _JUMPS and _jumps_to(name, rule)), None):
+                yield chain, restoring[name]
 
 
 def _jumps_to(name: str, rule: str) -> bool:

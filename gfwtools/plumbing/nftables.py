@@ -17,7 +17,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -30,17 +30,22 @@ TABLE = render.TABLE
 Span = tuple[int, int, int]
 
 # `route` has the packet routed again when its mark has changed; a filter chain in output would mark it and do no more.
-_OUTPUT = "type route hook output priority mangle; policy accept;"
-_PREROUTING = "type filter hook prerouting priority mangle; policy accept;"
-_FORWARD = "type filter hook forward priority mangle; policy accept;"
+# One later than the others: they restore a packet's mark from the connection's, as wg-quick does, over ours.
+_OUTPUT = "type route hook output priority mangle + 1; policy accept;"
+_PREROUTING = "type filter hook prerouting priority mangle + 1; policy accept;"
 # Before other people's chains: the first one that translates a connection has the say.
 _POSTROUTING = "type nat hook postrouting priority srcnat - 1; policy accept;"
 _HOOKS = {"OUTPUT": ("output", _OUTPUT), "PREROUTING": ("prerouting", _PREROUTING)}
+_CLAMPS = {
+    hook: (name, f"type filter hook {hook.lower()} priority mangle; policy accept;")
+    for hook, name in (("INPUT", "input"), ("FORWARD", "forward"), ("POSTROUTING", "leaving"))
+}
+_RUNNING = {"confirmed": "ct status confirmed", "related": "ct state related"}
 _KINDS = {
     CHAIN: Kind.CHAIN,
     "output": Kind.JUMP,
     "prerouting": Kind.JUMP,
-    "forward": Kind.CLAMP,
+    **{name: Kind.CLAMP for name, _ in _CLAMPS.values()},
     "postrouting": Kind.NAT,
 }
 
@@ -227,8 +232,10 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
         chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
-    if wanted.clamps:
-        chains["forward"] = NftChain(_FORWARD, tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps))
+    for place, (name, hook) in _CLAMPS.items():
+        clamps = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
+        if clamps:
+            chains[name] = NftChain(hook, clamps)
     if wanted.nats:
         chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
@@ -239,15 +246,28 @@ def _entry(entry: Entry) -> str:
     words = []
     if entry.answers:
         words.append("ct direction reply")
+    if entry.running:
+        words.append(_RUNNING[entry.running])
+    if entry.connmark:
+        value, mask = entry.connmark
+        words.append(f"ct mark {value:#x}" if mask == ALL_BITS else f"ct mark & {mask:#x} == {value:#x}")
     if entry.arrives_on:
         words.append(f'iifname "{entry.arrives_on}"')
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
     if entry.marked is not None:
         words.append(f"meta mark {entry.marked:#x}")
-    # The counter is for `gfwtools status`; iptables counts every rule.
-    verdict = "return" if entry.mark is None else f"counter meta mark set {entry.mark:#x}"
-    return " ".join([*words, verdict, _comment(entry.why)])
+    if entry.mark is not None:
+        # The counter is for `gfwtools status`; iptables counts every rule.
+        words.append(f"counter meta mark set {entry.mark:#x}")
+    elif entry.keep:
+        value, mask = entry.keep
+        # As nft prints it: the bits of the value need not be cleared first.
+        others = f"ct mark & {~mask & ALL_BITS | value:#x} | " if mask != ALL_BITS else ""
+        words.append(f"ct mark set {others}{value:#x}")
+    else:
+        words.append("return")
+    return " ".join([*words, _comment(entry.why)])
 
 
 def _entries(entry: Entry) -> tuple[str, ...]:
@@ -260,7 +280,7 @@ def _entries(entry: Entry) -> tuple[str, ...]:
 
 
 def _clamp(clamp: Clamp) -> str:
-    side = "oifname" if clamp.leaving else "iifname"
+    side = "oifname" if clamp.hook == "POSTROUTING" else "iifname"
     size = "rt mtu" if clamp.mss is None else str(clamp.mss)
     match = f'meta nfproto ipv{clamp.family} {side} "{clamp.interface}" tcp flags syn'
     return f"{match} tcp option maxseg size set {size} {_comment(clamp.why)}"
@@ -277,8 +297,9 @@ def _comment(why: str) -> str:
 
 
 def canonical(rule: str) -> str:
-    """nft prints a mark with eight digits, and counters with what they have counted."""
-    return re.sub(r"\b0x0+(?=[0-9a-f])", "0x", re.sub(r" ?\bcounter( packets \d+ bytes \d+)?(?= |$)", "", rule))
+    """nft prints a mark with eight digits, counters with their values, and in some versions & and | as words."""
+    rule = re.sub(r" ?\bcounter( packets \d+ bytes \d+)?(?= |$)", "", rule)
+    return re.sub(r"\b0x0+(?=[0-9a-f])", "0x", rule.replace(" and ", " & ").replace(" or ", " | "))
 
 
 # ---------------------------------------------------------------- from one state to another

@@ -19,11 +19,12 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class State(StrEnum):
-    """How a piece of the host compares with what is wanted."""
+    """How a piece of the host compares with what is wanted. UNKNOWN could not be seen."""
 
     OK = "OK"
     MISSING = "MISSING"
     MISMATCH = "MISMATCH"
+    UNKNOWN = "UNKNOWN"
 
 
 class Kind(StrEnum):

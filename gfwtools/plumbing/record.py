@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gfwtools.config.model import Paths
+from gfwtools.plumbing.wanted import Connmark, Masked
 from gfwtools.storage.journal import Entry, Journal, Transaction
 from gfwtools.system.commands import Runner
 
-__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "is_kept", "leave", "load", "note", "save"]
+__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "from_data", "is_kept", "leave", "load", "note", "save"]
 
 #: The kind of the entry.
 KIND = "plumbing"
@@ -29,6 +30,8 @@ class Record:
     """Family of nft (ip, ip6), table, and base chain that iptables-restore made; "" for the table itself."""
     sets: tuple[str, ...] = ()
     """Sets of ipset that were made: those of a policy that is no longer in the configuration are still ours."""
+    connmarks: tuple[Connmark, ...] = ()
+    """What is in the connection marks, and where those connections go."""
     folders: tuple[str, ...] = ()
     """Folders that were made for the file with the names of tables."""
     sets_made: float = 0.0
@@ -48,20 +51,30 @@ def load(paths: Paths, boot: str) -> Record:
     :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
     """
     entry = Journal(paths).kept_entries(KIND).get("")
-    document: Mapping[str, Any] = entry.data if entry else {}
+    record = from_data(entry.data if entry else {})
+    if record is None:
+        return Record(boot=boot)
+    return record if record.boot == boot else Record(boot=boot, folders=record.folders)
+
+
+def from_data(document: Mapping[str, Any]) -> Record | None:
+    """:func:`as_data` read back; None where it is damaged."""
     try:
-        record = Record(
+        return Record(
             boot=str(document.get("boot", "")),
             sysctls={str(key): (str(old), str(new)) for key, (old, new) in document.get("sysctls", {}).items()},
             chains=tuple((str(a), str(b), str(c)) for a, b, c in document.get("chains", ())),
             sets=tuple(map(str, document.get("sets", ()))),
+            connmarks=tuple(
+                Connmark(each["policy"], Masked(*each["bits"]), each["mark"], each["table"], each["interface"])
+                for each in document.get("connmarks", ())
+            ),
             folders=tuple(map(str, document.get("folders", ()))),
             sets_made=float(document.get("sets_made", 0.0)),
             cache_cleared=bool(document.get("cache_cleared", False)),
         )
-    except (ValueError, TypeError, AttributeError):
-        return Record(boot=boot)
-    return record if record.boot == boot else Record(boot=boot, folders=record.folders)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
 
 
 def is_kept(paths: Paths) -> bool:

@@ -96,6 +96,7 @@ class Survey:
         return replace(
             after,
             sysctls={item.key: was[item.key] for item in self.wanted.sysctls if item.key in was},
+            connmarks=self.wanted.connmarks,
             folders=self.names.wanted.folders if made_folders else self.record.folders,
             sets_made=time.clock_gettime(time.CLOCK_BOOTTIME) if self.makes_sets else self.record.sets_made,
             cache_cleared=self.record.cache_cleared and not self.makes_sets,

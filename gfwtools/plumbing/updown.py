@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gfwtools.config.model import Address, Config
-from gfwtools.plumbing import learned, record, taken_down
+from gfwtools.plumbing import connections, learned, record, taken_down
 from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.survey import Survey, look, look_for_down
@@ -27,15 +27,18 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> l
     The endpoints of the tunnels are read anew, and addresses that :func:`down` has saved are back in their sets. Where
     an interface is missing or down the packets of its policy are refused (:meth:`Survey.interfaces_down` names it).
 
+    Connections that would now go another way than they began are removed from conntrack
+    (:mod:`~gfwtools.plumbing.connections`).
+
     :param clear_caches: :meth:`gfwtools.dnsmasq.resolver.Resolver.clear_caches`.
     :returns: the steps that were run.
     :raises HostError: a step failed, and the host is as it was before; or nothing was begun.
     :raises StoreError: one of our files cannot be read or written.
     """
     with lock(config.paths.state_dir / "host.lock"):
-        survey = _bring_up(config, runner, clear_caches)
+        _, steps = _bring_up(config, runner, clear_caches)
         taken_down.forget(config.paths)
-        return survey.steps
+        return steps
 
 
 def keep_up(
@@ -44,11 +47,11 @@ def keep_up(
     *,
     clear_caches: Callable[[], bool],
     endpoints: Mapping[str, Address] = MappingProxyType({}),
-) -> Survey | None:
+) -> tuple[Survey, list[Step]] | None:
     """The same as :func:`up` for cron and for events: plumbing that was taken down by hand stays down.
 
     :param endpoints: interface -> an endpoint that it gets in a moment, besides those that it has.
-    :returns: the host as it was found, with the steps that were run; None where it stays down.
+    :returns: the host as it was found, and the steps that were run; None where it stays down.
     :raises HostError: as :func:`up`.
     :raises StoreError: as :func:`up`.
     """
@@ -63,15 +66,16 @@ def _bring_up(
     runner: Runner,
     clear_caches: Callable[[], bool],
     endpoints: Mapping[str, Address] = MappingProxyType({}),
-) -> Survey:
+) -> tuple[Survey, list[Step]]:
     _recover(config, runner)
     survey = look(config, runner, endpoints)
     after = survey.next_record()
+    adopted = connections.adopt(config, survey)
     _run(config, survey, runner, after)
     if survey.makes_sets:
         record.save(config.paths, replace(after, cache_cleared=clear_caches()))
     learned.forget(config)
-    return survey
+    return survey, [*adopted, *survey.steps, *connections.settle(config, survey)]
 
 
 def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]:
@@ -95,7 +99,7 @@ def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]
             taken_down.forget(config.paths)
         elif was_up:
             taken_down.note(config.paths)
-        return survey.steps
+        return [*survey.steps, *connections.drop_all(config, survey)]
 
 
 def as_data(before: Survey, runner: Runner) -> dict[str, Any]:
@@ -121,11 +125,14 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
         return
     with lock(config.paths.state_dir / "host.lock"):
         _recover(config, runner)
-        if [step.what for step in look(config, runner).steps] == before["steps"]:
+        now = look(config, runner)
+        if [step.what for step in now.steps] == before["steps"]:
             return  # it has failed, and was taken back then
         entry = Entry(0, COMMANDS, "plumbing", {"boot": before["boot"], "undo": before["undo"]})
         undo_commands(runner, record.boot_id(runner))(entry, False)
         Journal(config.paths).keep(record.KIND, "", before["record"])
+        was = record.from_data(before["record"])
+        connections.drop(connections.gone(now.record.connmarks, was.connmarks if was else ()))
 
 
 def _recover(config: Config, runner: Runner) -> None:

@@ -5,6 +5,7 @@ The way of a packet to a blocked site::
     dnsmasq puts the address into a set          AddressSets
     OUTPUT (PREROUTING for the LAN) -> GFWLIST   Jump
     an address in the set is marked              Entry
+    and all packets of its connection            Entry
     the mark selects the policy's table          Rule
     whose default route is the tunnel            Route
     which knows only the tunnel's own address    Nat
@@ -13,27 +14,32 @@ The way of a packet to a blocked site::
 Nothing is read here and nothing is run.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Facts, Family, Interface
 
 __all__ = [
+    "ALL_BITS",
     "CHAIN",
     "KILL_SWITCH_METRIC",
     "MAIN",
     "AddressSets",
     "Clamp",
+    "Connmark",
     "Entry",
     "Jump",
+    "Masked",
     "Nat",
     "Route",
     "Rule",
     "Sysctl",
     "TableName",
     "Wanted",
+    "connmarks",
     "wanted",
 ]
 
@@ -47,6 +53,8 @@ KILL_SWITCH_METRIC = 4278198272
 _IPV6_METRIC = 1024
 #: Bytes of an IP and a TCP header without options: what of an MTU is not segment (RFC 879, RFC 8200 section 8.3).
 _HEADERS: dict[Family, int] = {4: 40, 6: 60}
+#: The mask of a whole mark.
+ALL_BITS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +66,52 @@ class AddressSets:
     learned: tuple[Address, ...] = ()
 
 
+class Masked(NamedTuple):
+    """Some bits of a connection mark: their value, and which they are."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connmark:
+    """What shows in the connection mark that a connection belongs to a policy, and which way it then takes."""
+
+    policy: str
+    bits: Masked
+    mark: int
+    table: int
+    interface: str
+
+    @property
+    def forms(self) -> tuple[Masked, Masked]:
+        """The connection marks that say it: our bits, or the packet's mark where another program has saved that."""
+        return self.bits, Masked(self.mark, ALL_BITS)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule of the chain GFWLIST: ``mark`` the packet, or leave it unmarked. A None matches any packet."""
+    """One rule of the chain GFWLIST: ``mark`` the packet, ``keep`` that in the connection mark, or leave the chain.
+
+    A None matches any packet.
+    """
 
     why: str
     family: Family | None = None
     answers: bool = False
     """Only packets of a connection that the other side has begun."""
+    running: Literal["confirmed", "related"] | None = None
+    """Only packets of a connection that is known already, or that belongs to one (FTP's data)."""
     arrives_on: str | None = None
     to: Address | None = None
     to_set_of: PolicyConfig | None = None
+    connmark: Masked | None = None
+    """Only packets of a connection that has this in its mark."""
     marked: int | None = None
     mark: int | None = None
+    keep: Masked | None = None
+    policy: str = field(default="", compare=False)
+    """The only policy that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +124,14 @@ class Jump:
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """The largest TCP segment of a forwarded connection, for packets that leave by the tunnel or come from it.
+    """The largest TCP segment of a connection, for packets that leave by the tunnel (POSTROUTING) or come from it.
 
     ``mss`` in bytes; None for what the path's MTU leaves.
     """
 
     family: Family
     interface: str
-    leaving: bool
+    hook: Literal["POSTROUTING", "INPUT", "FORWARD"]
     mss: int | None
     why: str
 
@@ -153,6 +194,7 @@ class Wanted:
 
     sets: tuple[AddressSets, ...] = ()
     entries: tuple[Entry, ...] = ()
+    connmarks: tuple[Connmark, ...] = ()
     jumps: tuple[Jump, ...] = ()
     clamps: tuple[Clamp, ...] = ()
     nats: tuple[Nat, ...] = ()
@@ -180,8 +222,9 @@ def wanted(config: Config, facts: Facts) -> Wanted:
             for policy in policies
         ),
         entries=_entries(config, facts),
+        connmarks=connmarks(config),
         jumps=_jumps(gateway),
-        clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts)) if gateway else (),
+        clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
         rules=tuple(
             rule
@@ -245,29 +288,61 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
         for endpoint in tunnel.endpoints:
             family: Family = 4 if endpoint.version == 4 else 6
             entries.append(Entry(f"the peer of {tunnel.name} is reached without it", family=family, to=endpoint))
-    for index, policy in enumerate(config.policies):
-        if index:
-            # Sites of two policies may share an address; without this the last policy would have it.
-            before = config.policies[index - 1]
-            entries.append(Entry(f"policy {before.name} has it already", marked=before.mark))
+    entries += _running(config)
+    for policy in config.policies:
         # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
         for family in (4, 6):
             entries.append(Entry(f"policy {policy.name}", family=family, to_set_of=policy, mark=policy.mark))
+        why = f"the rest of the connection is for policy {policy.name} too"
+        entries.append(Entry(why, marked=policy.mark, keep=_bits(config, policy), policy=policy.name))
+        if policy is not config.policies[-1]:
+            # Sites of two policies may share an address; without this the last policy would have it.
+            entries.append(Entry(f"policy {policy.name} has it already", marked=policy.mark, policy=policy.name))
     return tuple(entries)
 
 
-def _clamps(tunnel: Interface, facts: Facts) -> list[Clamp]:
-    clamps = []
+def _running(config: Config) -> Iterator[Entry]:
+    """A connection keeps the way of its first packet: on another one it would have another source address, and hang.
+
+    The sets have a say in new connections only.
+    """
+    for policy in config.policies:
+        bits = _bits(config, policy)
+        why = f"a connection of policy {policy.name}"
+        yield Entry(why, connmark=bits, mark=policy.mark, policy=policy.name)
+        if not policy.mark & bits.mask:
+            # Others save the packet's mark as a whole, over our bits of the connection mark: wg-quick does for UDP.
+            saved = Masked(policy.mark, ALL_BITS)
+            yield Entry(f"{why} whose mark was saved whole", connmark=saved, mark=policy.mark, policy=policy.name)
+        yield Entry(f"policy {policy.name} keeps it", marked=policy.mark, policy=policy.name)
+    # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
+    yield Entry("a connection that began directly stays direct", running="confirmed")
+    yield Entry("and so does one that belongs to it", running="related")
+
+
+def connmarks(config: Config) -> tuple[Connmark, ...]:
+    """One for each policy."""
+    return tuple(
+        Connmark(policy.name, _bits(config, policy), policy.mark, policy.table, policy.interface)
+        for policy in config.policies
+    )
+
+
+def _bits(config: Config, policy: PolicyConfig) -> Masked:
+    return Masked(config.connmark(policy), config.host.connmark_mask)
+
+
+def _clamps(tunnel: Interface, facts: Facts, *, gateway: bool) -> Iterator[Clamp]:
     for family in facts.families:
-        why = f"segments fit into {tunnel.name}"
-        clamps.append(Clamp(family, tunnel.name, True, None, why))
+        # After routing, where the way of the host's own packets is known: a mark given in OUTPUT has changed it.
+        yield Clamp(family, tunnel.name, "POSTROUTING", None, f"segments fit into {tunnel.name}")
         # "What the path leaves" would be wrong this way round: the kernel looks up the route back to the site without
         # a mark, and finds the MTU of the WAN.
         mss = max(tunnel.mtu - _HEADERS[family], 1)
-        clamps.append(
-            Clamp(family, tunnel.name, False, mss, f"and so do those that answer what comes from {tunnel.name}")
-        )
-    return clamps
+        why = f"and so do those that answer what comes from {tunnel.name}"
+        yield Clamp(family, tunnel.name, "INPUT", mss, why)
+        if gateway:
+            yield Clamp(family, tunnel.name, "FORWARD", mss, why)
 
 
 def _nats(policy: PolicyConfig, facts: Facts) -> list[Nat]:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 __all__ = ["Generation", "at_start", "generation_of", "leading", "on_sighup"]
 
 _ZONE = "gfwtools.invalid"
-_STAMP = re.compile(
-    rb"^(?:txt-record=(?P<name>[^,\n]+),(?P<digest>[0-9a-f]{16})|server=/(?P<local>[0-9a-f]{16}\.servers\.[^/\n]+)/)$",
-    re.MULTILINE,
+_STAMP = (
+    rb"(?m)^(?:txt-record=(?P<name>[^,\n]+),(?P<digest>[0-9a-f]{16})|"
+    rb"server=/(?P<local>[0-9a-f]{16}\.servers\.[^/\n]+)/)$"
 )
 
 
@@ -45,7 +45,7 @@ def on_sighup(text: str, policy: str) -> str:
 
 def generation_of(head: bytes) -> Generation | None:
     """The generation of a file by its first lines; None for a file that is not ours."""
-    found = _STAMP.search(head)
+    found = re.search(_STAMP, head)
     if found is None:
         return None
     if found["local"]:

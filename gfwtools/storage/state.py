@@ -65,6 +65,8 @@ class PolicyState(NamedTuple):
     loaded: dict[str, str] = _NOTHING
     """The part of :attr:`effective` that they have proven to have read; where the two differ, a reload is due."""
     mirrors: dict[str, Mirror] = _NOTHING
+    answered: str = ""
+    """The configured source that answered last, without its password: the next update asks it first."""
     history: tuple[Change, ...] = ()
 
     @property

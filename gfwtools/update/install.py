@@ -15,6 +15,7 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Reading, Resolver, Unread
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
+from gfwtools.plumbing import connections
 from gfwtools.plumbing.apply import COMMANDS, apply, undo_commands
 from gfwtools.plumbing.backend import backend_of, seed_files
 from gfwtools.render.files import Role, on_host
@@ -70,7 +71,7 @@ def install(
     resolver: Resolver = Dnsmasq(config, runner)
     due = _due(config, update, resolver)
     unread = {} if due.reading else _unread(config, resolver)
-    if not update.files(config) and not due and not unread:
+    if not update.files(config) and not update.edits and not due and not unread:
         return []
     journal, paths = Journal(config.paths), config.paths
     can_reload = resolver.can_reload()
@@ -87,7 +88,9 @@ def install(
         with _step("check"):
             resolver.check(_all_files(config, update))
     notes: list[str] = []
-    with journal.transaction(NAME, inverses(config, runner), outcome=BACK, remedy=AGAIN, within=within) as transaction:
+    outcome = f"{BACK}; {', '.join(map(str, update.edits))} is as before" if update.edits else BACK
+    undo = inverses(config, runner)
+    with journal.transaction(NAME, undo, outcome=outcome, remedy=AGAIN, within=within) as transaction:
         if within is None:
             # This entry is the first, so its inverse is the last: by then the old files are back.
             was_up = resolver.main.is_up() if due.reading else True
@@ -167,6 +170,7 @@ def _load_and_verify(
         with _step("load the seed"):
             _load_seed(config, policy, runner, seeds[policy.name], transaction)
         notes.append(f"loaded the seed of {policy.set}")
+    notes += [step.what for step in connections.begin_again(config, backend_of(config, runner), due.seeds)]
     reading = due.reading
     if reading:
         silent = _silent_seconds(config, resolver, reading)

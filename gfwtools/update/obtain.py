@@ -1,10 +1,10 @@
 """The list of a policy: fetched, the last good one, or the starter list; whether it may be used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.model import Config, PolicyConfig, is_url
 from gfwtools.config.userinfo import masked
 from gfwtools.errors import FetchError, ListError
 from gfwtools.lists.decode import Decoded, decode
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
     from gfwtools.lists.compiler import Compiled
 
-__all__ = ["obtain", "public", "require_list"]
+__all__ = ["answered_first", "obtain", "public", "require_list"]
 
 #: Of a list's rules at least this share names a host; 98 of 100 did in the worst of the published lists. A page that
 #: somebody's network gives in place of the list has a few lines that look like one.
@@ -64,7 +64,7 @@ def obtain(
     # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
     # say nothing about it.
     held = atomic.digest(good.data) if good else ""
-    sources = explicit or policy.sources
+    sources = explicit or answered_first(policy.sources, state.answered)
     validators = {
         source: Validators(mirror.etag, mirror.last_modified)
         for source in sources
@@ -95,12 +95,33 @@ def obtain(
         return starter(
             f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
         )
+    source = public(fetched.source)
+    answered = "" if explicit else source
     if fetched.data is None:
         assert good is not None  # a 304 answers a validator, and those are sent for a good list only
-        return Obtained(public(fetched.source), good, compiler(good))
+        return Obtained(source, good, compiler(good), answered=answered)
     decoded, compiled = fetched.data
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, atomic.digest(decoded.data))
-    return Obtained(public(fetched.source), decoded, compiled, mirror=mirror)
+    return Obtained(source, decoded, compiled, mirror=mirror, answered=answered)
+
+
+def answered_first(sources: Sequence[str], answered: str) -> list[str]:
+    """The sources in the order in which they are asked: a mirror that is dead today was most likely dead yesterday,
+    so the one that answered last is asked before the mirrors that stand before it.
+
+    It passes mirrors only. A file costs no wait, and who lists one before a mirror wants that file where it is there.
+
+    :param answered: what :func:`public` made of it; any other text changes nothing.
+    """
+    order = list(sources)
+    for index, source in enumerate(order):
+        if public(source) == answered:
+            place = index
+            while place and is_url(order[place - 1]):
+                place -= 1
+            order.insert(place, order.pop(index))
+            break
+    return order
 
 
 def public(source: str) -> str:

@@ -1,7 +1,8 @@
 """Everything that an update does before it writes: for each policy its list, its files and its new state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
@@ -9,7 +10,7 @@ from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.storage import atomic
-from gfwtools.storage.state import Change, PolicyState, State, read_state
+from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_state
 from gfwtools.update.inputs import UserLists, digest_of
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, never_fetched
@@ -28,9 +29,11 @@ def prepare(
     offline: bool = False,
     force: bool = False,
     progress: "Progress | None" = None,
+    edits: Mapping[Path, bytes] = MappingProxyType({}),
 ) -> Update:
     """Everything that :func:`update` does before it writes.
 
+    :param edits: the new content of files of the user's; they are a part of the update.
     :raises GfwtoolsError: no list, or one that may not be used.
     """
     state = read_state(config.paths.state)
@@ -39,7 +42,7 @@ def prepare(
     inputs = ""
     copies, told = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
     for index, policy in enumerate(config.policies):
-        own = UserLists.read(config, policy, copies)
+        own = UserLists.read(config, policy, {**copies, **edits})
         obtained = obtain(
             config,
             policy,
@@ -60,7 +63,8 @@ def prepare(
     warnings = [*([state.problem] if state.problem else []), *told]
     warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
     new_state = State({update.policy.name: update.state for update in done})
-    return Update(tuple(done), new_state, gone, tuple(warnings), copies)
+    learned = new_state.policies != state.policies
+    return Update(tuple(done), new_state, gone, tuple(warnings), learned, copies, edits)
 
 
 def _prepare_policy(
@@ -74,7 +78,7 @@ def _prepare_policy(
 ) -> PolicyUpdate:
     decoded = obtained.decoded
     if state.inputs == inputs and _intact(config, state):
-        return PolicyUpdate(policy, obtained, state, warnings=obtained.warnings)
+        return PolicyUpdate(policy, obtained, _with_answer(state, obtained), warnings=obtained.warnings)
     compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
     cover = cover_of(config, compiled)
@@ -92,9 +96,6 @@ def _prepare_policy(
     added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
     counts = compiled.counts()
     now = atomic.now()
-    mirrors = {public(source): mirror for source, mirror in state.mirrors.items()}
-    if obtained.mirror:
-        mirrors[obtained.source] = obtained.mirror
     digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
     new_state = PolicyState(
         source=obtained.source,
@@ -112,7 +113,8 @@ def _prepare_policy(
             if role_of(config, policy, path) is not Role.NONE
         },
         loaded=state.loaded,
-        mirrors=mirrors,
+        mirrors=_mirrors(state, obtained),
+        answered=obtained.answered or state.answered,
         history=state.history,
     )
     change = Change(
@@ -128,6 +130,22 @@ def _prepare_policy(
         removed,
         tuple(warnings),
     )
+
+
+def _mirrors(state: PolicyState, obtained: Obtained) -> dict[str, Mirror]:
+    """The validators of every mirror, with those of the one that answered."""
+    mirrors = {public(source): mirror for source, mirror in state.mirrors.items()}
+    if obtained.mirror:
+        mirrors[obtained.source] = obtained.mirror
+    return mirrors
+
+
+def _with_answer(state: PolicyState, obtained: Obtained) -> PolicyState:
+    """The state of a policy that has nothing new. It is another one only where another mirror answered than the last
+    time: a run in which nothing at all is new writes no file."""
+    if obtained.answered in ("", state.answered):
+        return state
+    return state._replace(answered=obtained.answered, mirrors=_mirrors(state, obtained))
 
 
 def without_comments(data: bytes) -> bytes:

@@ -74,8 +74,9 @@ def repair(config: Config, runner: Runner) -> Repair:
 
 
 def _plumbing(config: Config, runner: Runner, resolver: Resolver, found: Repair) -> None:
-    seen = updown.keep_up(config, runner, clear_caches=resolver.clear_caches)
-    if seen:
+    kept = updown.keep_up(config, runner, clear_caches=resolver.clear_caches)
+    if kept:
+        seen, _ = kept
         names = list(dict.fromkeys(step.what for step in seen.steps))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         found.done += [f"{'; '.join(names[:SHOWN])}{more}"] if names else []

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
-from gfwtools.errors import ConfigError, GfwtoolsError
+from gfwtools.errors import ConfigError, GfwtoolsError, StoreError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
+from gfwtools.storage.state import write_state
 from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
 from gfwtools.update.replace import NAME, NOTHING, replace
@@ -30,6 +32,7 @@ def update(
     progress: "Progress | None" = None,
     reload: bool = False,
     report: Callable[[str], None] | None = None,
+    edit: Callable[[], Mapping[Path, bytes]] = dict,
     within: Transaction | None = None,
 ) -> tuple[Update, list[str]]:
     """Fetch, compile and write, with the lock held.
@@ -39,6 +42,7 @@ def update(
     :param force: accept a list that has shrunk below ``fetch.min_share``.
     :param reload: have dnsmasq and the kernel take the files, and see that they did.
     :param report: repair this host first (:func:`gfwtools.update.repair.repair`), and call this with what was found.
+    :param edit: gives the new content of files of the user's, with the lock held. They are a part of the update.
     :param within: the transaction that this is a part of; without one it is one of its own.
     :returns: what was done, and what the reload did, in words.
     :raises GfwtoolsError: nothing was changed, or all of it was put back; or the list is in use, and something could
@@ -50,12 +54,15 @@ def update(
         with _repaired(config, report):
             folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
             atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
-            prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress)
+            prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
             foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
             told = tuple(
                 f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
             )
             prepared = prepared._replace(warnings=(*prepared.warnings, *told))
+            if prepared.learned and not prepared.files(config):
+                with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
+                    write_state(paths.state, prepared.state)
             if reload:
                 from gfwtools.update.install import install
 

@@ -24,6 +24,8 @@ class Obtained(NamedTuple):
     starter: bool = False
     mirror: Mirror | None = None
     warnings: tuple[str, ...] = ()
+    answered: str = ""
+    """The configured source that answered; empty for a list that came another way."""
 
 
 class PolicyUpdate(NamedTuple):
@@ -72,8 +74,12 @@ class Update(NamedTuple):
     gone: Mapping[str, tuple[Path, ...]] = {}
     """Policies that are no longer in the configuration -> their files."""
     warnings: tuple[str, ...] = ()
+    learned: bool = False
+    """Whether the state has something new even where no file has: another mirror answered than the last time."""
     copies: Mapping[Path, bytes] = {}
     """Of the user's lists that are URLs, what was fetched and is another than the last good copy."""
+    edits: Mapping[Path, bytes] = {}
+    """The user's own files that were edited: their new content. Each keeps its mode and owner."""
 
     def files(self, config: Config) -> dict[Path, bytes]:
         """Every file to be written, the state last, in the order in which they go into place."""

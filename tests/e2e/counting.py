@@ -15,7 +15,9 @@ class Count:
     The table belongs to the family ``inet``, so that ``meta nfproto`` or an address tells the family.
     """
 
-    def __init__(self, host: FreshHost, hook: Literal["prerouting", "input", "output"], expression: str) -> None:
+    def __init__(
+        self, host: FreshHost, hook: Literal["prerouting", "input", "output", "postrouting"], expression: str
+    ) -> None:
         self._host = host
         self._table = f"count{next(_numbers)}"
         host.run(

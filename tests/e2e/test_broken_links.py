@@ -68,6 +68,10 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
             "nftables": "nft flush chain inet gfwtools postrouting",
         },
     ),
+    "the size of segments is not set": (
+        "segments",
+        {"iptables": "iptables -t mangle -F POSTROUTING", "nftables": "nft flush chain inet gfwtools leaving"},
+    ),
     "the gateway does not forward": ("forwarding", {"": "sysctl -qw net.ipv4.ip_forward=0"}),
     "a firewall lets only known ways through": (
         "forwarding",

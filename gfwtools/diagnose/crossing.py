@@ -1,0 +1,166 @@
+"""Does a connection of the LAN cross the firewall into the tunnel, and do its replies come back? Pure.
+
+Two packets are judged: the first of a connection, and the answer to it. Each passes every base chain of its hooks, in
+the order of their priorities.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from ipaddress import ip_address, ip_network
+
+from gfwtools.config.model import Address
+from gfwtools.diagnose.lan import Lan
+from gfwtools.diagnose.packet import Bits, Packet, Peer
+from gfwtools.diagnose.walk import BaseChain, Judgement, judge
+from gfwtools.plumbing.facts import Family
+
+__all__ = ["Crossing", "Passage", "Verdict", "crossings"]
+
+PORT = 443
+#: What clients take (RFC 6335, section 6, and Linux, which begins at 32768).
+_CLIENT_PORTS = range(32768, 65536)
+_HOOKS = ("ingress", "prerouting", "forward", "postrouting", "egress")
+#: Where conntrack gives a reply its client's address again (linux/netfilter_ipv4.h, NF_IP_PRI_NAT_DST).
+_TRANSLATION = -100
+
+
+class Verdict(Enum):
+    """What becomes of a packet."""
+
+    PASSES = "passes"
+    BLOCKED = "blocked"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One packet, its verdict, and the chains that stop it; or, where that is not known, the rules that may."""
+
+    packet: Packet
+    verdict: Verdict
+    judged: tuple[Judgement, ...] = ()
+
+    @property
+    def title(self) -> str:
+        kind = "replies" if self.packet.reply else "new connections"
+        return f"{kind} from {self.packet.iif} to {self.packet.oif} (IPv{self.packet.family})"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A way from the LAN into the tunnel."""
+
+    family: Family
+    lan: str
+    tunnel: str
+    client: Peer
+    site: Peer
+    mark: int
+    translated: Address | None
+    """The address that the tunnel's peer sees; None where that is the client's."""
+    back: str | None
+    """The interface of the route to the site without the mark: the reverse-path filter looks there."""
+
+    def packets(self) -> Iterator[Packet]:
+        yield Packet(
+            family=self.family,
+            iif=self.lan,
+            oif=self.tunnel,
+            source=self.client,
+            destination=self.site,
+            sports=_CLIENT_PORTS,
+            dports=range(PORT, PORT + 1),
+            flags=frozenset({"SYN"}),
+            state="new",
+            back=self.lan,
+        )
+        yield Packet(
+            family=self.family,
+            iif=self.tunnel,
+            oif=self.lan,
+            source=self.site,
+            destination=self.client,
+            sports=range(PORT, PORT + 1),
+            dports=_CLIENT_PORTS,
+            flags=frozenset({"SYN", "ACK"}),
+            state="established",
+            reply=True,
+            back=self.back,
+        )
+
+    def passages(self, bases: Sequence[BaseChain]) -> list[Passage]:
+        """Both packets through all base chains of the family."""
+        return [self._passage(bases, packet) for packet in self.packets()]
+
+    def _passage(self, bases: Sequence[BaseChain], packet: Packet) -> Passage:
+        judged = self._walk(bases, packet)
+        stopped = tuple(found for found in judged if found.passes is False)
+        if not stopped:
+            open_ones = tuple(found for found in judged if found.passes is None)
+            return Passage(packet, Verdict.UNKNOWN if open_ones else Verdict.PASSES, open_ones)
+        # A client that no rule names is stopped. Rules that name some clients may let those pass.
+        some = self._walk(bases, replace(packet, partly=None))
+        if any(found.passes is False for found in some):
+            return Passage(packet, Verdict.BLOCKED, stopped)
+        return Passage(packet, Verdict.UNKNOWN, tuple(found for found in some if found.passes is None))
+
+    def _walk(self, bases: Iterable[BaseChain], packet: Packet) -> list[Judgement]:
+        """The verdict of each chain. A chain that stops the packet does not end this: there may be another one."""
+        judged = []
+        now = replace(packet, oif="")
+        for base in sorted(bases, key=lambda each: (_HOOKS.index(each.hook), each.priority)):
+            inbound = base.hook in ("ingress", "prerouting")
+            if base.hook in ("ingress", "egress") and (packet.iif if inbound else packet.oif) not in base.device:
+                continue
+            if not inbound and not now.oif:
+                now = replace(now, oif=packet.oif, mark=now.mark if packet.reply else Bits(self.mark))
+            seen = now
+            if packet.reply and self.translated and inbound and base.priority < _TRANSLATION:
+                seen = replace(now, destination=_one(self.translated), to_host=True)
+            found = judge(base, seen)
+            judged.append(found)
+            after = found.packet
+            now = replace(now, mark=after.mark, connection_mark=after.connection_mark, state=after.state)
+        return judged
+
+
+def crossings(
+    lan: Lan,
+    tunnel: str,
+    families: Iterable[Family],
+    sites: Sequence[Address],
+    mark: int,
+    translated: Sequence[Address],
+) -> list[Crossing]:
+    """The ways of each family that the LAN has. ``back`` is not known yet.
+
+    :param sites: addresses that go through the tunnel; of a family without one any address of the Internet is taken.
+    :param translated: the addresses by which clients are known behind the tunnel.
+    """
+    found = []
+    for family in families:
+        own = lan.address(family)
+        if own is None:
+            continue
+        site = next((_one(site) for site in sites if site.version == family), _SOMEWHERE[family])
+        outer = next((address for address in translated if address.version == family), None)
+        client = Peer(own.network, _some_client(own.network.num_addresses, own.ip, own.network.network_address))
+        found.append(Crossing(family, lan.name, tunnel, client, site, mark, outer, None))
+    return found
+
+
+_SOMEWHERE = {
+    4: Peer(ip_network("0.0.0.0/0"), ip_address("8.8.8.8")),
+    6: Peer(ip_network("2000::/3"), ip_address("2001:4860:4860::8888")),
+}
+
+
+def _one(address: Address) -> Peer:
+    return Peer(ip_network(address), address)
+
+
+def _some_client(size: int, own: Address, first: Address) -> Address:
+    """An address of the LAN that is not this host's: high up, where few rules and leases are."""
+    high = first + min(size - 2, 0xFFFE) if size > 2 else first
+    return high - 1 if high == own and size > 3 else high

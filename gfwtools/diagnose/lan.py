@@ -1,0 +1,70 @@
+"""Which interfaces lead to the LAN."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Any
+
+from gfwtools.config.model import Config
+from gfwtools.system.commands import Runner
+
+__all__ = ["Lan", "lan_of", "lans"]
+
+#: Networks of virtual machines and containers, by the names that libvirt, Docker, LXC and Kubernetes give them.
+_VIRTUAL = re.compile(r"virbr\d+|docker\d+|br-[0-9a-f]{12}|(lxc|lxd|incus)br\d+|podman\d+|cni\d+|flannel.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Lan:
+    """An interface to the LAN, and this host's addresses there."""
+
+    name: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+
+    def address(self, family: int) -> IPv4Interface | IPv6Interface | None:
+        """The address whose network the clients have: a private one if there is one."""
+        own = [address for address in self.addresses if address.version == family]
+        return next((address for address in own if address.is_private), own[0] if own else None)
+
+
+def lans(config: Config, runner: Runner) -> list[Lan]:
+    """The interfaces by which clients come: those of ``dns.listen``, else all that are neither tunnel nor WAN.
+
+    A gateway with one leg has its clients where its WAN is.
+    """
+    tunnels = {policy.interface for policy in config.policies}
+    found = [lan for lan in _all(runner) if lan.name not in tunnels]
+    listening = {address for address in config.dns.listen if not address.is_loopback}
+    if listening:
+        return [lan for lan in found if listening & {address.ip for address in lan.addresses}]
+    wan = _wan(runner)
+    inner = [lan for lan in found if lan.name not in wan and not _VIRTUAL.fullmatch(lan.name)]
+    return inner or [lan for lan in found if lan.name in wan and any(a.is_private for a in lan.addresses)]
+
+
+def lan_of(name: str, runner: Runner) -> Lan | None:
+    """The interface of that name, where it can lead to a LAN."""
+    return next((lan for lan in _all(runner) if lan.name == name), None)
+
+
+def _all(runner: Runner) -> Iterator[Lan]:
+    """All interfaces that are up, with a link layer and an address."""
+    links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "address", "show", "up") or "[]")
+    for link in links:
+        addresses = tuple(
+            ip_interface(f"{entry['local']}/{entry['prefixlen']}")
+            for entry in link.get("addr_info", ())
+            if "local" in entry and entry.get("scope") == "global"
+        )
+        if addresses and link.get("link_type") == "ether":
+            yield Lan(str(link["ifname"]), addresses)
+
+
+def _wan(runner: Runner) -> set[str]:
+    found = set()
+    for family in ("-4", "-6"):
+        for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
+            found |= {str(hop["dev"]) for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
+    return found

@@ -1,0 +1,53 @@
+"""``gfwtools deny`` and ``allow`` with the real dnsmasq: a name changes sides, or nothing does."""
+
+import itertools
+
+import pytest
+from fresh_host import RESTART
+from lab import POISON, TUNNEL, Lab
+
+pytestmark = pytest.mark.e2e
+
+PAIRS = list(itertools.product(("iptables", "nftables"), ("paired", "split")))
+DENY = "/etc/gfwtools/deny.txt"
+#: A name that no list has, that the ISP lies about, and whose site only the tunnel reaches.
+UNLISTED = "fresh.example"
+
+
+def with_unlisted(lab: Lab) -> None:
+    """The far end's resolver knows the blocked site by one more name; the ISP's resolver lies about that one too."""
+    for host, address in ((lab.far, "198.18.0.10"), (lab.isp, POISON)):
+        host.write("/etc/dnsmasq.conf", f"{host.read('/etc/dnsmasq.conf')}address=/{UNLISTED}/{address}\n")
+        host.run("sh", "-ec", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2; "
+                 "exec dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid")  # fmt: skip
+
+
+@pytest.mark.parametrize(("backend", "layout"), PAIRS)
+def test_a_denied_name_opens_through_the_tunnel_at_once_and_not_after_its_removal(backend: str, layout: str) -> None:
+    with Lab() as lab:
+        with_unlisted(lab)
+        lab.configure(backend, layout)
+        lab.bootstrap()
+        assert lab.resolve(lab.gateway, UNLISTED) == POISON
+        told = lab.gateway.gfwtools("deny", UNLISTED).stdout
+        assert f"{UNLISTED}: direct (no list names it) -> tunnel (your deny list has {UNLISTED})" in told
+        assert lab.open(lab.gateway, UNLISTED) == TUNNEL
+        assert lab.open(lab.client, UNLISTED) == TUNNEL
+        assert "as before" in lab.gateway.gfwtools("deny", UNLISTED).stdout
+        lab.gateway.gfwtools("deny", "--remove", UNLISTED)
+        assert lab.resolve(lab.gateway, UNLISTED) == POISON
+
+
+@pytest.mark.parametrize(("backend", "layout"), PAIRS)
+def test_a_reload_that_fails_puts_the_list_back_and_says_so(backend: str, layout: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend, layout)
+        lab.bootstrap()
+        before = lab.gateway.read(DENY)
+        fails = f"grep -q {UNLISTED} {DENY} && {{ echo it does not start >&2; exit 1; }}\n"
+        lab.gateway.write("/etc/restart-dns", fails + RESTART)
+        lab.gateway.run("sh", "-c", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2")  # a signal is not enough
+        told = lab.gateway.gfwtools("deny", UNLISTED, code=1).stderr
+        assert "it does not start" in told
+        assert f"the old files are back and in use; {DENY} is as before" in told
+        assert lab.gateway.read(DENY) == before
