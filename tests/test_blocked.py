@@ -1,4 +1,4 @@
-"""Is a name blocked here? The judgement over what was seen; tests/e2e/test_blocked.py has real connections."""
+"""Is a name blocked here? The judgement over what was seen; tests/e2e/test_looks_blocked.py has real connections."""
 
 from collections.abc import Sequence
 from ipaddress import ip_address
