@@ -1,8 +1,8 @@
 """``make bench-host`` (as root): what a person at the gateway waits for, on a host that is set up whole.
 
-``check domain --live`` in the laboratory of the tests, with today's list beside its own names (4,300 made-up ones where
-it is not there), and ``warm`` for 4,300 domains against an upstream that answers at once. Whole processes, medians of
-five, in all four pairs of backend and layout; all of it within network namespaces.
+``check domain --live`` and a run of cron in the laboratory of the tests, with today's list beside its own names (4,300
+made-up ones where it is not there), and ``warm`` for 4,300 domains against an upstream that answers at once. Whole
+processes, medians of five, in all four pairs of backend and layout; all of it within network namespaces.
 """
 
 import base64
@@ -43,8 +43,9 @@ def more_rules() -> list[str]:
     ]
 
 
-def live(backend: str, layout: str) -> tuple[float, int]:
-    """Seconds of ``check domain --live`` on a healthy host, and how many domains its list has."""
+def live(backend: str, layout: str) -> tuple[float, float, float, int]:
+    """Seconds of ``check domain --live`` and of a run of cron that finds nothing new, with its look at the host and
+    without it, on a healthy host; and how many domains its list has."""
     with Lab() as lab:
         lab.configure(backend, layout)
         lab.bootstrap()
@@ -52,7 +53,9 @@ def live(backend: str, layout: str) -> tuple[float, int]:
         lab.gateway.write("/etc/list.txt", f"{own}\n" + "".join(f"{rule}\n" for rule in more_rules()))
         lab.gateway.gfwtools("update", "--reload")
         (policy,) = json.loads(lab.gateway.gfwtools("status", "--json").stdout)["policies"]
-        return seconds(lab.gateway, "check", "domain", "--live", "blocked.example"), policy["domains"]
+        looked = seconds(lab.gateway, "check", "domain", "--live", "blocked.example")
+        cron, files = (seconds(lab.gateway, "update", *words) for words in (["--reload"], []))
+        return looked, cron, files, policy["domains"]
 
 
 def warm(layout: str) -> tuple[float, str]:
@@ -66,12 +69,13 @@ def warm(layout: str) -> tuple[float, str]:
 
 def main() -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = ""  # as it is where it is installed: compiled once
-    print("| backend, layout | domains | `check domain --live` |")
-    print("| --- | ---: | ---: |")
+    print("| backend, layout | domains | `check domain --live` | unchanged `update --reload` | unchanged `update` |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for backend in ("iptables", "nftables"):
         for layout in ("paired", "split"):
-            took, domains = live(backend, layout)
-            print(f"| {backend}, {layout} | {domains:,} | {took:.2f} s |", flush=True)
+            took, cron, files, domains = live(backend, layout)
+            row = f"| {backend}, {layout} | {domains:,} | {took:.2f} s | {cron:.2f} s | {files:.2f} s |"
+            print(row, flush=True)
     print("\n| layout | `warm --again` | names answered |")
     print("| --- | ---: | ---: |")
     for layout in ("paired", "split"):

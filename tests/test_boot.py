@@ -109,7 +109,13 @@ def test_waiting_for_wg_quick_before_dnsmasq_would_be_a_circle(units: Path) -> N
 
 @pytest.mark.parametrize(
     ("unit", "limit"),
-    [("gfwtools", 4.0), ("gfwtools-update", 3.5), ("gfwtools-dns@gfwlist", 3.0), ("gfwtools-link@wg0", 2.5)],
+    [
+        ("gfwtools", 4.0),
+        ("gfwtools-update", 3.5),
+        ("gfwtools-dns@gfwlist", 3.0),
+        ("gfwtools-link@wg0", 2.5),
+        ("gfwtools-again", 2.5),
+    ],
 )
 def test_the_units_are_sandboxed(units: Path, unit: str, limit: float) -> None:
     needs("systemd-analyze")
@@ -137,6 +143,19 @@ def test_no_placeholder_is_left() -> None:
 def test_the_routes_wait_for_wg_quick_of_each_interface() -> None:
     unit = every_file()["/etc/systemd/system/gfwtools-link@.service"]
     assert "After=gfwtools.service wg-quick@wg0.service wg-quick@wg-work.service\n" in unit
+
+
+@pytest.mark.parametrize("service", ["nftables", "netfilter-persistent", "iptables", "ufw", "firewalld"])
+def test_each_start_of_a_firewall_pulls_in_what_brings_ours_back_after_it(service: str) -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools-again.service"]
+    for key in ("After", "WantedBy"):
+        assert f"{service}.service" in " ".join(re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)).split()
+
+
+def test_a_restart_of_networkd_or_of_wg_quick_brings_the_routes_back() -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools-again.service"]
+    wanted_by = " ".join(re.findall(r"^WantedBy=(.*)$", unit, re.MULTILINE)).split()
+    assert {"systemd-networkd.service", "wg-quick@wg0.service", "wg-quick@wg-work.service"} <= set(wanted_by)
 
 
 def test_a_folder_of_dnsmasq_outside_of_etc_may_be_written() -> None:
@@ -278,6 +297,7 @@ def test_systemd_enables_the_plumbing_last() -> None:
         "systemctl enable --now gfwtools-dns@work.service",
         "systemctl enable gfwtools-link@wg0.service",
         r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
+        "systemctl enable gfwtools-again.service",
         "systemctl enable --now gfwtools-update.timer",
         "systemctl enable --now gfwtools.service",
     ]
@@ -328,10 +348,11 @@ def test_the_undo_of_a_step_disables_what_it_enabled(init: Init) -> None:
 def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     config = loads(SPLIT)
     names = frozenset(service.name for service in boot.services(config, "systemd"))
-    there = BootState(enabled=names, running=names - {"gfwtools-link@wg0.service"}, live=True)
+    there = BootState(enabled=names, running=names - {"gfwtools-link@wg0.service", "gfwtools-again.service"}, live=True)
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [
         "systemctl disable --now gfwtools.service",
         "systemctl disable --now gfwtools-update.timer",
+        "systemctl disable gfwtools-again.service",
         "systemctl disable gfwtools-link@wg0.service",
         "systemctl disable --now gfwtools-dns@gfwlist.service",
     ]

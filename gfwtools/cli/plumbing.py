@@ -16,12 +16,13 @@ __all__ = ["down", "up"]
 
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
 @click.option("--dry-run", is_flag=True, help="Print the commands as a script; run none.")
+@click.option("--unless-down", is_flag=True, help="Do nothing after `gfwtools down` (for units and hooks).")
 @click.pass_obj
-def up(context: Context, dry_run: bool) -> None:
+def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     """Set up what the configuration asks for: sets, marks, rules, routes and NAT.
 
-    Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The name of the
-    tunnel's endpoint is resolved again, and the copy of the ISP's resolvers is renewed where dnsmasq reads a copy.
+    Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The address of the
+    tunnel's endpoint is read again, and the copy of the ISP's resolvers is renewed where dnsmasq reads a copy.
 
     \b
     Examples:
@@ -46,6 +47,13 @@ def up(context: Context, dry_run: bool) -> None:
     resolver.make_folders()
     for note in renew(config, runner, restarts=False):
         context.say(note)
+    if unless_down:
+        kept = updown.keep_up(config, runner, clear_caches=resolver.clear_caches)
+        if kept is None:
+            context.say("the plumbing was taken down by `gfwtools down`, and stays down until `gfwtools up`")
+        else:
+            _report(context, kept[1], "up")
+        return
     _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
 
 
@@ -55,7 +63,8 @@ def down(context: Context) -> None:
     """Remove the sets, marks, rules, routes and NAT of gfwtools, and nothing else.
 
     The addresses that dnsmasq has learned are kept for the next `gfwtools up`. Blocked sites are then unreachable;
-    everything else still works.
+    everything else still works. It stays down until `gfwtools up` or the next boot: `gfwtools update --reload`, which
+    repairs the plumbing otherwise, leaves it down.
 
     \b
     Examples:
@@ -65,7 +74,7 @@ def down(context: Context) -> None:
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
-    _report(context, updown.down(context.config, _system(context)), "down")
+    _report(context, updown.down(context.config, _system(context), by_hand=True), "down")
 
 
 def _system(context: Context) -> "System":

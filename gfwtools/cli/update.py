@@ -56,6 +56,10 @@ def update(
     and the exit code is 1. A host that never had a list uses the built-in starter list. A run that finds nothing new
     writes no file.
 
+    With --reload it first repairs what `gfwtools bootstrap` has set up: plumbing that is missing, a dnsmasq that is
+    dead or has not read our files, a tunnel whose endpoint has a new address. It says so in one line. What it cannot
+    repair is named, and the exit code is 1. Plumbing that `gfwtools down` has taken down stays down.
+
     \b
     Examples:
       gfwtools update
@@ -85,7 +89,13 @@ def update(
             done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
             done, notes = run_update(
-                config, sources=resolved, offline=offline, force=force, progress=progress, reload=reload
+                config,
+                sources=resolved,
+                offline=offline,
+                force=force,
+                progress=progress,
+                reload=reload,
+                report=context.warn if reload else None,
             )
     for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:
         context.warn(warning)

@@ -15,7 +15,7 @@ from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Resolver
-from gfwtools.plumbing import record
+from gfwtools.plumbing import record, taken_down
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.updown import look
@@ -38,7 +38,8 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     """
     seen = look(config, runner)
     assert seen.facts is not None
-    findings = [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
+    findings = list(_taken_down(config))
+    findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
     for policy in config.policies:
         findings += _tunnel(policy, seen.facts, runner)
         if config.host.gateway:
@@ -46,6 +47,12 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     findings += _dnsmasq(config, runner)
     findings += own_lines.pieces(Dnsmasq(config, runner))
     return findings
+
+
+def _taken_down(config: Config) -> Iterator[Piece]:
+    if taken_down.is_noted(config.paths):
+        detail = "taken down by `gfwtools down`; `gfwtools update --reload` does not bring it up"
+        yield Piece("plumbing", State.MISMATCH, detail, remedy=UP)
 
 
 # ---------------------------------------------------------------- the tunnel

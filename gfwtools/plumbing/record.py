@@ -13,7 +13,7 @@ from gfwtools.plumbing.wanted import Connmark, Masked
 from gfwtools.storage.journal import Entry, Journal, Transaction
 from gfwtools.system.commands import Runner
 
-__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "from_data", "leave", "load", "note", "save"]
+__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "from_data", "is_kept", "leave", "load", "note", "save"]
 
 #: The kind of the entry.
 KIND = "plumbing"
@@ -75,6 +75,14 @@ def from_data(document: Mapping[str, Any]) -> Record | None:
         )
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
+
+
+def is_kept(paths: Paths) -> bool:
+    """Whether ``up`` has run, now or before a reboot, and ``down`` has not run since.
+
+    :raises StoreError: the journal is there and cannot be read.
+    """
+    return bool(Journal(paths).kept_entries(KIND))
 
 
 def as_data(record: Record) -> dict[str, Any]:

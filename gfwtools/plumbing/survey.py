@@ -1,8 +1,10 @@
 """The present state and the wanted state of every part of the plumbing."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from gfwtools.config.model import Address, Config, Network
 from gfwtools.plumbing import learned, record, routing, rt_tables, sysctl
@@ -106,9 +108,10 @@ def _complaint(name: str, interface: Interface | None) -> str:
     return f"{name}: {what}: blocked sites are refused until it is up and `gfwtools up` has run again"
 
 
-def look(config: Config, runner: Runner) -> Survey:
+def look(config: Config, runner: Runner, endpoints: Mapping[str, Address] = MappingProxyType({})) -> Survey:
     """Look at the host, and at what the configuration wants of it.
 
+    :param endpoints: interface -> an endpoint that it gets in a moment, besides those that it has.
     :raises HostError: a tool is missing, or the configuration does not fit the host.
     :raises StoreError: one of our files cannot be read.
     """
@@ -121,7 +124,8 @@ def look(config: Config, runner: Runner) -> Survey:
         if marking.backend is not backend:  # it goes, and what dnsmasq has learned stays
             for name, addresses in _learned(config, marking).items():
                 saved[name] = tuple(dict.fromkeys((*saved[name], *addresses)))
-    facts = replace(facts, seeds=_seeds(config, backend), learned=saved)
+    interfaces = {name: _with_endpoint(each, endpoints.get(name)) for name, each in facts.interfaces.items()}
+    facts = replace(facts, interfaces=interfaces, seeds=_seeds(config, backend), learned=saved)
     shall = wanted(config, facts)
     names = rt_tables.observe(config.paths, known.folders)
     values = sysctl.observe(runner, [*(item.key for item in shall.sysctls), *known.sysctls])
@@ -141,6 +145,11 @@ def look(config: Config, runner: Runner) -> Survey:
         ),
         learned=saved,
     )
+
+
+def _with_endpoint(interface: Interface, endpoint: Address | None) -> Interface:
+    known = interface.endpoints
+    return interface if endpoint is None or endpoint in known else replace(interface, endpoints=(*known, endpoint))
 
 
 def _observe(config: Config, runner: Runner, known: Record) -> list[Marking]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
-from gfwtools.config.model import Config
-from gfwtools.plumbing import connections, learned, record
+from gfwtools.config.model import Address, Config
+from gfwtools.plumbing import connections, learned, record, taken_down
 from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.survey import Survey, look, look_for_down
@@ -14,7 +15,7 @@ from gfwtools.storage.lock import lock
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["as_data", "down", "go_back", "look", "look_for_down", "up"]
+__all__ = ["as_data", "down", "go_back", "keep_up", "look", "look_for_down", "up"]
 
 #: The transaction of both; made with host.lock held.
 NAME = "plumbing"
@@ -35,22 +36,54 @@ def up(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> l
     :raises StoreError: one of our files cannot be read or written.
     """
     with lock(config.paths.state_dir / "host.lock"):
-        _recover(config, runner)
-        survey = look(config, runner)
-        after = survey.next_record()
-        adopted = connections.adopt(config, survey)
-        _run(config, survey, runner, after)
-        if survey.makes_sets:
-            record.save(config.paths, replace(after, cache_cleared=clear_caches()))
-        learned.forget(config)
-        return [*adopted, *survey.steps, *connections.settle(config, survey)]
+        _, steps = _bring_up(config, runner, clear_caches)
+        taken_down.forget(config.paths)
+        return steps
 
 
-def down(config: Config, runner: Runner) -> list[Step]:
+def keep_up(
+    config: Config,
+    runner: Runner,
+    *,
+    clear_caches: Callable[[], bool],
+    endpoints: Mapping[str, Address] = MappingProxyType({}),
+) -> tuple[Survey, list[Step]] | None:
+    """The same as :func:`up` for cron and for events: plumbing that was taken down by hand stays down.
+
+    :param endpoints: interface -> an endpoint that it gets in a moment, besides those that it has.
+    :returns: the host as it was found, and the steps that were run; None where it stays down.
+    :raises HostError: as :func:`up`.
+    :raises StoreError: as :func:`up`.
+    """
+    with lock(config.paths.state_dir / "host.lock"):
+        if taken_down.is_noted(config.paths):
+            return None
+        return _bring_up(config, runner, clear_caches, endpoints)
+
+
+def _bring_up(
+    config: Config,
+    runner: Runner,
+    clear_caches: Callable[[], bool],
+    endpoints: Mapping[str, Address] = MappingProxyType({}),
+) -> tuple[Survey, list[Step]]:
+    _recover(config, runner)
+    survey = look(config, runner, endpoints)
+    after = survey.next_record()
+    adopted = connections.adopt(config, survey)
+    _run(config, survey, runner, after)
+    if survey.makes_sets:
+        record.save(config.paths, replace(after, cache_cleared=clear_caches()))
+    learned.forget(config)
+    return survey, [*adopted, *survey.steps, *connections.settle(config, survey)]
+
+
+def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]:
     """Remove what is ours and put back what was there before it; what dnsmasq has learned is saved for :func:`up`.
 
     It needs neither the interface nor the tools of a backend, and a second time it finds nothing to do.
 
+    :param by_hand: it stays down until :func:`up` or the next boot, and :func:`keep_up` leaves it alone.
     :returns: the steps that were run.
     :raises HostError: a step failed, and the plumbing is as it was before.
     :raises StoreError: one of our files cannot be read or written.
@@ -59,8 +92,13 @@ def down(config: Config, runner: Runner) -> list[Step]:
         _recover(config, runner)
         survey = look_for_down(config, runner)
         learned.save(config, survey.learned)
+        was_up = bool(survey.steps) or record.is_kept(config.paths)
         _run(config, survey, runner, Record())
         record.forget(config.paths)
+        if not by_hand:
+            taken_down.forget(config.paths)
+        elif was_up:
+            taken_down.note(config.paths)
         return [*survey.steps, *connections.drop_all(config, survey)]
 
 

@@ -5,7 +5,8 @@ At boot, with systemd::
     gfwtools.service          sets, marks, rules, the kill switch         before dnsmasq
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
     gfwtools-link@INTERFACE   the routes                                  each time the interface appears
-    gfwtools-update.timer     the list
+    gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
+    gfwtools-update.timer     the list, and repairs
 
 OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the second and cron for the last.
 """
@@ -98,7 +99,8 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
         files = [
             _edit(UNITS, "gfwtools.service", "the plumbing at boot", words),
             _edit(UNITS, "gfwtools-link@.service", "the routes whenever the interface appears", words),
-            _edit(UNITS, "gfwtools-update.service", "fetches the list", words),
+            _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
+            _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
         ]
         return [*files, _edit(UNITS, "gfwtools-dns@.service", "the second dnsmasq", words)] if split else files
@@ -118,7 +120,7 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-update", "gfwtools-dns@")
+    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
     return (
         *(f"{UNITS}/{name}.service" for name in units),
         f"{UNITS}/gfwtools-update.timer",
@@ -168,6 +170,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
                 Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} appears", starts=False)
                 for name in _interfaces(config)
             ),
+            Service("gfwtools-again.service", "what another service removes comes back", starts=False),
             Service("gfwtools-update.timer", "the list changes several times a week"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so
             # that it is stopped, and the learned addresses are kept, when the host goes down.

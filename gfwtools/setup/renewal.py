@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq.manager import manager_of
+from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.errors import LockedError, ResolverError
 from gfwtools.setup import files, isp_resolvers, resolver_edits, resolver_facts
 from gfwtools.setup.lease_hooks import COPIES
@@ -91,8 +91,7 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
     except LockedError:
         return []  # a bootstrap that runs does the same
     with suppress(ResolverError):  # no service manager is known
-        if manager := manager_of(config, runner):
-            manager.restart_main()
+        Dnsmasq(config, runner).restart()
     return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
 
 

@@ -26,7 +26,7 @@ from gfwtools.system.commands import Runner, System
 from gfwtools.update.replace import NAME, NOTHING
 from gfwtools.update.replace import replace as replace_files
 from gfwtools.update.values import Update
-from gfwtools.update.verify import verify
+from gfwtools.update.verify import require_daemons, verify
 
 __all__ = ["install", "inverses"]
 
@@ -176,20 +176,7 @@ def _load_and_verify(
         silent = _silent_seconds(config, resolver, reading)
         notes += resolver.reload(replace(reading, second=(*reading.second, *silent)), was_up=resolver.main.is_up(0.5))
         with _step("ask dnsmasq"):
-            if not resolver.main.wait():
-                raise ResolverError(
-                    f"dnsmasq does not answer at {resolver.main} (from its port= and listen-address=)",
-                    "run: gfwtools check host",
-                )
-            for policy in config.policies:
-                second = resolver.second(policy)
-                if second and not second.wait():
-                    raise ResolverError(
-                        f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted",
-                        "run: gfwtools check host",
-                    )
-            if unread := resolver.wait_until_read(config.policies):
-                raise ResolverError(unread[0].detail, unread[0].remedy)
+            require_daemons(config, resolver)
             for policy_update in update.policies:
                 notes += verify(config, policy_update, resolver, runner)
     for name in due.gone:

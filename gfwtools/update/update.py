@@ -1,13 +1,13 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
-from gfwtools.errors import ConfigError, StoreError
+from gfwtools.errors import ConfigError, GfwtoolsError, StoreError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
@@ -32,6 +32,7 @@ def update(
     force: bool = False,
     progress: "Progress | None" = None,
     reload: bool = False,
+    report: Callable[[str], None] | None = None,
     edit: Callable[[], Mapping[Path, bytes]] = dict,
     within: Transaction | None = None,
 ) -> tuple[Update, list[str]]:
@@ -41,35 +42,60 @@ def update(
     :param offline: take the last good list (or the starter list) and use no network.
     :param force: accept a list that has shrunk below ``fetch.min_share``.
     :param reload: have dnsmasq and the kernel take the files, and see that they did.
+    :param report: repair this host first (:func:`gfwtools.update.repair.repair`), and call this with what was found.
     :param edit: gives the new content of files of the user's, with the lock held. They are a part of the update.
     :param within: the transaction that this is a part of; without one it is one of its own.
     :returns: what was done, and what the reload did, in words.
-    :raises GfwtoolsError: nothing was changed, or all of it was put back.
+    :raises GfwtoolsError: nothing was changed, or all of it was put back; or the list is in use, and something could
+        not be repaired.
     """
     paths = config.paths
     with lock(paths.lock, wait=lock_wait()):
         recover(config)
-        folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-        atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
-        prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
-        foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
-        replaced = tuple(
-            f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
-        )
-        prepared = prepared._replace(warnings=(*prepared.warnings, *replaced))
-        if prepared.learned and not prepared.files(config):
-            with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
-                write_state(paths.state, prepared.state)
-        if reload:
-            from gfwtools.system.commands import System
-            from gfwtools.update.install import install
+        with _repaired(config, report):
+            folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
+            atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
+            prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
+            foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
+            replaced = tuple(
+                f"{place}: not written by gfwtools; it is replaced, and teardown gives it back" for place in foreign
+            )
+            prepared = prepared._replace(warnings=(*prepared.warnings, *replaced))
+            if prepared.learned and not prepared.files(config):
+                with suppress(StoreError):  # it saves the next run a wait, and is no reason for this one to fail
+                    write_state(paths.state, prepared.state)
+            if reload:
+                from gfwtools.system.commands import System
+                from gfwtools.update.install import install
 
-            notes = install(config, prepared, foreign, within=within)
-            overridden = _overridden(config, System())
-            return prepared._replace(warnings=(*prepared.warnings, *overridden)), notes
-        with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
-            replace(config, prepared, foreign, transaction)
-        return prepared, []
+                notes = install(config, prepared, foreign, within=within)
+                overridden = _overridden(config, System())
+                return prepared._replace(warnings=(*prepared.warnings, *overridden)), notes
+            with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
+                replace(config, prepared, foreign, transaction)
+            return prepared, []
+
+
+@contextmanager
+def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[None]:
+    """Repair the host before the update. What could not be repaired is an error after it, beside that of the update."""
+    if report is None:
+        yield
+        return
+    from gfwtools.system.commands import System
+    from gfwtools.update.repair import repair
+
+    found = repair(config, System())
+    for line in (*found.notes, found.line()):
+        if line:
+            report(line)
+    try:
+        yield
+    except GfwtoolsError:
+        for problem in found.problems:
+            report(f"not repaired: {problem}")
+        raise
+    found.raise_problems()
 
 
 def _overridden(config: Config, runner: "Runner") -> list[str]:

@@ -15,12 +15,33 @@ from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 from gfwtools.update.values import PolicyUpdate
 
-__all__ = ["verify"]
+__all__ = ["require_daemons", "verify"]
 
 #: Seconds until a reloaded dnsmasq must ask the clean resolver for a blocked name, and have its address in the set.
 SETTLE = 2.0
 #: How many blocked names are tried before their answers count as wrong: the user may have an address= line for one.
 SAMPLES = 3
+
+
+def require_daemons(config: Config, resolver: Resolver) -> None:
+    """Wait until the daemons that were just restarted or signalled answer, and have read their files.
+
+    :raises ResolverError: one does not.
+    """
+    if not resolver.main.wait():
+        raise ResolverError(
+            f"dnsmasq does not answer at {resolver.main} (from its port= and listen-address=)",
+            "run: gfwtools check host",
+        )
+    for policy in config.policies:
+        second = resolver.second(policy)
+        if second and not second.wait():
+            raise ResolverError(
+                f"the second dnsmasq of {policy.name} does not answer at {second}, though it was restarted",
+                "run: gfwtools check host",
+            )
+    if unread := resolver.wait_until_read(config.policies):
+        raise ResolverError(unread[0].detail, unread[0].remedy)
 
 
 def verify(config: Config, update: PolicyUpdate, resolver: Resolver, runner: Runner) -> list[str]:
