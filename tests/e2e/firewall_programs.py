@@ -36,15 +36,16 @@ BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration
 PROTOCOLS = "igmp 2 IGMP\nah 51 AH\nospf 89 OSPF\nvrrp 112 VRRP\nsctp 132 SCTP\ndccp 33 DCCP\n"
 
 
-def need(program: str, package: str) -> None:
-    """Fail where the program lacks, and say what to install."""
+def need(program: str) -> None:
+    """Where systemd runs, the package would start this firewall on the host that tests: the test is skipped there."""
     if shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin") is None:
-        pytest.fail(f"{program} is missing: apt-get install {package}", pytrace=False)
+        is_live = Path("/run/systemd/system").is_dir()
+        (pytest.skip if is_live else pytest.fail)(f"no {program}; its package would start it here (make packages)")
 
 
 def start_ufw(host: FreshHost) -> None:
     """ufw with its package's own files: it forwards from the LAN to the WAN, and serves the LAN."""
-    need("ufw", "ufw")
+    need("ufw")
     host.write("/etc/default/ufw", UFW_DEFAULTS)
     host.write("/etc/ufw/sysctl.conf", "")
     host.run("mkdir", "-p", "/etc/ufw/applications.d")
@@ -58,7 +59,7 @@ def start_ufw(host: FreshHost) -> None:
 
 def start_firewalld(host: FreshHost) -> None:
     """firewalld as its package has it: the LAN in the zone internal, the WAN in external."""
-    need("firewalld", "firewalld")
+    need("firewalld")
     host.write("/etc/bus.conf", BUS)
     host.write("/etc/protocols", host.read("/etc/protocols") + PROTOCOLS)
     host.run("mkdir", "-p", "/run/dbus", "/run/firewalld", "/etc/firewalld/zones", "/etc/firewalld/policies")
