@@ -117,7 +117,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         isp = replace(isp, follow="")
     systemd = is_host and runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
     usable = {"systemctl": systemd, "resolvconf": is_host and runner.has("resolvconf")}
-    return ResolverFacts(
+    facts = ResolverFacts(
         link=link,
         nameservers=tuple(nameservers_in(before)),
         managers=managers,
@@ -135,6 +135,10 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         texts=texts,
         tools=frozenset(tool for tool, can in usable.items() if can),
     )
+    if facts.has_upstream and not config.dns.resolvers:
+        # The user's own lines name the resolvers, and dnsmasq reads no file of ours.
+        return replace(facts, follow="", needs=replace(facts.needs, copies=False))
+    return facts
 
 
 def text_of(paths: Paths, path: str | Path) -> str | None:
