@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from gfwtools.diagnose import iptables_rules, nft_rules
-from gfwtools.diagnose.crossing import Passage, crossings
+from gfwtools.diagnose.firewall import iptables_rules, nft_rules
+from gfwtools.diagnose.firewall.crossing import Passage, crossings
+from gfwtools.diagnose.firewall.packet import Packet, Truth
 from gfwtools.diagnose.lan import Lan
-from gfwtools.diagnose.packet import Packet, Truth
 from gfwtools.plumbing.facts import Family
 
 LAN = Lan("lan0", (ip_interface("192.168.7.1/24"), ip_interface("fd00:1::1/64")))

@@ -14,9 +14,9 @@ from firewalls import (
     passages,
 )
 
-from gfwtools.diagnose.crossing import Passage, Verdict
-from gfwtools.diagnose.opening import Zone, opening
-from gfwtools.diagnose.packet import Packet, Truth
+from gfwtools.diagnose.firewall.crossing import Passage, Verdict
+from gfwtools.diagnose.firewall.opening import Zone, opening
+from gfwtools.diagnose.firewall.packet import Packet, Truth
 
 PASSES, BLOCKED, UNKNOWN = Verdict.PASSES, Verdict.BLOCKED, Verdict.UNKNOWN
 ANSWERS = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import own_lines, usual
-from gfwtools.diagnose.crossing import Verdict
-from gfwtools.diagnose.firewall import judge_firewall
+from gfwtools.diagnose.firewall.crossing import Verdict
+from gfwtools.diagnose.firewall.judge import judge_firewall
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.diagnose.crossing import Verdict
-from gfwtools.diagnose.firewall import Judged, judge_firewall
+from gfwtools.diagnose.firewall.crossing import Verdict
+from gfwtools.diagnose.firewall.judge import Judged, judge_firewall
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.backend import sets_with

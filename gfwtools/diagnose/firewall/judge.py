@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
-from gfwtools.diagnose import iptables_rules, nft_rules
-from gfwtools.diagnose.crossing import Crossing, Passage, Verdict, crossings
+from gfwtools.diagnose.firewall import iptables_rules, nft_rules
+from gfwtools.diagnose.firewall.crossing import Crossing, Passage, Verdict, crossings
+from gfwtools.diagnose.firewall.opening import Zone, opening
+from gfwtools.diagnose.firewall.packet import Packet, Truth
+from gfwtools.diagnose.firewall.walk import BaseChain, Place
 from gfwtools.diagnose.lan import lans, wans
-from gfwtools.diagnose.opening import Zone, opening
-from gfwtools.diagnose.packet import Packet, Truth
-from gfwtools.diagnose.walk import BaseChain, Place
 from gfwtools.plumbing.facts import Facts, Family
 from gfwtools.render.nftables import TABLE
 from gfwtools.system import questions

@@ -13,8 +13,8 @@ from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import NamedTuple
 
-from gfwtools.diagnose.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
-from gfwtools.diagnose.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
+from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
+from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
 __all__ = ["Sets", "match_sets", "parse", "variant"]
 

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gfwtools.diagnose.packet import Packet
-from gfwtools.diagnose.walk import Judgement
+from gfwtools.diagnose.firewall.packet import Packet
+from gfwtools.diagnose.firewall.walk import Judgement
 
 __all__ = ["Zone", "opening"]
 

@@ -11,8 +11,8 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gfwtools.diagnose.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, opposite
-from gfwtools.diagnose.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
+from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, opposite
+from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
 __all__ = ["Elements", "parse"]
 

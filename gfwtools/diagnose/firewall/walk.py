@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gfwtools.diagnose.packet import Packet
+from gfwtools.diagnose.firewall.packet import Packet
 
 __all__ = ["BaseChain", "Chain", "End", "Judgement", "Jump", "Place", "Reading", "Rule", "Verb", "judge"]
 

@@ -10,9 +10,9 @@ from enum import Enum
 from ipaddress import ip_address, ip_network
 
 from gfwtools.config.model import Address
+from gfwtools.diagnose.firewall.packet import Bits, Packet, Peer
+from gfwtools.diagnose.firewall.walk import BaseChain, Judgement, judge
 from gfwtools.diagnose.lan import Lan
-from gfwtools.diagnose.packet import Bits, Packet, Peer
-from gfwtools.diagnose.walk import BaseChain, Judgement, judge
 from gfwtools.plumbing.facts import Family
 
 __all__ = ["Crossing", "Passage", "Verdict", "crossings"]
