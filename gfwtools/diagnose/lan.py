@@ -1,23 +1,16 @@
 """Which interfaces lead to the LAN."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from gfwtools.config.model import Config
-from gfwtools.system import questions
 from gfwtools.system.commands import Runner
+from gfwtools.system.networks import is_virtual, wans
 
-__all__ = ["Lan", "lan_of", "lans", "wans"]
-
-#: Networks of virtual machines and containers, by the names that libvirt, Docker, LXC and Kubernetes give them.
-_VIRTUAL = re.compile(r"virbr\d+|docker\d+|br-[0-9a-f]{12}|(lxc|lxd|incus)br\d+|podman\d+|cni\d+|flannel.*")
-
-#: A root server (RFC 7720). Two routes of half the Internet each are no default route, and are one for it.
-_SOMEWHERE = IPv4Address("198.41.0.4")
+__all__ = ["Lan", "lan_of", "lans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ def lans(config: Config, runner: Runner) -> list[Lan]:
     if listening:
         return [lan for lan in found if listening & {address.ip for address in lan.addresses}]
     wan = wans(runner)
-    inner = [lan for lan in found if lan.name not in wan and not _VIRTUAL.fullmatch(lan.name)]
+    inner = [lan for lan in found if lan.name not in wan and not is_virtual(lan.name)]
     private = [lan for lan in inner if any(address.is_private for address in lan.addresses)]
     return private or inner or [lan for lan in found if lan.name in wan and any(a.is_private for a in lan.addresses)]
 
@@ -65,12 +58,3 @@ def _all(runner: Runner) -> Iterator[Lan]:
         )
         if addresses and link.get("link_type") == "ether":
             yield Lan(str(link["ifname"]), addresses)
-
-
-def wans(runner: Runner) -> set[str]:
-    """The interfaces to the Internet: those of default routes, and the one that is taken without a mark."""
-    found = set(filter(None, [questions.route(runner, _SOMEWHERE).device]))
-    for family in ("-4", "-6"):
-        for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
-            found |= {str(hop["dev"]) for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
-    return found

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gfwtools.config.model import Config
 from gfwtools.setup import resolver_facts
-from gfwtools.setup.lan import WILDCARDS, other_dnsmasqs, words_of
+from gfwtools.setup.listening import WILDCARDS, other_dnsmasqs, words_of
 from gfwtools.setup.problem import Problem
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic

@@ -14,7 +14,7 @@ from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files, isp_resolvers
 from gfwtools.setup.isp_resolvers import Found, Surroundings
-from gfwtools.setup.lan import OtherNetwork, lan_of
+from gfwtools.setup.listening import OtherNetwork, listening_of
 from gfwtools.setup.resolv_conf_writers import (
     WRITERS,
     Needs,
@@ -99,7 +99,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "address") or "[]")
     here = tuple(addresses_of(links))
     addresses = frozenset(address for _, address in here)
-    lan = lan_of(config, here, runner)
+    listening = listening_of(config, here, runner)
     managers = _managers(paths, link, runner)
     # What is ours aside; what else lies in the folder must not be said twice, though nothing reads it before our line.
     own = {SNIPPET, *(f"{policy.name}.conf" for policy in config.policies)}
@@ -128,8 +128,8 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
-        lan=lan.addresses,
-        others=lan.others,
+        lan=listening.addresses,
+        others=listening.others,
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,

@@ -15,11 +15,12 @@ from gfwtools.diagnose.firewall.crossing import Crossing, Passage, Verdict, cros
 from gfwtools.diagnose.firewall.opening import Zone, opening
 from gfwtools.diagnose.firewall.packet import Packet, Truth
 from gfwtools.diagnose.firewall.walk import BaseChain, Place
-from gfwtools.diagnose.lan import lans, wans
+from gfwtools.diagnose.lan import lans
 from gfwtools.plumbing.facts import Facts, Family
 from gfwtools.render.nftables import TABLE
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
+from gfwtools.system.networks import wans
 
 __all__ = ["Judged", "judge_firewall"]
 

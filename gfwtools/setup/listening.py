@@ -5,8 +5,6 @@ the resolver of /etc/resolv.conf, which is ours: its clients get our answers, an
 cannot listen at one address.
 """
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,16 +14,13 @@ from gfwtools.config.model import Address, Config, Paths
 from gfwtools.dnsmasq.conf import MAIN_CONF, option_values
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
+from gfwtools.system.networks import WITH_RESOLVER, WITHOUT_RESOLVER, wans
 from gfwtools.system.questions import Holder, holders
 
-__all__ = ["WILDCARDS", "Lan", "OtherNetwork", "lan_of", "other_dnsmasqs", "words_of"]
+__all__ = ["WILDCARDS", "Listening", "OtherNetwork", "listening_of", "other_dnsmasqs", "words_of"]
 
 #: As ss(8) writes "at every address".
 WILDCARDS = (str(IPv4Address(0)), "*", str(IPv6Address(0)))
-#: Bridges of containers and virtual machines whose manager runs a resolver on them, now or when the first one starts.
-_WITH_RESOLVER = re.compile(r"(?:virbr|lxcbr|lxdbr|incusbr|podman|cni-podman)\d+")
-#: Those without one: Docker's.
-_WITHOUT_RESOLVER = re.compile(r"docker\d+|docker_gwbridge|br-[0-9a-f]{12}")
 #: What the command line of such a resolver names, on a bridge of any name: libvirt; LXC, LXD and Incus; NetworkManager.
 _OWNERS = (
     *("/libvirt/", "/run/lxc/", "/lxd/", "/incus/"),
@@ -49,7 +44,7 @@ class OtherNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class Lan:
+class Listening:
     """Where this host listens for others."""
 
     addresses: tuple[Address, ...] = ()
@@ -58,24 +53,21 @@ class Lan:
     """The networks that are left out."""
 
 
-def lan_of(config: Config, found: Sequence[tuple[str, Address]], runner: Runner) -> Lan:
+def listening_of(config: Config, found: Sequence[tuple[str, Address]], runner: Runner) -> Listening:
     """The addresses that are neither the tunnels' nor the WAN's; of a gateway with one leg, that leg's private ones.
 
     :param found: interface and address of this host, but for link-local ones.
     """
     tunnels = {policy.interface for policy in config.policies}
-    wan = set()
-    for family in ("-4", "-6"):
-        for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
-            wan |= {hop.get("dev") for hop in (route, *route.get("nexthops", ()))}
+    wan = wans(runner)
     usable = [(name, address) for name, address in found if name not in tunnels and not address.is_loopback]
     others = tuple(_other_networks(config, [pair for pair in usable if pair[0] not in wan], runner))
     left_out = {network.interface for network in others}
     inner = [(name, address) for name, address in usable if name not in wan and name not in left_out]
     # A bridge of Docker's may be listened at. It makes no gateway of a host with one leg.
-    has_lan = any(not _WITHOUT_RESOLVER.fullmatch(name) for name, _ in inner)
+    has_lan = any(not WITHOUT_RESOLVER.fullmatch(name) for name, _ in inner)
     outer = [] if has_lan else [pair for pair in usable if pair[0] in wan and pair[1].is_private]
-    return Lan(tuple(dict.fromkeys(address for _, address in (*outer, *inner))), others)
+    return Listening(tuple(dict.fromkeys(address for _, address in (*outer, *inner))), others)
 
 
 def _other_networks(config: Config, found: Iterable[tuple[str, Address]], runner: Runner) -> Iterator[OtherNetwork]:
@@ -86,7 +78,7 @@ def _other_networks(config: Config, found: Iterable[tuple[str, Address]], runner
     for name, addresses in by_interface.items():
         there = [other for other in others if other.address in set(map(str, addresses))]
         owned = [other for other in there if _has_owner(config.paths, other)]
-        if owned or _WITH_RESOLVER.fullmatch(name) or (there and _WITHOUT_RESOLVER.fullmatch(name)):
+        if owned or WITH_RESOLVER.fullmatch(name) or (there and WITHOUT_RESOLVER.fullmatch(name)):
             yield OtherNetwork(
                 name, tuple(addresses), *(words_of(config.paths, other) for other in (owned or there)[:1])
             )
