@@ -1,7 +1,6 @@
 """What ``up`` and ``update --reload`` do so that dnsmasq goes on asking the ISP's resolvers of today."""
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 
 from gfwtools.config.model import Config
@@ -95,24 +94,27 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
     return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
 
 
-def with_servers_of_today(config: Config) -> Callable[[], None]:
-    """Call it before the files are put back, and what it gives afterwards.
+def with_servers_of_today(config: Config) -> None:
+    """Before the files are put back: the original of resolv.conf gets the resolvers of the present lease.
 
-    resolv.conf is then as before bootstrap, and may name resolvers of a lease that has ended: those of today take
-    their place. A program that maintains a file of its own does so by itself.
+    It is as old as bootstrap, and may name resolvers of a lease that has ended. A program that maintains a file of its
+    own does so by itself. What is in the journal is corrected, so that a teardown that was killed is finished alike.
+
+    :raises StoreError: a file cannot be read or written.
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
     settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     found = isp_resolvers.followed(config.paths, settings[-1], frozenset()) if settings else isp_resolvers.Found()
-    today = [str(server.address) for server in found.resolvers] if found.by_hook else []
-
-    def correct() -> None:
-        place = config.paths.at(RESOLV_CONF)
-        data = b"" if place.is_symlink() else atomic.read(place) or b""
-        before = _names(data.decode("utf-8", "replace"))
-        if today and before and sorted(today) != before:
-            others = re.sub(rb"^nameserver .*\n?", b"", data, flags=re.MULTILINE)
-            ended = others if not others or others.endswith(b"\n") else others + b"\n"
-            atomic.write_all({place: ended + "".join(f"nameserver {server}\n" for server in today).encode()}, None)
-
-    return correct
+    entry = files.recorded(config.paths).get(RESOLV_CONF)
+    if entry is None or not found.by_hook:
+        return
+    original = files.original_of(entry)
+    data = files.content_of(config.paths, original) or b""
+    today = [str(server.address) for server in found.resolvers]
+    before = _names(data.decode("utf-8", "replace"))
+    if today and before and sorted(today) != before:
+        others = re.sub(rb"^nameserver .*\n?", b"", data, flags=re.MULTILINE)
+        ended = others if not others or others.endswith(b"\n") else others + b"\n"
+        files.replace_original(
+            config.paths, original, ended + "".join(f"nameserver {server}\n" for server in today).encode()
+        )

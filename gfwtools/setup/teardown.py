@@ -80,10 +80,9 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     for step in updown.down(config, runner):
         say(f"removed {step.what}")
     atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
-    correct_resolv_conf = with_servers_of_today(config)
+    with_servers_of_today(config)
     ours = [*COPIES, *(f"/{path.relative_to(paths.root)}" for path in generated)]
     left = files.put_back(paths, whole=(RESOLV_CONF,), ours=ours)
-    correct_resolv_conf()
     for leases in (LEASES, DHCPCD_LEASES):
         shutil.rmtree(paths.at(leases).parent, ignore_errors=True)
     for path in changed:

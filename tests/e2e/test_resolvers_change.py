@@ -176,6 +176,16 @@ def test_teardown_gives_the_host_the_resolvers_of_its_present_lease(change: Chan
         assert ISP_DNS not in lab.gateway.read("/etc/resolv.conf")
 
 
+def test_teardown_leaves_a_resolv_conf_that_its_owner_has_written_since_bootstrap() -> None:
+    with Lab() as lab:
+        lab.configure()
+        dhclient(lab, ISP_DNS)
+        lab.bootstrap()
+        lab.gateway.write("/etc/resolv.conf", "# mine\nnameserver 192.0.2.9\n")
+        lab.gateway.gfwtools("teardown", "--yes")
+        assert lab.gateway.read("/etc/resolv.conf") == "# mine\nnameserver 192.0.2.9\n"
+
+
 def piece(lab: Lab, code: int) -> dict[str, str]:
     pieces = json.loads(lab.gateway.gfwtools("check", "host", "--json", code=code).stdout)
     (found,) = (piece for piece in pieces if piece["name"] == "resolvers for free names")
