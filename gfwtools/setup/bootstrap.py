@@ -119,13 +119,15 @@ def _run_as_before(config: Config, resolver: Resolver, before: Mapping[str, Any]
 
     :raises GfwtoolsError: the restart failed.
     """
-    if not before["touched"] or config.dns.manager == "none":
-        return
-    for policy in config.policies:
-        if policy.name not in before["second"]:
-            resolver.end_second(policy)
+    restarts = before["touched"] and config.dns.manager != "none"
+    if restarts:
+        for policy in config.policies:
+            if policy.name not in before["second"]:
+                resolver.end_second(policy)
     if not before["second"]:
         resolver.remove_folders()
+    if not restarts:
+        return
     if not before["main"]:
         resolver.end()
         return

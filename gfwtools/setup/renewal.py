@@ -81,12 +81,13 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
     edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path == snippet(config)]
     if not facts.resolvers or not files.differing(edits, config.paths):
         return []
+    journal = Journal(config.paths)
     try:
-        with (
-            lock_folder(config.paths.state_dir, "bootstrap or teardown"),
-            Journal(config.paths).transaction(TRANSACTION, {}) as transaction,
-        ):
-            files.put(edits, config.paths, transaction)
+        with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
+            if journal.is_open(TRANSACTION):
+                return []  # the next bootstrap or teardown takes it back first
+            with journal.transaction(TRANSACTION, {}) as transaction:
+                files.put(edits, config.paths, transaction)
     except LockedError:
         return []  # a bootstrap that runs does the same
     with suppress(ResolverError):  # no service manager is known

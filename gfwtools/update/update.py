@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
-from gfwtools.errors import ConfigError, GfwtoolsError, StoreError
+from gfwtools.errors import ConfigError, GfwtoolsError, HostError, StoreError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
@@ -50,7 +50,10 @@ def update(
         not be repaired.
     """
     paths = config.paths
+    was_wired = reload and _is_wired(config)
     with lock(paths.lock, wait=lock_wait()):
+        if was_wired and not _is_wired(config):
+            raise HostError("gfwtools teardown ran while this waited", "to set the host up again: gfwtools bootstrap")
         recover(config)
         with _repaired(config, report):
             folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
@@ -74,6 +77,12 @@ def update(
             with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
                 replace(config, prepared, foreign, transaction)
             return prepared, []
+
+
+def _is_wired(config: Config) -> bool:
+    from gfwtools.dnsmasq.conf import is_wired
+
+    return is_wired(config)
 
 
 @contextmanager
