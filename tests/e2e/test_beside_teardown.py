@@ -40,3 +40,22 @@ def test_a_bootstrap_that_fails_leaves_no_folder_in_run() -> None:
         lab.gateway.run("mkdir", "/etc/cron.d/gfwtools")
         lab.gateway.gfwtools(*BOOTSTRAP, code=1)
         assert lab.gateway.run("ls", "/run/gfwtools", code=2).stdout == ""
+
+
+_WAITING = """
+PYTHON -m gfwtools -q update --reload >/run/log 2>&1 &
+until ls -l /proc/$!/fd | grep -q gfwtools/lock; do sleep 0.05; done
+rm /etc/dnsmasq.d/00-gfwtools.conf
+"""
+
+
+def test_an_update_that_has_waited_for_a_teardown_does_nothing() -> None:
+    with Lab() as lab:
+        lab.configure()
+        lab.gateway.gfwtools(*BOOTSTRAP)
+        files = lab.gateway.run("sha256sum", "/etc/dnsmasq.d/gfwlist.conf").stdout
+        script = _WAITING.replace("PYTHON", sys.executable)
+        lab.gateway.run("flock", "-o", "/var/lib/gfwtools/lock", "sh", "-ec", script)
+        lab.gateway.run("sh", "-c", "until [ -s /run/log ]; do sleep 0.05; done")
+        assert "teardown ran while this waited" in lab.gateway.read("/run/log")
+        assert lab.gateway.run("sha256sum", "/etc/dnsmasq.d/gfwlist.conf").stdout == files
