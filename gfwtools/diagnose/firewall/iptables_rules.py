@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
-__all__ = ["Sets", "match_sets", "parse", "variant"]
+__all__ = ["Sets", "parse", "variant"]
 
 #: Whether an ipset holds what a packet has there: the set, and src or dst for each of its dimensions.
 Sets = Callable[[str, tuple[str, ...], Packet], Truth]
@@ -75,12 +75,6 @@ def variant(text: str) -> str:
     if not any(line.startswith("*") for line in text.splitlines()):
         return ""
     return "nf_tables" if "(nf_tables)" in text.partition("\n")[0] else "legacy"
-
-
-def match_sets(text: str) -> set[str]:
-    """The ipsets that the rules name."""
-    words = text.split()
-    return {after for word, after in pairwise(words) if word == "--match-set"}
 
 
 def parse(text: str, program: str, holds: Sets) -> list[BaseChain]:
