@@ -1,7 +1,7 @@
 """``gfwtools bootstrap`` and ``gfwtools teardown``."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -9,6 +9,7 @@ from gfwtools.cli import Context
 
 if TYPE_CHECKING:
     from gfwtools.system.commands import System
+    from gfwtools.system.init import Init
 
 __all__ = ["bootstrap", "teardown"]
 
@@ -50,7 +51,7 @@ def bootstrap(
     gateway: bool | None,
     backend: str | None,
     layout: str | None,
-    init: str,
+    init: "Init | Literal['auto']",
     warm: bool | None,
     dry_run: bool,
     yes: bool,

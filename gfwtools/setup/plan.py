@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
@@ -119,7 +120,7 @@ def _as_step(edit: FileEdit) -> Step:
     return Step(f"write {edit.path}", edit.why, (folder, Command(("tee", edit.path), text)), ())
 
 
-def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Runner) -> Planned:
+def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["auto"], runner: Runner) -> Planned:
     """Read the host, and decide what must be done.
 
     :raises Refused: problems were found; it carries all of them.
@@ -134,7 +135,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
         # Written down: a program that is installed later does not change it.
         text = _with_value(text, "backend", require(config, runner))
         config = loads(text, str(config_path), root)
-    chosen: Init = detect_init(root) if init == "auto" else init  # type: ignore[assignment]
+    chosen = detect_init(root) if init == "auto" else init
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     edits = [*resolver_edits.edits(config, facts), *boot.boot_files(config, chosen, program(), cron=has_cron)]
