@@ -1073,7 +1073,7 @@ def test_a_variable_that_names_no_proxy_is_named_and_its_password_is_not(
     monkeypatch.setenv(name, value)
     said = answer("https://mirror.example/list")
     assert said.startswith(f"the environment variable {name}: '")
-    assert said.endswith(" is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    assert said.endswith(" is not a proxy; use http://HOST:PORT or socks5://HOST:PORT")
     assert "SEC" not in said
 
 

@@ -102,6 +102,19 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        is_typo = args[0] not in self.lazy and not args[0].startswith("-")
+        if is_typo and not ctx.resilient_parsing:  # which completion sets
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.lazy)
+            ctx.fail(
+                f"no command {args[0]!r}; " + (f"did you mean {near[0]}?" if near else f"use {', '.join(self.lazy)}")
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The commands' own help would import them all.
         with formatter.section("Commands"):
@@ -136,7 +149,8 @@ def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet
       gfwtools check domain example.com  show what happens to a name, and why
       gfwtools --root ./demo update      try it without touching this host
 
-    Exit codes: 0 done, or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
+    Exit codes: 0 done, or nothing to do; 1 failed, or a check found a fault; 2 wrong usage; 130
+    interrupted.
     """
     ctx.obj = Context(config, root, -1 if quiet else verbose)
 
@@ -160,6 +174,10 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
                 signal.signal(number, signal.default_int_handler)
         code = command.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name in ("--root", "--config"):
+            # These two apply to every command, so click takes them before the command only.
+            place = f"{error.option_name} goes before the command: {name} {error.option_name} PATH COMMAND"
+            error = click.UsageError(place, error.ctx)
         error.show()
         sys.exit(error.exit_code)
     except GfwtoolsError as error:

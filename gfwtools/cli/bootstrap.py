@@ -95,7 +95,7 @@ def bootstrap(
             click.echo(line)
         if not sys.stdin.isatty():
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
-        click.confirm("Change the host's resolver set-up?", abort=True)
+        _confirm(context, "Change the host's resolver set-up?")
     run(planned, runner, say=context.say, warn=context.warn)
     try:
         findings = check(planned.config, runner)
@@ -144,9 +144,27 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("this takes the plumbing down; give --yes, or run it at a terminal")
-        click.confirm("Take the plumbing down" + (" and remove configuration and lists?" if purge else "?"), abort=True)
-    for note in undo(context.config, _system(context), purge=purge, say=context.say):
+        _confirm(context, "Take the plumbing down" + (" and remove configuration and lists?" if purge else "?"))
+    done: list[str] = []
+
+    def say(text: str) -> None:
+        done.append(text)
+        context.say(text)
+
+    notes = undo(context.config, _system(context), purge=purge, say=say)
+    for note in notes:
         context.warn(note)
+    if not done and not notes:
+        context.say("nothing to undo")
+    elif not notes and not purge:
+        context.say("the host is as before bootstrap; the configuration and the lists stay (--purge removes them)")
+
+
+def _confirm(context: Context, question: str) -> None:
+    """Ask at the terminal. A no ends the command."""
+    if not click.confirm(question):
+        context.warn("nothing was changed")
+        sys.exit(130)
 
 
 def _system(context: Context) -> "System":

@@ -10,7 +10,7 @@ __all__ = ["host"]
 
 
 @click.command(short_help="Check that every piece of the plumbing is there and works.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the pieces as JSON.")
 @click.pass_obj
 def host(context: Context, as_json: bool) -> None:
     """Check every piece of the plumbing. Each is OK, MISSING or MISMATCH, and is shown with the command that fixes it.
@@ -25,12 +25,16 @@ def host(context: Context, as_json: bool) -> None:
     """
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
+    from gfwtools.dnsmasq.conf import is_wired
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
 
     findings = check(context.config, System())
     bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
     unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
+    if bad and not is_wired(context.config):
+        interface = context.config.policies[0].interface
+        context.warn(f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}")
     if as_json:
         import json
 

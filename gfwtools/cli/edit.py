@@ -21,7 +21,7 @@ _BY = {
     "allow": "your allow list has {}",
     "exception": "an exception of the list frees {}",
     "none": "no list names it",
-    "": "in the set's {}",
+    "": "your list or the fetched one has {}",
 }
 
 
@@ -103,13 +103,14 @@ def _edit(
     if dry_run:
         edited = preview(config, chosen, side, entries, remove=remove)
         if not as_json:
-            context.say("dry run: nothing is written; this would be done:")
+            context.say("dry run, nothing was written; a real run gives:")
     else:
         edited, notes, warnings = edit_lists(config, chosen, side, entries, remove=remove)
         if reloads(config):
             notes += _left_in_the_set(edited)
         elif edited.files:
-            notes.append("dnsmasq was not reloaded: this host was never bootstrapped; run: gfwtools bootstrap")
+            run_it = f"gfwtools bootstrap --interface {chosen.interface}"
+            notes.append(f"dnsmasq was not reloaded: this host was never bootstrapped; run: {run_it}")
     for warning in [*(text for outcome in edited.outcomes.values() for text in outcome.warnings), *warnings]:
         context.warn(warning)
     if as_json:

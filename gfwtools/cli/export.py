@@ -23,7 +23,7 @@ FORMATS = ("domains", "direct", "dnsmasq", "ipset", "nftables")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write to this file, whole or not at all. --root does not apply to it.",
 )
-@click.option("--policy", "name", help="The policy to print.  [default: the first one in the configuration]")
+@click.option("--policy", "name", metavar="POLICY", help="The policy to print.  [default: the first one]")
 @click.pass_obj
 def export(context: Context, format: str, output: Path | None, name: str | None) -> None:
     """Print the policy, made from the last good list and the current allow and deny lists.

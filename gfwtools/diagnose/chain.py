@@ -390,7 +390,7 @@ def _generation(lookup: Lookup) -> Link:
         return Link(name, _SKIPPED, found="dnsmasq does not answer")
     for unread in lookup.unread:
         return Link(name, _BROKEN, expected, unread.detail, unread.remedy)
-    return Link(name, _OK, expected, "dnsmasq has read it")
+    return Link(name, _OK, expected, "dnsmasq has read the current files")
 
 
 def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
@@ -431,8 +431,9 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
         return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
-    words = "dnsmasq asks them" if lookup.strangers is None else "dnsmasq asks them and no other"
-    return Link("upstream", _OK, expected, words)
+    if lookup.strangers is None:
+        return Link("upstream", _OK, expected, "dnsmasq asks the clean resolver")
+    return Link("upstream", _OK, expected, "dnsmasq asks the clean resolver and no other")
 
 
 def _reload(resolver: Resolver) -> str:

@@ -40,8 +40,9 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     assert seen.facts is not None
     findings = list(_taken_down(config))
     findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
+    routed = all(piece.state is State.OK for piece in seen.pieces if piece.kind in (Kind.RULE, Kind.ROUTE))
     for policy in config.policies:
-        findings += _tunnel(policy, seen.facts, runner)
+        findings += _tunnel(policy, seen.facts, runner, routed=routed)
         if config.host.gateway:
             findings.append(_firewall(config, policy, seen.facts, runner))
     findings += _dnsmasq(config, runner)
@@ -58,7 +59,7 @@ def _taken_down(config: Config) -> Iterator[Piece]:
 # ---------------------------------------------------------------- the tunnel
 
 
-def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piece]:
+def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool) -> Iterator[Piece]:
     name = policy.interface
     tunnel = facts.interfaces.get(name)
     if tunnel is None:
@@ -74,7 +75,7 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piec
         yield Piece(f"interface {name}", State.MISMATCH, "it is down", Kind.TUNNEL, remedy=f"ip link set {name} up")
         return
     yield Piece(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up", Kind.TUNNEL)
-    yield from _way(policy, runner)
+    yield _way(policy, runner, routed=routed)
     for endpoint in tunnel.endpoints:
         device = questions.route(runner, endpoint).device
         if device == name:
@@ -100,21 +101,16 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piec
         yield _handshake(policy, runner)
 
 
-def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Piece]:
-    """Where a marked packet goes: rules of other programs may come before ours."""
+def _way(policy: PolicyConfig, runner: Runner, *, routed: bool) -> Piece:
+    """Where a marked packet goes: where our rules and routes are there, a rule of another program comes first."""
     resolver = policy.upstream[0].address
     device = questions.route(runner, resolver, policy.mark).device
-    name = f"way of packets with mark {policy.mark:#x}"
+    name = f"route of packets with mark {policy.mark:#x}"
     if device == policy.interface:
-        yield Piece(name, State.OK, f"by {device}", Kind.RULE)
-    else:
-        yield Piece(
-            name,
-            State.MISMATCH,
-            f"by {device or 'none'}, should be {policy.interface}",
-            Kind.RULE,
-            remedy="ip rule show",
-        )
+        return Piece(name, State.OK, f"by {device}", Kind.RULE)
+    remedy = f"see ip rule show: remove the rule that comes first, or set host.preference before it, then: {UP}"
+    detail = f"by {device or 'none'}, should be {policy.interface}"
+    return Piece(name, State.MISMATCH, detail, Kind.RULE, remedy=remedy if routed else UP)
 
 
 def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:

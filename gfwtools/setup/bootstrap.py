@@ -89,6 +89,8 @@ def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transact
         with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as begun:
             yield begun
     except KeyboardInterrupt:
+        if begun and not begun.left:
+            warn("every step was taken back; the host is as before")
         for problem in begun.left if begun else ():
             warn(f"could not be taken back: {problem}")
         raise

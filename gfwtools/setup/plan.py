@@ -28,8 +28,10 @@ __all__ = ["RESOLV_CONF", "Choices", "Planned", "Refused", "boot_steps", "missin
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
 PROGRAM = "gfwtools"
 USER_LISTS = {
-    "allow": "# Domains that always go directly, one a line; then: gfwtools update --offline --reload\n",
-    "deny": "# Domains that always go through the tunnel, one a line; then: gfwtools update --offline --reload\n",
+    "allow": "# Domains that always go directly, one a line. `gfwtools allow NAME` adds one and reloads.\n"
+    "# After a change with an editor: gfwtools update --offline --reload\n",
+    "deny": "# Domains that always go through the tunnel, one a line. `gfwtools deny NAME` adds one and reloads.\n"
+    "# After a change with an editor: gfwtools update --offline --reload\n",
 }
 RESOLV_CONF = "/etc/resolv.conf"
 #: Files that belong to the host, not to gfwtools: bootstrap asks the owner before it changes them.

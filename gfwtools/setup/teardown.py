@@ -65,7 +65,9 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
 
 def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     paths, journal = config.paths, Journal(config.paths)
-    changed = list(files.recorded(paths))
+    recorded = files.recorded(paths)
+    changed = list(recorded)
+    was_there = {path for path, entry in recorded.items() if files.original_of(entry).exists}
     init = boot.init_of(changed) or detect_init(config.root)
     there = boot.observe(config, init, runner)
     kinds = (paths.list, paths.direct, paths.domains)
@@ -82,8 +84,11 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     undo_kept(paths, runner, boot.LOCAL_ENABLED)
     # By hand, so that no event of the host brings it up before all is undone.
     for step in updown.down(config, runner, by_hand=True):
-        say(f"removed {step.what}")
-    atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
+        say(f"undone: {step.what}")
+    unrecorded = [name for path in removed if (name := f"/{path.relative_to(paths.root)}") not in changed]
+    atomic.remove(map(paths.at, unrecorded))
+    for name in unrecorded:
+        say(f"removed {name}")
     with_servers_of_today(config)
     ours = [*COPIES, *(f"/{path.relative_to(paths.root)}" for path in generated)]
     left = files.put_back(paths, whole=(RESOLV_CONF,), ours=ours)
@@ -91,7 +96,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
         shutil.rmtree(paths.at(leases).parent, ignore_errors=True)
     for path in changed:
         if path not in left:
-            say(f"put back {path}")
+            say(f"{'put back' if path in was_there else 'removed'} {path}")
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_edits.leave_steps(changed, runner, paths), runner)
     forget_loaded(paths, removed=removed)

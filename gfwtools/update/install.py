@@ -81,7 +81,7 @@ def install(
         with journal.transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
             replace_files(config, update, foreign, transaction)
         if can_reload:
-            return ["nothing to reload: only comments have changed"]
+            return ["nothing to reload: what dnsmasq reads says the same as before"]
         missing = [f"note: {found}" for some in unread.values() for found in some]
         return ['nothing was reloaded (dns.manager = "none")', *missing]
     if due.reading:
