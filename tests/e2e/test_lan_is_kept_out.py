@@ -35,9 +35,7 @@ def repaired(lab: Lab, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
-@pytest.mark.parametrize(
-    "rule", ["pref 77 from 192.168.7.0/24 lookup 254", "pref 78 iif lan0 lookup 254", "pref 79 not from 10.9.0.0/16 lookup 254"]
-)  # fmt: skip
+@pytest.mark.parametrize("rule", ["pref 77 from 192.168.7.0/24 lookup 254", "pref 78 iif lan0 lookup 254"])
 def test_a_routing_rule_that_takes_the_lan_past_the_tunnel_is_named(backend: str, layout: str, rule: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)
@@ -45,8 +43,8 @@ def test_a_routing_rule_that_takes_the_lan_past_the_tunnel_is_named(backend: str
         lab.gateway.run("ip", "rule", "add", *rule.split())
         assert lab.open(lab.client, "blocked.example") != TUNNEL
         (piece,) = [piece for piece in bad(lab) if piece["name"].startswith("way ")]
-        assert rule in piece["detail"] or piece["name"].startswith("way of packets")
-        assert f"pref {rule.split()[1]}" in broken(lab)["remedy"]
+        assert rule in piece["detail"]
+        assert broken(lab)["remedy"] == piece["remedy"]
         repaired(lab, broken(lab)["remedy"])
 
 
