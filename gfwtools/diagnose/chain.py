@@ -14,6 +14,8 @@ from threading import Timer
 
 from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
 from gfwtools.diagnose import blocked, own_lines, plumbing
+from gfwtools.diagnose.firewall.crossing import Verdict
+from gfwtools.diagnose.firewall.judge import Judged, judge_questions_into, judge_questions_of_lan
 from gfwtools.diagnose.lan import Lan
 from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
@@ -176,11 +178,20 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
-    rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup), _generation(lookup)]
+        peer = _why(peer, found.policy, runner)
+    rest = [
+        peer,
+        _second(config, found, lookup),
+        _dnsmasq(config, lookup, _lan_asks(config, lookup, survey, runner)),
+        _generation(lookup),
+    ]
     backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
         rest.append(own_lines.link(resolver, lookup.overrides))
-        rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
+        rest += [
+            _why(clean_link(config, found.policy, lookup), found.policy, runner),
+            _upstream(config, resolver.asks(found.policy), lookup),
+        ]
     else:
         rest += [*skipped((own_lines.LINK, "clean resolver"), _DIRECTLY), usual_link(config, lookup.usual or Asked())]
     holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
@@ -255,6 +266,8 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: R
     upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
     said = _replies(local)
     is_other = client.compare(said[0], replies[upstream][0]) == "different"
+    addresses = [address for reply in replies[upstream] for address in reply.addresses]
+    changing = resolver.changing(found.name, found.policy, addresses)
     return Lookup(
         resolver,
         alive.result(),
@@ -264,7 +277,7 @@ def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: R
         asked,
         second.result() if second else None,
         tuple(unread.result()),
-        overrides=tuple(overrides.result()),
+        overrides=(*overrides.result(), *changing),
         strangers=strangers.result(),
         itself=is_other and resolver.answers_itself(found.name),
     )
@@ -375,11 +388,20 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
-def _dnsmasq(config: Config, lookup: Lookup) -> Link:
+def _lan_asks(config: Config, lookup: Lookup, survey: Survey | None, runner: Runner) -> Judged | None:
+    """Do questions of the LAN pass the firewall?"""
+    if not (config.host.gateway and lookup.alive and survey and survey.facts):
+        return None
+    return judge_questions_of_lan(config, lookup.daemon, survey.facts.families, runner)
+
+
+def _dnsmasq(config: Config, lookup: Lookup, lan: Judged | None) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
         found = f"no answer within {client.TIMEOUT:g} s"
         return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
+    if lan and lan.verdict is Verdict.BLOCKED:
+        return Link("dnsmasq", _BROKEN, f"{expected}, and the LAN can ask it", f"firewall: {lan.words}", lan.remedy)
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -391,6 +413,16 @@ def _generation(lookup: Lookup) -> Link:
     for unread in lookup.unread:
         return Link(name, _BROKEN, expected, unread.detail, unread.remedy)
     return Link(name, _OK, expected, "dnsmasq has read the current files")
+
+
+def _why(link: Link, policy: PolicyConfig, runner: Runner) -> Link:
+    """Name the rule of the firewall where one stops this host's questions to the clean resolver, or the answers."""
+    if link.state is not _BROKEN:
+        return link
+    judged = judge_questions_into(policy, runner)
+    if judged.verdict is not Verdict.BLOCKED:
+        return link
+    return replace(link, found=f"{link.found}; {judged.words}", remedy=judged.remedy)
 
 
 def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
@@ -469,7 +501,11 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
             text = f"{local.kind} {client.listed(local.addresses)} is dnsmasq's own answer, of a line or a hosts file "
             text += f"that it has read; the clean resolver says {client.listed(clean.addresses)}"
             return Link("answer", _BROKEN, expected, text, lookup.resolver.restart_words())
-        lost = how == "missing" and not any(reply.addresses for reply in lookup.local)
+        nothing = not any(reply.addresses for reply in lookup.local)
+        lost = how == "missing" and nothing
+        if local.error and clean.addresses and nothing:
+            text = f"{words}; the clean resolver says {client.listed(clean.addresses)}"
+            return Link("answer", _BROKEN, expected, text, lookup.resolver.restart_words())
         if foreign or lost or (lookup.elsewhere and how == "different"):
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
             said = client.listed(local.addresses) if local.addresses else local.rcode

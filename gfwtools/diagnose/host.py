@@ -9,8 +9,10 @@ from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import own_lines, usual
+from gfwtools.diagnose.clean import clean_piece
 from gfwtools.diagnose.firewall.crossing import Verdict
-from gfwtools.diagnose.firewall.judge import judge_firewall
+from gfwtools.diagnose.firewall.judge import Judged, judge_firewall, judge_questions_of_lan
+from gfwtools.diagnose.lan_way import astray
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
@@ -42,10 +44,14 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
     routed = all(piece.state is State.OK for piece in seen.pieces if piece.kind in (Kind.RULE, Kind.ROUTE))
     for policy in config.policies:
-        findings += _tunnel(policy, seen.facts, runner, routed=routed)
+        findings += _tunnel(config, policy, seen.facts, runner, routed=routed)
+        tunnel = seen.facts.interfaces.get(policy.interface)
+        # Where a piece is missing, no answer is to be expected.
+        if tunnel and tunnel.endpoints and all(found.state is State.OK for found in findings):
+            findings.append(clean_piece(config, policy, runner))
         if config.host.gateway:
             findings.append(_firewall(config, policy, seen.facts, runner))
-    findings += _dnsmasq(config, runner)
+    findings += _dnsmasq(config, seen.facts, runner)
     findings += own_lines.pieces(Dnsmasq(config, runner))
     return findings
 
@@ -59,7 +65,7 @@ def _taken_down(config: Config) -> Iterator[Piece]:
 # ---------------------------------------------------------------- the tunnel
 
 
-def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool) -> Iterator[Piece]:
+def _tunnel(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool) -> Iterator[Piece]:
     name = policy.interface
     tunnel = facts.interfaces.get(name)
     if tunnel is None:
@@ -75,7 +81,7 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool)
         yield Piece(f"interface {name}", State.MISMATCH, "it is down", Kind.TUNNEL, remedy=f"ip link set {name} up")
         return
     yield Piece(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up", Kind.TUNNEL)
-    yield _way(policy, runner, routed=routed)
+    yield from _way(config, policy, runner, routed=routed)
     for endpoint in tunnel.endpoints:
         device = questions.route(runner, endpoint).device
         if device == name:
@@ -101,16 +107,20 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool)
         yield _handshake(policy, runner)
 
 
-def _way(policy: PolicyConfig, runner: Runner, *, routed: bool) -> Piece:
+def _way(config: Config, policy: PolicyConfig, runner: Runner, *, routed: bool) -> Iterator[Piece]:
     """Where a marked packet goes: where our rules and routes are there, a rule of another program comes first."""
     resolver = policy.upstream[0].address
     device = questions.route(runner, resolver, policy.mark).device
     name = f"route of packets with mark {policy.mark:#x}"
     if device == policy.interface:
-        return Piece(name, State.OK, f"by {device}", Kind.RULE)
-    remedy = f"see ip rule show: remove the rule that comes first, or set host.preference before it, then: {UP}"
-    detail = f"by {device or 'none'}, should be {policy.interface}"
-    return Piece(name, State.MISMATCH, detail, Kind.RULE, remedy=remedy if routed else UP)
+        yield Piece(name, State.OK, f"by {device}", Kind.RULE)
+    else:
+        remedy = f"see ip rule show: remove the rule that comes first, or set host.preference before it, then: {UP}"
+        detail = f"by {device or 'none'}, should be {policy.interface}"
+        yield Piece(name, State.MISMATCH, detail, Kind.RULE, remedy=remedy if routed else UP)
+        return
+    for strayed in astray(config, policy, resolver, runner):
+        yield Piece(f"route from {strayed.packet.lan}", State.MISMATCH, str(strayed), Kind.RULE, remedy=strayed.remedy)
 
 
 def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
@@ -135,16 +145,18 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
 
 
 def _firewall(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner) -> Piece:
-    judged = judge_firewall(config, policy, facts, runner)
+    return _judged(f"firewall before {policy.interface}", judge_firewall(config, policy, facts, runner))
+
+
+def _judged(name: str, judged: Judged) -> Piece:
     states = {Verdict.PASSES: State.OK, Verdict.BLOCKED: State.MISMATCH, Verdict.UNKNOWN: State.UNKNOWN}
-    name = f"firewall before {policy.interface}"
     return Piece(name, states[judged.verdict], judged.words, Kind.FIREWALL, remedy=judged.remedy)
 
 
 # ---------------------------------------------------------------- dnsmasq
 
 
-def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
+def _dnsmasq(config: Config, facts: Facts, runner: Runner) -> Iterator[Piece]:
     resolver: Resolver = Dnsmasq(config, runner)
     daemon = resolver.main
     restart = resolver.restart_words()
@@ -154,6 +166,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
     yield Piece("dnsmasq", State.OK, f"answers at {daemon}", Kind.DNSMASQ)
     yield from _at_boot(config, runner)
     yield _is_resolver(config, daemon, runner)
+    if config.host.gateway and (judged := judge_questions_of_lan(config, daemon, facts.families, runner)):
+        yield _judged("firewall before dnsmasq", judged)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
         late = "dnsmasq started before the sets existed, so its cached answers are in no set"

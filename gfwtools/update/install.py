@@ -132,6 +132,8 @@ def _due(
         policy, state = policy_update.policy, policy_update.state
         differs = {path for path, digest in state.effective.items() if state.loaded.get(path) != digest}
         changed = differs | (state.loaded.keys() - state.effective.keys())
+        # A file that was deleted: a daemon that was started meanwhile has read none.
+        changed |= {path for path in state.effective if not config.paths.at(path).exists()}
         changed |= {on_host(config, found.path) for found in unread.get(policy.name, ())}
         roles = {resolver.role_of(policy, config.paths.at(path)): path for path in changed}
         main = main or Role.MAIN in roles

@@ -115,6 +115,8 @@ def _unread(config: Config, policy: PolicyConfig, resolver: Resolver) -> list[Un
     """The files that a daemon has not read though an update has seen that it had. Others are due, and no fault: the
     update has them read. It also writes a damaged file again, and no restart helps before that."""
     state = read_state(config.paths.state).of(policy.name)
+    if not config.dnsmasq_conf(policy).exists():  # it names the other files: they are not read before it is there again
+        return []
     found = [(on_host(config, each.path), each) for each in resolver.unread([policy])]
     return [
         each
