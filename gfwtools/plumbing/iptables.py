@@ -205,7 +205,7 @@ class Iptables:
             remedy = chain.rename if chain in there.taken else ""
             pieces += [replace(piece, remedy=remedy) for piece in found_rules]
             if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
-                detail = f"a rule behind it takes the mark back: {there.overtaken[chain]}"
+                detail = f"a rule behind it changes the mark: {there.overtaken[chain]}"
                 pieces.append(Piece(str(chain), State.MISMATCH, detail, chain.kind))
         return pieces
 
@@ -599,27 +599,32 @@ def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chai
 
 
 def _overtaken(lines: Sequence[tuple[Chain, str]]) -> Iterator[tuple[Chain, str]]:
-    """The hooks where a rule behind our jump, or in a chain that it leads to, restores marks; and that rule."""
-    mangle = [(chain, rule) for chain, rule in lines if chain.table == "mangle"]
-    restoring = {chain.name: rule for chain, rule in mangle if " --restore-mark" in f" {rule}"}
+    """The hooks where a rule behind our jump, or in a chain that it leads to, changes packet marks; and that rule."""
+    mangle = [(chain, rule) for chain, rule in lines if chain.table == "mangle" and chain.name != CHAIN]
+    marking = {chain.name: rule for chain, rule in reversed(mangle) if _marks(rule)}  # the first of each
     reached = True
-    while reached:  # a chain that leads to one of them restores marks too
+    while reached:  # a chain that leads to one of them changes marks too
         leads = {
-            chain.name: restoring[name]
+            chain.name: marking[name]
             for chain, rule in mangle
-            for name in restoring
-            if chain.name not in (*restoring, *_JUMPS) and _jumps_to(name, rule)
+            for name in marking
+            if chain.name not in (*marking, *_JUMPS) and _jumps_to(name, rule)
         }
         reached = bool(leads)
-        restoring |= leads
+        marking |= leads
     for hook in _JUMPS:
         rules = [(chain, rule) for chain, rule in mangle if chain.name == hook]
         jumps = [place for place, (_, rule) in enumerate(rules) if _jumps_to(CHAIN, rule)]
         for chain, rule in rules[jumps[-1] + 1 :] if jumps else ():
-            if " --restore-mark" in rule:
+            if _marks(rule):
                 yield chain, rule
-            elif name := next((name for name in restoring if name not in _JUMPS and _jumps_to(name, rule)), None):
-                yield chain, restoring[name]
+            elif name := next((name for name in marking if name not in _JUMPS and _jumps_to(name, rule)), None):
+                yield chain, marking[name]
+
+
+def _marks(rule: str) -> bool:
+    """Whether a rule sets a packet's mark, or restores it from the connection mark."""
+    return " --restore-mark" in f" {rule}" or _jumps_to("MARK", rule)
 
 
 def _jumps_to(name: str, rule: str) -> bool:
