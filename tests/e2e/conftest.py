@@ -27,7 +27,7 @@ PACKAGES = {
     "wireguard-go": "wireguard-go",
 }
 PAIRS = frozenset(itertools.product(("iptables", "nftables"), ("paired", "split")))
-#: Where a test has all four pairs, `make test` leaves these two to `make test-pairs`.
+#: Where a test has all four pairs, `make test` leaves these two to `make test-variants`.
 OTHER_PAIRS = frozenset({("iptables", "split"), ("nftables", "paired")})
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
@@ -44,7 +44,7 @@ def lacking(uid: int, has: Callable[[str], bool], tun: Path = Path("/dev/net/tun
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark the half of each four pairs that `make test-pairs` runs."""
+    """Mark the half of each four pairs that `make test-variants` runs."""
     pairs: dict[str, dict[pytest.Item, tuple[object, object]]] = defaultdict(dict)
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         if len(set(found.values())) == 4:
             for item, pair in found.items():
                 if pair in OTHER_PAIRS:
-                    item.add_marker(pytest.mark.other_pair)
+                    item.add_marker(pytest.mark.variant)
 
 
 @pytest.fixture(scope="session", autouse=True)
