@@ -42,7 +42,7 @@ def test_a_routing_rule_that_takes_the_lan_past_the_tunnel_is_named(backend: str
         lab.bootstrap()
         lab.gateway.run("ip", "rule", "add", *rule.split())
         assert lab.open(lab.client, "blocked.example") != TUNNEL
-        (piece,) = [piece for piece in bad(lab) if piece["name"].startswith("way ")]
+        (piece,) = [piece for piece in bad(lab) if piece["name"].startswith("route from ")]
         assert rule in piece["detail"]
         assert broken(lab)["remedy"] == piece["remedy"]
         repaired(lab, broken(lab)["remedy"])
@@ -98,7 +98,7 @@ def test_a_firewall_that_keeps_this_host_from_the_clean_resolver_is_named(backen
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_marked_question_that_is_marked_otherwise_is_no_green_host(backend: str) -> None:
+def test_a_question_that_is_sent_to_another_resolver_is_no_green_host(backend: str) -> None:
     with Lab() as lab:
         lab.configure(backend)
         lab.bootstrap()
