@@ -263,13 +263,14 @@ def address(value: object) -> Address:
 
 
 def network(value: object) -> Network:
+    text = value if isinstance(value, str) else repr(value)
     try:
-        text = value if isinstance(value, str) else repr(value)
-        _plain_address(text.partition("/")[0])
-        network = ip_network(text)
-    except ValueError as error:
-        hint = "its host bits are set" if "host bits" in str(error) else "no address or network"
-        raise BadValueError(f"{show(value)}: {hint}; give one such as 91.108.4.0/22") from None
+        first = _plain_address(text.partition("/")[0])
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise BadValueError(f"{show(value)}: no address or network; give one such as 91.108.4.0/22") from None
+    if network.network_address != first:
+        raise BadValueError(f"{show(value)}: its host bits are set; give one such as 91.108.4.0/22")
     if not network.prefixlen:
         raise BadValueError(f"{show(value)} is the whole Internet; give something smaller")
     return network

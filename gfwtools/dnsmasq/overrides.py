@@ -27,7 +27,7 @@ DIRECTIVES = (
     *("server", "local", "address", "ipset", "nftset", "domain"),
     *("host-record", "cname", "interface-name", "dynamic-host", "auth-zone"),
 )
-#: The directives that change an answer by its addresses, whatever the name.
+#: The directives that change an answer by its addresses, for every name.
 CHANGING = ("alias", "bogus-nxdomain", "ignore-address", "filter-A", "filter-rr")
 #: How many lines are shown with their text, and how many ranges of line numbers.
 SHOWN, RANGES = 3, 12

@@ -91,7 +91,9 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
     except LockedError:
         return []  # a bootstrap that runs does the same
     with suppress(ResolverError):  # no service manager is known
-        Dnsmasq(config, runner).restart()
+        resolver = Dnsmasq(config, runner)
+        resolver.make_folders()
+        resolver.restart()
     return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from lab import TUNNEL, Lab
+from lab import GATEWAY_WAN, TUNNEL, Lab
 
 pytestmark = pytest.mark.e2e
 
@@ -105,6 +105,43 @@ def test_a_question_that_is_sent_to_another_resolver_is_no_green_host(backend: s
         # Behind the routing, so that both backends see it: the tunnel's peer does not know this address.
         lab.gateway.run("sh", "-ec", "iptables -t nat -I OUTPUT -p udp -d 8.8.8.8 --dport 53 -j DNAT --to 8.8.4.9")
         assert "clean resolver of gfwlist" in [piece["name"] for piece in bad(lab)]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        f"iptables -t nat -I POSTROUTING -s 192.168.7.0/24 -j SNAT --to-source {GATEWAY_WAN}",
+        "iptables -t nat -N own; iptables -t nat -I POSTROUTING -s 192.168.7.0/24 -j own; "
+        f"iptables -t nat -A own -j SNAT --to-source {GATEWAY_WAN}",
+    ],
+    ids=["rule", "chain"],
+)
+def test_an_address_that_a_rule_before_ours_gives_to_the_tunnels_packets_is_named(rules: str) -> None:
+    with Lab() as lab:
+        lab.configure("iptables")
+        lab.bootstrap()
+        lab.gateway.run("sh", "-ec", rules)
+        assert lab.open(lab.client, "blocked.example") != TUNNEL
+        (piece,) = bad(lab)
+        assert f"-j SNAT --to-source {GATEWAY_WAN}" in piece["detail"]
+        assert broken(lab)["remedy"] == piece["remedy"] == "gfwtools up"
+        lab.gateway.gfwtools("up")
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+        assert bad(lab) == []
+
+
+def test_address_translation_that_leaves_the_tunnel_alone_is_green_before_ours() -> None:
+    with Lab() as lab:
+        lab.configure("iptables")
+        lab.bootstrap()
+        for rule in (
+            f"-o wan+ -j SNAT --to-source {GATEWAY_WAN}",
+            f"! -o wg+ -j SNAT --to-source {GATEWAY_WAN}",
+            "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+        ):
+            lab.gateway.run("iptables", "-t", "nat", "-I", "POSTROUTING", *rule.split())
+        assert bad(lab) == []
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
