@@ -24,15 +24,17 @@ Field = Callable[[Any], Truth]
 _FAMILIES = {4: ("ip", "inet", "netdev"), 6: ("ip6", "inet", "netdev")}
 _HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 _PROTOCOLS = frozenset(("tcp", "udp", "icmp", "ipv6-icmp", "icmpv6", "sctp", "dccp", "esp", "ah", "udplite", "gre"))
-_NAMES = {6: "tcp", 17: "udp"}
+_TCP, _UDP = 6, 17
+_NAMES = {_TCP: "tcp", _UDP: "udp"}
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+_TCP_FLAGS, _ALL_FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}, 0xFF
 #: Headers that the packet does not have.
 _OTHER_HEADERS = frozenset(
     ("udplite", "icmp", "icmpv6", "igmp", "sctp", "dccp", "ah", "esp", "comp", "arp", "vlan", "gre", "vxlan")
 )
 #: Statements behind which the packet meets the next one.
 _PASSES_BY = frozenset(
-    ("counter", "log", "flow", "dup", "ct helper", "ct timeout", "ct expectation", "secmark", "comment", "meter", "map")
+    ("counter", "log", "flow", "dup", "ct helper", "ct timeout", "ct expectation", "secmark", "comment", "map")
 )
 _VERBS = {"accept": Verb.ACCEPT, "drop": Verb.DROP, "reject": Verb.REJECT, "return": Verb.RETURN}
 _NAT = frozenset({"snat", "dnat", "masquerade", "redirect"})
@@ -97,7 +99,7 @@ def _read(statements: Sequence[Mapping[str, Any]], named: _Named, packet: Packet
             if truth is False:
                 return Reading(packet)
             certain = certain and truth is True
-        elif kind in ("limit", "quota", "ct count"):
+        elif kind in ("limit", "quota", "ct count", "meter"):
             certain = False
         elif kind == "set":  # adds to a set; what stands in it may limit the rule
             certain = certain and not (isinstance(value, Mapping) and value.get("stmt"))
@@ -173,23 +175,26 @@ def _changed(kind: str, value: Any, packet: Packet) -> Packet:
 
 
 def _match(value: Mapping[str, Any], named: _Named, packet: Packet) -> Truth:
-    operator, right = value.get("op", "=="), value["right"]
+    operator, left, right = value.get("op", "=="), value["left"], value["right"]
+    if left == _TCP_FLAGS and operator in ("==", "!="):  # all of them; "in" and "!" ask whether any of some is set
+        left = {"&": [left, _ALL_FLAGS]}
     try:
-        field = _field(value["left"], named, packet)
+        field = _field(left, named, packet)
     except _Absent:
         return False
     if field is None:
         return None
     if operator in ("<", ">", "<=", ">="):
         return _ordered(field, operator, right)
-    if operator not in ("==", "!=", "in"):
+    if operator not in ("==", "!=", "in", "!"):
         return None
     if right == [] or right == {"set": []}:
         truth: Truth = False
     else:
-        values = _values(right, named)
+        # Flags with | between them are a list as well: for "==" they are one value.
+        values = [right] if isinstance(right, list) and operator in ("==", "!=") else _values(right, named)
         truth = None if values is None else _any(field(_element(each)) for each in values)
-    return opposite(truth) if operator == "!=" else truth
+    return opposite(truth) if operator in ("!=", "!") else truth
 
 
 def _ordered(field: Field, operator: str, right: Any) -> Truth:
@@ -245,6 +250,8 @@ def _field(left: Any, named: _Named, packet: Packet) -> Field | None:
         case {"&": [{"ct": {"key": "mark"}}, int(mask)]}:
             return lambda value: packet.connection_mark.equals(value, mask) if isinstance(value, int) else None
         case {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]}:
+            if packet.protocol != _TCP:  # nft does not list the comparison with TCP that it puts before this one
+                raise _Absent
             bits = _flag_bits(mask)
             return None if bits is None else partial(_flags_equal, _flags_of(packet) & bits)
     return None
