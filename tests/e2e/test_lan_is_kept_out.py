@@ -57,8 +57,10 @@ def test_a_routing_rule_that_takes_the_lan_past_the_tunnel_is_named(backend: str
          "iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", "-P INPUT DROP"),
         ("nft 'add table inet own; add chain inet own inp { type filter hook input priority 0; }; "
          'add rule inet own inp iifname { "lan0", "eth7" } meta l4proto udp th dport 53 drop\'', "dport 53 drop"),
+        ("ipset create shut hash:ip,port; ipset add shut 192.168.7.1,udp:53; "
+         "iptables -A INPUT -i lan0 -m set --match-set shut dst,dst -j DROP", "--match-set shut dst,dst -j DROP"),
     ],
-    ids=["rule", "policy", "nft"],
+    ids=["rule", "policy", "nft", "ipset"],
 )  # fmt: skip
 def test_a_firewall_that_keeps_the_lans_questions_from_dnsmasq_is_named(backend: str, rules: str, place: str) -> None:
     with Lab() as lab:

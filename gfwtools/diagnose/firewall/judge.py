@@ -275,7 +275,7 @@ def _part(kind: str, side: str, packet: Packet) -> str | None:
             return str((packet.source if side == "src" else packet.destination).example)
         case "port":
             ports = packet.sports if side == "src" else packet.dports
-            return f"tcp:{ports[0]}" if len(ports) == 1 else None
+            return f"{packet.protocol}:{ports[0]}" if len(ports) == 1 else None
         case "iface":
             return packet.iif if side == "src" else packet.oif
     return None
