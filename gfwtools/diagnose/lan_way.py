@@ -14,6 +14,9 @@ from gfwtools.system.questions import Way
 
 __all__ = ["Astray", "Packet", "astray", "rule_before"]
 
+#: The actions of a rule that refuse a packet, as `ip -N` numbers them (linux/fib_rules.h).
+_REFUSING = {"6": "blackhole", "7": "unreachable", "8": "prohibit"}
+
 
 class Packet(NamedTuple):
     """What a rule of ip-rule(8) can ask of a marked packet of the LAN."""
@@ -25,7 +28,7 @@ class Packet(NamedTuple):
 
 
 class Astray(NamedTuple):
-    """Marked packets of a LAN that leave by another interface than the tunnel."""
+    """Marked packets of a LAN that do not leave by the tunnel."""
 
     packet: Packet
     way: Way
@@ -34,7 +37,8 @@ class Astray(NamedTuple):
 
     def __str__(self) -> str:
         rule = f": ip rule {self.rule} comes first" if self.rule else ""
-        return f"packets from {self.packet.lan} with mark {self.packet.mark:#x} leave by {self.way.device}{rule}"
+        end = f"leave by {self.way.device}" if self.way.device else "are refused"
+        return f"packets from {self.packet.lan} with mark {self.packet.mark:#x} {end}{rule}"
 
     @property
     def remedy(self) -> str:
@@ -46,9 +50,9 @@ class Astray(NamedTuple):
 
 
 def astray(config: Config, policy: PolicyConfig, site: Address, runner: Runner) -> list[Astray]:
-    """The LANs whose marked packets leave by another interface than the policy's.
+    """The LANs whose marked packets leave by another interface than the policy's, or are refused by a rule.
 
-    Where the kernel gives no route at all, other checks say why.
+    Where the kernel gives no route for another reason, other checks say why.
     """
     if not config.host.gateway:
         return []
@@ -59,22 +63,28 @@ def astray(config: Config, policy: PolicyConfig, site: Address, runner: Runner) 
         if client is None:
             continue
         way = questions.route(runner, site, policy.mark, client=client, lan=lan.name)
-        if way.device in (None, policy.interface):
+        if way.device == policy.interface:
             continue
         packet = Packet(lan.name, client, site, policy.mark)
-        rule = rule_before(questions.rules(runner, site.version), preference, packet, way.table or str(MAIN))
-        found.append(Astray(packet, way, rule))
+        table = (way.table or str(MAIN)) if way.device else None
+        rule = rule_before(questions.rules(runner, site.version), preference, packet, table)
+        if way.device or rule:
+            found.append(Astray(packet, way, rule))
     return found
 
 
-def rule_before(rules: Iterable[Mapping[str, Any]], preference: int, packet: Packet, table: str) -> str:
-    """The first rule before ours that sends the packet to ``table``, in the words of ip-rule(8); empty without one."""
+def rule_before(rules: Iterable[Mapping[str, Any]], preference: int, packet: Packet, table: str | None) -> str:
+    """The first rule before ours that sends the packet to ``table``, in the words of ip-rule(8); empty without one.
+
+    :param table: None for a rule that refuses the packet.
+    """
     for rule in rules:
         place = int(rule.get("priority", 0))
         # suppress_prefixlength lets a default route go on to the next rule.
-        if not 0 < place < preference or "suppress_prefixlen" in rule or str(rule.get("table", "")) != table:
+        if not 0 < place < preference or "suppress_prefixlen" in rule:
             continue
-        if _concerns(rule, packet) != ("not" in rule):
+        ends_here = rule.get("action") in _REFUSING if table is None else str(rule.get("table", "")) == table
+        if ends_here and _concerns(rule, packet) != ("not" in rule):
             return " ".join(_words(rule))
     return ""
 
@@ -108,4 +118,4 @@ def _words(rule: Mapping[str, Any]) -> list[str]:
     words += ["iif", str(rule["iif"])] if "iif" in rule else []
     if "fwmark" in rule:
         words += ["fwmark", str(rule["fwmark"]) + (f"/{rule['fwmask']}" if "fwmask" in rule else "")]
-    return [*words, "lookup", str(rule["table"])]
+    return [*words, *(["lookup", str(rule["table"])] if "table" in rule else [_REFUSING[rule["action"]]])]

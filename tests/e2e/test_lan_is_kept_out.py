@@ -35,8 +35,11 @@ def repaired(lab: Lab, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
-@pytest.mark.parametrize("rule", ["pref 77 from 192.168.7.0/24 lookup 254", "pref 78 iif lan0 lookup 254"])
-def test_a_routing_rule_that_takes_the_lan_past_the_tunnel_is_named(backend: str, layout: str, rule: str) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    ["pref 77 from 192.168.7.0/24 lookup 254", "pref 78 iif lan0 lookup 254", "pref 79 iif lan0 prohibit"],
+)
+def test_a_routing_rule_that_keeps_the_lan_out_of_the_tunnel_is_named(backend: str, layout: str, rule: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)
         lab.bootstrap()
