@@ -257,8 +257,9 @@ def _dnsmasq(config: Config, lookup: Lookup, lan: Judged | None) -> Link:
     if not lookup.alive:
         found = f"no answer within {client.TIMEOUT:g} s"
         return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
-    if lan and lan.verdict is Verdict.BLOCKED:
-        return Link("dnsmasq", _BROKEN, f"{expected}, and the LAN can ask it", f"firewall: {lan.words}", lan.remedy)
+    if lan and lan.verdict is not Verdict.PASSES:
+        state = _BROKEN if lan.verdict is Verdict.BLOCKED else _UNKNOWN
+        return Link("dnsmasq", state, f"{expected}, and the LAN can ask it", f"firewall: {lan.words}", lan.remedy)
     return Link("dnsmasq", _OK, expected, "answers")
 
 

@@ -52,6 +52,18 @@ def test_a_routing_rule_that_keeps_the_lan_out_of_the_tunnel_is_named(backend: s
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_before_dnsmasq_that_is_not_understood_is_no_green_link(backend: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        rule = "-A INPUT -i lan0 -p udp -m recent --name asked --rcheck -j DROP"
+        lab.gateway.run("iptables", *rule.split())
+        links = json.loads(lab.gateway.gfwtools("check", "domain", "--live", "--json", "blocked.example").stdout)["links"]
+        (link,) = [link for link in links if link["name"] == "dnsmasq"]
+        assert (link["state"], "-m recent" in link["found"]) == ("UNKNOWN", True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("rules", "place"),
     [
