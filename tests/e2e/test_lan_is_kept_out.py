@@ -58,7 +58,9 @@ def test_a_rule_before_dnsmasq_that_is_not_understood_is_no_green_link(backend: 
         lab.bootstrap()
         rule = "-A INPUT -i lan0 -p udp -m recent --name asked --rcheck -j DROP"
         lab.gateway.run("iptables", *rule.split())
-        links = json.loads(lab.gateway.gfwtools("check", "domain", "--live", "--json", "blocked.example").stdout)["links"]
+        links = json.loads(lab.gateway.gfwtools("check", "domain", "--live", "--json", "blocked.example").stdout)[
+            "links"
+        ]
         (link,) = [link for link in links if link["name"] == "dnsmasq"]
         assert (link["state"], "-m recent" in link["found"]) == ("UNKNOWN", True)
 
