@@ -47,12 +47,14 @@ def check(config: Config, runner: Runner) -> list[Piece]:
         findings += _tunnel(config, policy, seen.facts, runner, routed=routed)
         tunnel = seen.facts.interfaces.get(policy.interface)
         # Where a piece is missing, no answer is to be expected.
-        if tunnel and tunnel.endpoints and all(found.state is State.OK for found in findings):
+        whole = all(found.state in (State.OK, State.UNKNOWN) for found in findings)
+        if tunnel and tunnel.endpoints and whole:
             findings.append(clean_piece(config, policy, runner))
         if config.host.gateway:
             findings.append(_firewall(config, policy, seen.facts, runner))
-    findings += _dnsmasq(config, seen.facts, runner)
-    findings += own_lines.pieces(Dnsmasq(config, runner))
+    resolver = Dnsmasq(config, runner)
+    findings += _dnsmasq(config, resolver, seen.facts, runner)
+    findings += own_lines.pieces(resolver)
     return findings
 
 
@@ -156,8 +158,7 @@ def _judged(name: str, judged: Judged) -> Piece:
 # ---------------------------------------------------------------- dnsmasq
 
 
-def _dnsmasq(config: Config, facts: Facts, runner: Runner) -> Iterator[Piece]:
-    resolver: Resolver = Dnsmasq(config, runner)
+def _dnsmasq(config: Config, resolver: Resolver, facts: Facts, runner: Runner) -> Iterator[Piece]:
     daemon = resolver.main
     restart = resolver.restart_words()
     if not daemon.is_up():
