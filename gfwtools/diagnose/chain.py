@@ -32,7 +32,7 @@ from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
 from gfwtools.system import questions
-from gfwtools.system.commands import Runner
+from gfwtools.system.commands import AskedOnce, Runner
 
 __all__ = ["Connection", "answer_link", "clean_link", "clear_command", "probe", "way_link"]
 
@@ -119,31 +119,33 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         tried = [a for a in lookup.addresses if a.version == 4 or not tunnelled or (tunnel and tunnel.carries(6))]
         connections = tuple(pool.map(_connect, tried)) if connect else None
     dropped = plumbing.dropped_by_filter() - dropped
+    # Several links rest on the same rules, routes and sets. dnsmasq has filled the sets by now.
+    once = AskedOnce(runner)
     pipes = skipped(plumbing.LINKS, _DIRECTLY) if not tunnelled else skipped(plumbing.LINKS, problem)
     peer = Link("peer", _SKIPPED, found=problem or _DIRECTLY)
     if tunnelled and survey is not None:
-        seen = plumbing.see(config, survey, found.policy, runner, lookup.addresses)
+        seen = plumbing.see(config, survey, found.policy, once, lookup.addresses)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
-        peer = _why(peer, found.policy, runner)
+        peer = _why(peer, found.policy, once)
     rest = [
         peer,
         _second(config, found, lookup),
-        _dnsmasq(config, lookup, _lan_asks(config, lookup, survey, runner)),
+        _dnsmasq(config, lookup, _lan_asks(config, lookup, survey, once)),
         _generation(lookup),
     ]
     backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
         rest.append(own_lines.link(resolver, lookup.overrides))
         rest += [
-            _why(clean_link(config, found.policy, lookup), found.policy, runner),
+            _why(clean_link(config, found.policy, lookup), found.policy, once),
             _upstream(config, resolver.asks(found.policy), lookup),
         ]
     else:
         rest += [*skipped((own_lines.LINK, "clean resolver"), _DIRECTLY), usual_link(config, lookup.usual or Asked())]
-    holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    holding = {a: sets_with(once, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(_blocked(found, lookup, tunnel, problem))
     rest.append(
@@ -151,7 +153,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         if backend
         else Link("in the set", _UNKNOWN, "the sets can be read", problem)
     )
-    rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
+    rest.append(way_link(found, lookup, holding if backend else None, tunnel, once))
     rest.append(_connect_link(connections, dropped))
     if lan:
         crossed = [_cross(lan, address, runner) for address in _one_of_each_family(lan, tried)]

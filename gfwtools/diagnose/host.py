@@ -23,7 +23,7 @@ from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.updown import look
 from gfwtools.render.files import Role
 from gfwtools.system import questions
-from gfwtools.system.commands import Runner
+from gfwtools.system.commands import AskedOnce, Runner
 from gfwtools.system.init import detect_init
 
 __all__ = ["check"]
@@ -38,22 +38,26 @@ def check(config: Config, runner: Runner) -> list[Piece]:
 
     :raises HostError: a tool is missing.
     """
-    seen = look(config, runner)
+    # Rules, routes and addresses stay as they are meanwhile, and several pieces rest on the same ones.
+    once = AskedOnce(runner)
+    seen = look(config, once)
     assert seen.facts is not None
     findings = list(_taken_down(config))
     findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
     routed = all(piece.state is State.OK for piece in seen.pieces if piece.kind in (Kind.RULE, Kind.ROUTE))
     for policy in config.policies:
-        findings += _tunnel(config, policy, seen.facts, runner, routed=routed)
+        findings += _tunnel(config, policy, seen.facts, once, routed=routed)
         tunnel = seen.facts.interfaces.get(policy.interface)
+        if tunnel and tunnel.up and tunnel.endpoints:
+            findings.append(_handshake(policy, runner))
         # Where a piece is missing, no answer is to be expected.
         whole = all(found.state in (State.OK, State.UNKNOWN) for found in findings)
         if tunnel and tunnel.endpoints and whole:
-            findings.append(clean_piece(config, policy, runner))
+            findings.append(clean_piece(config, policy, once))
         if config.host.gateway:
-            findings.append(_firewall(config, policy, seen.facts, runner))
+            findings.append(_firewall(config, policy, seen.facts, once))
     resolver = Dnsmasq(config, runner)
-    findings += _dnsmasq(config, resolver, seen.facts, runner)
+    findings += _dnsmasq(config, resolver, seen.facts, once)
     findings += own_lines.pieces(resolver)
     return findings
 
@@ -105,8 +109,6 @@ def _tunnel(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner, 
                 f"reached by {device or 'nothing yet'}, not through {name}",
                 Kind.ENDPOINT,
             )
-    if tunnel.endpoints:
-        yield _handshake(policy, runner)
 
 
 def _way(config: Config, policy: PolicyConfig, runner: Runner, *, routed: bool) -> Iterator[Piece]:
