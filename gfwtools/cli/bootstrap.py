@@ -70,6 +70,7 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
+    from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import State
     from gfwtools.setup.bootstrap import run
@@ -102,12 +103,11 @@ def bootstrap(
     except KeyboardInterrupt:
         context.warn("the host is set up; run: gfwtools check host")
         raise
-    bad = [finding for finding in findings if finding.state is not State.OK]
-    for finding in bad:
+    unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
+    bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
+    for finding in [*bad, *unknown]:
         remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
-        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}{remedy}")
-    unknown = [finding for finding in bad if finding.state.value == "UNKNOWN"]
-    bad = [finding for finding in bad if finding not in unknown]
+        context.warn(printable(f"{finding.state.value}: {finding.name}: {finding.detail}{remedy}", 2000))
     if bad:
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")

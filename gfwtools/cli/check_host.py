@@ -8,6 +8,9 @@ from gfwtools.cli import Context
 
 __all__ = ["host"]
 
+#: How much of a detail and of a remedy is shown (characters).
+LONGEST = 1000
+
 
 @click.command(short_help="Check that every piece of the plumbing is there and works.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pieces as JSON.")
@@ -41,10 +44,11 @@ def host(context: Context, as_json: bool) -> None:
         click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
         for finding in findings if not context.quiet else [*bad, *unknown]:
-            detail = printable(finding.detail, 1000)  # it may quote rules and files of others
-            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {detail}" if detail else ""))
+            # It may quote rules and names of files that others made.
+            detail = f": {printable(finding.detail, LONGEST)}" if finding.detail else ""
+            click.echo(f"{finding.state.value:<8}  {printable(finding.name)}{detail}")
             if finding.remedy:
-                click.echo(f"          fix: {finding.remedy}")
+                click.echo(f"          fix: {printable(finding.remedy, LONGEST)}")
         wrong = f"{len(bad)} not OK" if bad else "nothing wrong in what could be checked"
         more = f"; {len(unknown)} not checked" if unknown else ""
         context.say(

@@ -137,7 +137,9 @@ def test_an_ipset_decides_as_it_does_for_the_packet(backend: str) -> None:
 def test_a_rule_that_is_not_understood_leaves_no_clean_resolver_unasked(backend: str) -> None:
     with Lab() as lab:
         lab.gateway.write("/etc/work.txt", "work.example\n")
-        lab.configure(backend, more='[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "wg0"\n')
+        lab.configure(
+            backend, more='[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "wg0"\n'
+        )
         lab.bootstrap()
         lab.gateway.run("iptables", *"-A FORWARD -i lan0 -m recent --name seen --rcheck -j DROP".split())
         pieces = json.loads(lab.gateway.gfwtools("check", "host", "--json").stdout)
