@@ -141,7 +141,9 @@ def test_a_rule_that_is_not_understood_leaves_no_clean_resolver_unasked(backend:
             backend, more='[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "wg0"\n'
         )
         lab.bootstrap()
-        lab.gateway.run("iptables", *"-A FORWARD -i lan0 -m recent --name seen --rcheck -j DROP".split())
+        lab.gateway.run(
+            "iptables", *["-A", "FORWARD", "-i", "lan0", "-m", "recent", "--name", "seen", "--rcheck", "-j", "DROP"]
+        )
         pieces = json.loads(lab.gateway.gfwtools("check", "host", "--json").stdout)
         asked = [piece["name"] for piece in pieces if piece["name"].startswith("clean resolver")]
         assert asked == ["clean resolver of gfwlist", "clean resolver of work"]
