@@ -23,8 +23,10 @@ __all__ = [
     "Found",
     "Surroundings",
     "copied",
+    "copied_from",
     "find",
     "followed",
+    "followed_by",
     "keeps_current",
 ]
 
@@ -126,16 +128,27 @@ def followed(paths: Paths, setting: str, own: frozenset[Address]) -> Found:
     if setting not in COPIES:
         return Found(_read(paths, setting, own), setting, setting) if setting else Found()
     text = _text(paths, setting)
-    source = next(iter(_COPIED_FROM.findall(text)), RESOLV_CONF)
+    source = copied_from(text) or RESOLV_CONF
     servers = _read(paths, LEASES, own) if source == _DHCLIENT else ()
     if not servers and keeps_current(source):
         servers = _read(paths, source, own)
     return Found(servers or usable(nameservers_in(text), own), source, setting)
 
 
+def followed_by(text: str) -> str:
+    """The file that dnsmasq follows by the file that bootstrap wrote for it, with this ``text``; empty for none."""
+    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
+    return settings[-1] if settings else ""
+
+
 def keeps_current(source: str) -> bool:
     """Whether ``source`` changes with a lease; else it is the owner's own file, and the copy stays."""
     return source == DHCPCD_LEASES or source in _KEPT
+
+
+def copied_from(text: str) -> str:
+    """Where the resolvers of a copy with this ``text`` come from; empty where it does not say."""
+    return next(iter(_COPIED_FROM.findall(text)), "")
 
 
 def copied(found: Found) -> str:

@@ -243,7 +243,6 @@ def _surroundings(
     if "NetworkManager" in managers and _is_running(paths, runner, "NetworkManager.service"):
         maintained.append(isp_resolvers.NETWORK_MANAGER)
     text = text_of(paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     return Surroundings(
         resolv_conf=before,
         link=link,
@@ -251,7 +250,7 @@ def _surroundings(
         maintained=tuple(dict.fromkeys(maintained)),
         promised=promised,
         hooked="dhcpcd" in managers and re.search(r"^# .*dhcpcd", before, re.MULTILINE) is not None,
-        setting=settings[-1] if settings else "",
+        setting=isp_resolvers.followed_by(text),
         noted=tuple(isp_resolvers.noted_in(text)),
         own=own,
     )
