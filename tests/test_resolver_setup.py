@@ -1,5 +1,8 @@
 """dnsmasq as the host's resolver: what is found on a host, what is written there, and that all of it goes back."""
 
+import os
+import shutil
+import stat
 import subprocess
 import sys
 import textwrap
@@ -11,8 +14,10 @@ from trees import DEBIAN_SCRIPT, Tree, host, tree_of
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
+from gfwtools.dnsmasq.folders import make as make_folders
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.setup import files
+from gfwtools.setup.renewal import renew
 from gfwtools.setup.resolver_edits import edits, leave_steps, steps
 from gfwtools.setup.resolver_facts import ResolverFacts, observe
 from gfwtools.system.commands import Command, Recorder, System
@@ -421,6 +426,27 @@ def test_while_the_network_is_down_the_followed_file_stays_the_one(tmp_path: Pat
     put(first, config.paths)
     (tmp_path / "run/NetworkManager/no-stub-resolv.conf").write_text("")
     assert edits(config, observe(config, HOST)) == first
+
+
+def test_a_dnsmasq_that_may_follow_a_file_again_gets_the_file_too(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCLIENT, "etc/dnsmasq.d/user.conf": "no-resolv\n"})
+    put(edits(config, observe(config, HOST)), config.paths)
+    (tmp_path / "etc/dnsmasq.d/user.conf").unlink()
+    renew(config, HOST, restarts=True)
+    assert f"resolv-file={COPY}" in (tmp_path / SNIPPET[1:]).read_text()
+    assert lines((tmp_path / COPY[1:]).read_text()) == ["nameserver 203.0.113.1"]
+
+
+def test_the_folder_of_the_followed_file_can_be_read_by_all_with_any_umask(tmp_path: Path) -> None:
+    config = host(tmp_path, NETWORK_MANAGER)
+    put(edits(config, observe(config, HOST)), config.paths)
+    shutil.rmtree(tmp_path / "run")
+    before = os.umask(0o077)
+    try:
+        make_folders(config)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run/NetworkManager").stat().st_mode) == 0o755
 
 
 def test_configured_resolvers_are_added_to_the_users_own(tmp_path: Path) -> None:

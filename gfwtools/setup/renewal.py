@@ -22,9 +22,6 @@ __all__ = ["renew", "with_servers_of_today"]
 def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     """Bring the copy of the ISP's resolvers up to date. dnsmasq reads it again by itself.
 
-    dnsmasq does not start where the folder of its ``resolv-file`` is missing. /run is empty after a boot, so the folder
-    is made.
-
     :param restarts: where dnsmasq cannot follow a file, write its ``server=`` lines anew and restart it. A unit that
         systemd starts before dnsmasq cannot do that: the restart would wait for the unit.
     :returns: what was done, in words.
@@ -38,13 +35,7 @@ def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     if not followed:
         fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
         return _renew_lines(config, runner) if restarts and fixed else []
-    if followed not in COPIES:
-        folder = config.paths.at(followed).parent
-        if folder.is_dir():
-            return []
-        folder.mkdir(parents=True)
-        return [f"made {folder}, without which dnsmasq does not start"]
-    return _renew_copy(config, runner, followed)
+    return _renew_copy(config, runner, followed) if followed in COPIES else []
 
 
 def _renew_copy(config: Config, runner: Runner, copy: str) -> list[str]:
@@ -75,7 +66,8 @@ def _names(text: str) -> list[str]:
 
 def _renew_lines(config: Config, runner: Runner) -> list[str]:
     facts = resolver_facts.observe(config, runner)
-    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path == snippet(config)]
+    # Since the user took no-resolv out, dnsmasq can follow a file: then it needs the copy as well.
+    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path in (snippet(config), *COPIES)]
     if not facts.resolvers or not files.differing(edits, config.paths):
         return []
     journal = Journal(config.paths)
