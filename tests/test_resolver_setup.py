@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from journals import put
-from trees import DEBIAN_SCRIPT, Tree, host, tree_of
+from trees import DEBIAN_SCRIPT, Tree, host, plant, tree_of
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.folders import make as make_folders
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.setup import files
+from gfwtools.setup.plan import Planned
 from gfwtools.setup.renewal import renew
 from gfwtools.setup.resolver_edits import edits, leave_steps, steps
 from gfwtools.setup.resolver_facts import ResolverFacts, observe
@@ -43,6 +44,7 @@ HOST = Recorder(
     }
 )
 SNIPPET = "/etc/dnsmasq.d/00-gfwtools.conf"
+HOOK = "etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools"
 
 
 def written(config: Config, runner: Recorder = HOST) -> dict[str, str]:
@@ -399,12 +401,36 @@ def test_where_the_owner_wrote_resolv_conf_no_lease_changes_the_copy(tmp_path: P
     assert not any("gfwtools_lease" in text for text in found.values())
 
 
+def test_the_owner_is_asked_before_a_hook_of_dhcpcd_is_changed(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCPCD, "etc/dhcpcd.enter-hook": "echo mine\n"})
+    planned = Planned(config, config.paths.config, None, "none", edits(config, observe(config, HOST)), [], [], [])
+    assert any(line.startswith("/etc/dhcpcd.enter-hook: ") for line in planned.asks)
+
+
 @pytest.mark.parametrize("tree", [RESOLVCONF, OPENRESOLV])
 def test_with_resolvconf_the_dhcp_clients_go_on_giving_it_what_they_have(tmp_path: Path, tree: Tree) -> None:
     more = {"etc/dhcp/dhclient.conf": "", "etc/dhcpcd.conf": "", "etc/NetworkManager/NetworkManager.conf": ""}
     found = written(host(tmp_path, {**tree, **more}))
     assert not any("dhclient" in path or "dhcpcd" in path for path in found)
     assert lines(found["/etc/NetworkManager/conf.d/90-gfwtools.conf"]) == ["[main]", "rc-manager=resolvconf"]
+
+
+def test_where_resolvconf_collects_later_no_hook_of_ours_is_left_in_the_way(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCLIENT, "etc/dhcpcd.conf": "", "etc/dhcpcd.enter-hook": "echo mine\n"})
+    put(edits(config, observe(config, HOST)), config.paths)
+    plant(tmp_path, {**RESOLVCONF, "etc/resolv.conf": (tmp_path / "etc/resolv.conf").read_text()})
+    put(edits(config, observe(config, HOST)), config.paths)
+    assert (tmp_path / "etc/dhcpcd.enter-hook").read_text() == "echo mine\n"
+    assert lines((tmp_path / HOOK).read_text()) == []
+
+
+@pytest.mark.parametrize("tree", [DHCLIENT, DHCPCD])
+def test_a_copy_has_a_hook_that_renews_it_also_where_resolvconf_collects(tmp_path: Path, tree: Tree) -> None:
+    more = {"etc/resolvconf/interface-order": "", "sbin/resolvconf": ""}
+    found = written(host(tmp_path, {**tree, **more}))
+    (hook,) = (text for text in found.values() if "gfwtools_lease" in text)
+    assert "make_resolv_conf" not in hook
+    assert "skip_hooks" not in hook
 
 
 def test_a_program_named_resolvconf_that_is_systemd_resolveds_collects_nothing(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ gfwtools_lease() {{ # NAME [RESOLVER...]
 
 
 _DHCLIENT = """\
+make_resolv_conf() { :; }
+"""
+_DHCLIENT_LEASE = """\
 case $reason in
 BOUND | RENEW | REBIND | REBOOT) gfwtools_lease "dhclient.$interface.4" $new_domain_name_servers ;;
 BOUND6 | RENEW6 | REBIND6) gfwtools_lease "dhclient.$interface.6" $new_dhcp6_name_servers ;;
@@ -66,11 +69,18 @@ fi
 """
 
 
-def dhclient(*, copies: bool) -> str:
-    """The last definition of ``make_resolv_conf`` counts (dhclient-script(8))."""
-    return "make_resolv_conf() { :; }\n" + (_write(LEASES, COPY) + _DHCLIENT if copies else "")
+def dhclient(*, stops: bool, copies: bool) -> str:
+    """The script in /etc/dhcp/dhclient-enter-hooks.d. The last definition of ``make_resolv_conf`` counts
+    (dhclient-script(8)).
+
+    :param stops: dhclient leaves /etc/resolv.conf alone, and gives resolvconf nothing.
+    :param copies: the resolvers of each lease go to the copy.
+    """
+    return (_DHCLIENT if stops else "") + (_write(LEASES, COPY) + _DHCLIENT_LEASE if copies else "")
 
 
-def dhcpcd(*, copies: bool) -> list[str]:
-    """The lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
-    return (_DHCPCD + (_write(DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE if copies else "")).splitlines()
+def dhcpcd(*, stops: bool, copies: bool) -> list[str]:
+    """The same for dhcpcd: the lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
+    return (
+        (_DHCPCD if stops else "") + (_write(DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE if copies else "")
+    ).splitlines()

@@ -38,7 +38,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 HOSTS_OWN = (
     RESOLV_CONF,
     "/etc/dnsmasq.conf",
-    "/etc/dhcpcd.conf",
+    "/etc/dhcpcd.enter-hook",
     "/etc/resolvconf.conf",
     "/etc/resolvconf/resolv.conf.d/head",
 )

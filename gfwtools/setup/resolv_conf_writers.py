@@ -71,11 +71,13 @@ def _network_manager(_: str, needs: Needs) -> str:
 
 def _dhcpcd(text: str, needs: Needs) -> str:
     # With resolvconf its hook gives that the resolvers, and leaves /etc/resolv.conf alone.
-    return text if needs.collected else append(*lease_hooks.dhcpcd(copies=needs.copies))(text)
+    lines = lease_hooks.dhcpcd(stops=not needs.collected, copies=needs.copies)
+    return append(*lines)(text) if lines else text
 
 
 def _dhclient(text: str, needs: Needs) -> str:
-    return text if needs.collected else HEADER + lease_hooks.dhclient(copies=needs.copies)
+    script = lease_hooks.dhclient(stops=not needs.collected, copies=needs.copies)
+    return HEADER + script if script else text
 
 
 def _openresolv(text: str, _: Needs) -> str:

@@ -73,10 +73,13 @@ def _manager_edits(facts: ResolverFacts) -> Iterator[tuple[Writer, FileEdit]]:
     for manager in WRITERS:
         if manager.name not in facts.managers:
             continue
-        base = without_ours(facts.texts.get(manager.path, ""))
+        there = facts.texts.get(manager.path, "")
+        base = without_ours(there)
         text = manager.change(base, facts.needs)
         if text != base:
             yield manager, FileEdit(manager.path, encode(text), f"{manager.name} {manager.why}")
+        elif there != base:  # an earlier bootstrap needed lines of ours: resolvconf, say, came later
+            yield manager, FileEdit(manager.path, encode(base), f"{manager.name} needs no line of ours any more")
 
 
 def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
