@@ -7,7 +7,6 @@ stands between two comments, or is the whole file. So a second run gives the sam
 import re
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
@@ -15,8 +14,9 @@ from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied, note
 from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
-from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts
+from gfwtools.setup.resolver_facts import ResolverFacts, tools_of
 from gfwtools.system.commands import Command, Runner
+from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step
 
 __all__ = ["edits", "leave_steps", "nameservers_instead", "places", "steps"]
@@ -159,12 +159,8 @@ def steps(facts: ResolverFacts) -> list[Step]:
 
 def leave_steps(changed: Iterable[str], runner: Runner, paths: Paths | None = None) -> list[Step]:
     """The same once the files of ``changed`` (paths on the host) have been put back."""
-    paths = paths or Paths()
-    if paths.root != Path("/"):
-        return []
     paths_changed = set(changed)
-    systemd = runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
-    tools = {tool for tool, can in (("systemctl", systemd), ("resolvconf", runner.has("resolvconf"))) if can}
+    tools = tools_of(paths or Paths(), runner)
     return [
         step
         for manager in WRITERS
