@@ -395,6 +395,19 @@ def test_the_copy_says_where_it_comes_from_and_a_hook_renews_it(
     assert any("gfwtools_lease" in text for text in found.values())
 
 
+def test_a_hook_writes_the_whole_copy_also_where_it_was_lost(tmp_path: Path) -> None:
+    config = host(tmp_path, DHCLIENT)
+    put(edits(config, observe(config, HOST)), config.paths)
+    whole = (tmp_path / COPY[1:]).read_text()
+    (tmp_path / COPY[1:]).unlink()
+    script = (tmp_path / HOOK).read_text()
+    for folder in ("/var/lib/gfwtools", "/run/gfwtools"):
+        script = script.replace(f"{folder}/", f"{tmp_path}{folder}/")
+    lease = {"reason": "BOUND", "interface": "wan0", "new_domain_name_servers": "203.0.113.1 fe80::1 $(id)"}
+    subprocess.run(["sh", "-c", script], env={**os.environ, **lease}, check=True)
+    assert (tmp_path / COPY[1:]).read_text() == whole
+
+
 def test_where_the_owner_wrote_resolv_conf_no_lease_changes_the_copy(tmp_path: Path) -> None:
     found = written(host(tmp_path, STATIC))
     assert lines(found[COPY]) == ["nameserver 203.0.113.9"]
@@ -431,6 +444,11 @@ def test_a_copy_has_a_hook_that_renews_it_also_where_resolvconf_collects(tmp_pat
     (hook,) = (text for text in found.values() if "gfwtools_lease" in text)
     assert "make_resolv_conf" not in hook
     assert "skip_hooks" not in hook
+
+
+def test_a_hook_writes_no_copy_that_dnsmasq_does_not_read(tmp_path: Path) -> None:
+    found = written(host(tmp_path, {**DHCPCD, "etc/dhcp/dhclient.conf": ""}))
+    assert lines(found[f"/{HOOK}"]) == ["make_resolv_conf() { :; }"]
 
 
 def test_a_program_named_resolvconf_that_is_systemd_resolveds_collects_nothing(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
-from gfwtools.setup.lease_hooks import COPIES, COPY, DHCPCD_COPY, DHCPCD_LEASES, LEASES
-from gfwtools.setup.resolv_conf_writers import HEADER
+from gfwtools.setup.lease_hooks import COPIES, COPY, DHCLIENT_LEASES, DHCPCD_COPY, DHCPCD_LEASES, LEASES, head
 from gfwtools.storage import atomic
 from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
@@ -34,11 +33,10 @@ RESOLVED = "/run/systemd/resolve/resolv.conf"
 NETWORK_MANAGER = "/run/NetworkManager/no-stub-resolv.conf"
 RESOLVCONF = "/run/dnsmasq/resolv.conf"
 #: Where DHCP clients keep their leases: systemd-networkd, dhclient, NetworkManager.
-_DHCLIENT = "/var/lib/dhcp/*.leases"
 _KEPT = (
     "/run/systemd/netif/state",
     "/run/systemd/netif/leases/*",
-    _DHCLIENT,
+    DHCLIENT_LEASES,
     "/var/lib/NetworkManager/*.lease",
     *("/run/resolvconf/interface/*", "/run/resolvconf/interfaces/*"),
 )
@@ -84,7 +82,7 @@ class Found:
     @property
     def by_hook(self) -> bool:
         """Whether a hook of ours writes the copy at each lease."""
-        return self.follow in COPIES and self.source in (_DHCLIENT, DHCPCD_LEASES)
+        return self.follow in COPIES and self.source in (DHCLIENT_LEASES, DHCPCD_LEASES)
 
 
 def find(config: Config, around: Surroundings) -> Found:
@@ -129,7 +127,7 @@ def followed(paths: Paths, setting: str, own: frozenset[Address]) -> Found:
         return Found(_read(paths, setting, own), setting, setting) if setting else Found()
     text = _text(paths, setting)
     source = copied_from(text) or RESOLV_CONF
-    servers = _read(paths, LEASES, own) if source == _DHCLIENT else ()
+    servers = _read(paths, LEASES, own) if source == DHCLIENT_LEASES else ()
     if not servers and keeps_current(source):
         servers = _read(paths, source, own)
     return Found(servers or usable(nameservers_in(text), own), source, setting)
@@ -154,7 +152,7 @@ def copied_from(text: str) -> str:
 def copied(found: Found) -> str:
     """The copy, in resolv.conf's format. It can name no port but 53."""
     lines = "".join(f"nameserver {resolver.address}\n" for resolver in found.resolvers if resolver.port == 53)
-    return f"{HEADER}# Copied from: {found.source}\n{lines}"
+    return f"{head(found.source)}{lines}"
 
 
 def note(resolvers: Iterable[Upstream]) -> str:
@@ -189,7 +187,7 @@ def _read(paths: Paths, source: str, own: frozenset[Address]) -> tuple[Upstream,
     """The resolvers of a file, or of all files of a pattern; of dhclient's, those of the last lease in the newest."""
     found = [path for path in paths.root.glob(source.lstrip("/")) if path.is_file()]
     newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    if source in (_DHCLIENT, "/var/lib/NetworkManager/*.lease"):
+    if source in (DHCLIENT_LEASES, "/var/lib/NetworkManager/*.lease"):
         newest = newest[:1]
     texts = [(atomic.read(path) or b"").decode("utf-8", "replace") for path in newest]
     return usable([server for text in texts for server in _servers_in(text)], own)

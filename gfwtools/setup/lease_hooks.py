@@ -6,10 +6,27 @@ of its own, and all of them to the copy that dnsmasq watches. Where no lease nam
 Debian's dhcpcd.service has a sandbox (``ProtectSystem=strict``): in it the hook may write to dhcpcd's folders only.
 """
 
-__all__ = ["COPIES", "COPY", "DHCPCD_COPY", "DHCPCD_LEASES", "LEASES", "dhclient", "dhcpcd"]
+from gfwtools.render.header import WRITTEN
+
+__all__ = [
+    "COPIES",
+    "COPY",
+    "DHCLIENT_LEASES",
+    "DHCPCD_COPY",
+    "DHCPCD_LEASES",
+    "HEADER",
+    "LEASES",
+    "dhclient",
+    "dhcpcd",
+    "head",
+]
+
+HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
 
 #: The copy. dnsmasq does not start where the folder of a resolv-file is missing, and this one is always there.
 COPY = "/var/lib/gfwtools/resolv.conf"
+#: Where dhclient itself keeps its leases (dhclient.leases(5)).
+DHCLIENT_LEASES = "/var/lib/dhcp/*.leases"
 #: A file for each lease, in the format of resolv.conf(5).
 LEASES = "/run/gfwtools/leases/*"
 DHCPCD_COPY = "/var/lib/dhcpcd/gfwtools.conf"
@@ -17,8 +34,14 @@ DHCPCD_LEASES = "/run/dhcpcd/gfwtools/*"
 COPIES = (COPY, DHCPCD_COPY)
 
 
-def _write(leases: str, copy: str) -> str:
-    # Addresses only: what a lease says comes from the network.
+def head(source: str) -> str:
+    """The first lines of a copy. A hook writes them too: the copy may be lost."""
+    return f"{HEADER}# Copied from: {source}\n"
+
+
+def _write(leases: str, source: str, copy: str) -> str:
+    heading = " ".join(f"'{line}'" for line in head(source).splitlines())
+    # Addresses only: what a lease says comes from the network. Two clients may run it in the same moment: hence $$.
     return f"""\
 gfwtools_lease() {{ # NAME [RESOLVER...]
     gfwtools_file={leases[:-1]}$1
@@ -31,8 +54,8 @@ gfwtools_lease() {{ # NAME [RESOLVER...]
         esac
     done
     if cat {leases} >/dev/null 2>&1; then
-        {{ grep '^#' {copy}; cat {leases}; }} >{copy}.new
-        chmod 644 {copy}.new && mv -f {copy}.new {copy}
+        {{ printf '%s\\n' {heading}; cat {leases}; }} >{copy}.$$
+        chmod 644 {copy}.$$ && mv -f {copy}.$$ {copy}
     fi
 }}
 """
@@ -76,11 +99,10 @@ def dhclient(*, stops: bool, copies: bool) -> str:
     :param stops: dhclient leaves /etc/resolv.conf alone, and gives resolvconf nothing.
     :param copies: the resolvers of each lease go to the copy.
     """
-    return (_DHCLIENT if stops else "") + (_write(LEASES, COPY) + _DHCLIENT_LEASE if copies else "")
+    return (_DHCLIENT if stops else "") + (_write(LEASES, DHCLIENT_LEASES, COPY) + _DHCLIENT_LEASE if copies else "")
 
 
 def dhcpcd(*, stops: bool, copies: bool) -> list[str]:
     """The same for dhcpcd: the lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
-    return (
-        (_DHCPCD if stops else "") + (_write(DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE if copies else "")
-    ).splitlines()
+    lease = _write(DHCPCD_LEASES, DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE
+    return ((_DHCPCD if stops else "") + (lease if copies else "")).splitlines()

@@ -12,8 +12,8 @@ from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied, note
-from gfwtools.setup.lease_hooks import COPIES
-from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
+from gfwtools.setup.lease_hooks import COPIES, HEADER
+from gfwtools.setup.resolv_conf_writers import WRITERS, Writer, append, encode, snippet, without_ours
 from gfwtools.setup.resolver_facts import ResolverFacts, tools_of
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.questions import RESOLV_CONF

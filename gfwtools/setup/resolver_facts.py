@@ -122,7 +122,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         resolvers=isp.resolvers,
         found_in=isp.source,
         follow=isp.follow,
-        needs=Needs(copies=isp.by_hook, collected=_collects(paths, managers)),
+        needs=Needs(copy=isp.follow if isp.by_hook else "", collected=_collects(paths, managers)),
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
@@ -135,7 +135,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     )
     if facts.has_upstream and not config.dns.resolvers:
         # The user's own lines name the resolvers, and dnsmasq reads no file of ours.
-        return replace(facts, follow="", needs=replace(facts.needs, copies=False))
+        return replace(facts, follow="", needs=replace(facts.needs, copy=""))
     return facts
 
 
