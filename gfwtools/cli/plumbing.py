@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gfwtools.system.commands import System
     from gfwtools.system.step import Step
 
-__all__ = ["down", "up"]
+__all__ = ["down", "renew_resolvers", "up"]
 
 
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
@@ -31,7 +31,6 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
-    from gfwtools.setup.renewal import renew
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
@@ -45,8 +44,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
         return
     resolver = Dnsmasq(config, runner)
     resolver.make_folders()
-    for note in renew(config, runner, restarts=False):
-        context.say(note)
+    renew_resolvers(context, restarts=False)
     if unless_down:
         kept = updown.keep_up(config, runner, clear_caches=resolver.clear_caches)
         if kept is None:
@@ -55,6 +53,18 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
             _report(context, kept[1], "up")
         return
     _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
+
+
+def renew_resolvers(context: Context, *, restarts: bool) -> None:
+    """Renew the ISP's resolvers (:func:`gfwtools.setup.renewal.renew`). What stops it stops nothing else."""
+    from gfwtools.errors import GfwtoolsError
+    from gfwtools.setup.renewal import renew
+
+    try:
+        for note in renew(context.config, _system(context), restarts=restarts):
+            context.say(note)
+    except GfwtoolsError as error:
+        context.warn(f"the ISP's resolvers were not looked up again: {error}")
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")

@@ -36,10 +36,7 @@ __all__ = ["Say", "recover", "run"]
 
 Say = Callable[[str], None]
 
-
-#: The transaction; made with the lock on the state's folder held.
-NAME = "bootstrap"
-#: The kinds of its entries, besides files and commands.
+#: The kinds of the transaction's entries, besides files and commands.
 RUNNING, PLUMBING, SERVICES = "running", "up", "services"
 
 
@@ -73,7 +70,7 @@ def recover(config: Config, runner: Runner) -> None:
     """
     with lock(config.paths.lock, wait=lock_wait()):
         recover_update(config)
-    left = Journal(config.paths).recover(NAME, _inverses(config, runner))
+    left = Journal(config.paths).recover(files.TRANSACTION, _inverses(config, runner))
     if left:
         raise HostError(
             f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}",
@@ -86,7 +83,7 @@ def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transact
     recover(config, runner)
     begun: Transaction | None = None
     try:
-        with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as begun:
+        with Journal(config.paths).transaction(files.TRANSACTION, _inverses(config, runner)) as begun:
             yield begun
     except KeyboardInterrupt:
         if begun and not begun.left:

@@ -14,6 +14,7 @@ from gfwtools.storage.journal import put_back as journal_put_back
 from gfwtools.system import ownership
 
 __all__ = [
+    "TRANSACTION",
     "FileEdit",
     "adopt",
     "content_of",
@@ -24,6 +25,10 @@ __all__ = [
     "recorded",
     "replace_original",
 ]
+
+#: The transaction in which they are written, with the lock on the state's folder held. The next bootstrap or teardown
+#: takes back what a killed run has begun.
+TRANSACTION = "bootstrap"
 
 
 @dataclass(frozen=True, slots=True)

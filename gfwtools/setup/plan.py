@@ -11,6 +11,7 @@ from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
 from gfwtools.config.template import template
 from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.choice import require
@@ -21,9 +22,10 @@ from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
+from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step, script
 
-__all__ = ["RESOLV_CONF", "Choices", "Planned", "Refused", "boot_steps", "missing_lists", "mounts_in_the_way", "plan"]
+__all__ = ["Choices", "Planned", "Refused", "boot_steps", "missing_lists", "mounts_in_the_way", "plan"]
 
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
 PROGRAM = "gfwtools"
@@ -33,12 +35,11 @@ USER_LISTS = {
     "deny": "# Domains that always go through the tunnel, one a line. `gfwtools deny NAME` adds one and reloads.\n"
     "# After a change with an editor: gfwtools update --offline --reload\n",
 }
-RESOLV_CONF = "/etc/resolv.conf"
 #: Files that belong to the host, not to gfwtools: bootstrap asks the owner before it changes them.
 HOSTS_OWN = (
     RESOLV_CONF,
-    "/etc/dnsmasq.conf",
-    "/etc/dhcpcd.conf",
+    MAIN_CONF,
+    "/etc/dhcpcd.enter-hook",
     "/etc/resolvconf.conf",
     "/etc/resolvconf/resolv.conf.d/head",
 )

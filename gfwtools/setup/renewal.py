@@ -14,19 +14,13 @@ from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
-from gfwtools.system.questions import RESOLV_CONF
+from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
 __all__ = ["renew", "with_servers_of_today"]
-
-#: The name of bootstrap's transaction: the next bootstrap or teardown takes back what a killed run has begun.
-TRANSACTION = "bootstrap"
 
 
 def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     """Bring the copy of the ISP's resolvers up to date. dnsmasq reads it again by itself.
-
-    dnsmasq does not start where the folder of its ``resolv-file`` is missing. /run is empty after a boot, so the folder
-    is made.
 
     :param restarts: where dnsmasq cannot follow a file, write its ``server=`` lines anew and restart it. A unit that
         systemd starts before dnsmasq cannot do that: the restart would wait for the unit.
@@ -35,19 +29,13 @@ def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     :raises CommandError: dnsmasq was not restarted.
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     if not ownership.is_file(encode(text)) or config.dns.resolvers:
         return []
-    if not settings:
+    followed = isp_resolvers.followed_by(text)
+    if not followed:
         fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
         return _renew_lines(config, runner) if restarts and fixed else []
-    if settings[-1] not in COPIES:
-        folder = config.paths.at(settings[-1]).parent
-        if folder.is_dir():
-            return []
-        folder.mkdir(parents=True)
-        return [f"made {folder}, without which dnsmasq does not start"]
-    return _renew_copy(config, runner, settings[-1])
+    return _renew_copy(config, runner, followed) if followed in COPIES else []
 
 
 def _renew_copy(config: Config, runner: Runner, copy: str) -> list[str]:
@@ -68,25 +56,26 @@ def _needs_look(config: Config, copy: str) -> bool:
     """Whether the resolvers can have changed: the copy has a source that changes, or resolv.conf is not ours."""
     resolv_conf = config.paths.at(RESOLV_CONF)
     ours = ownership.has_header(resolv_conf)
-    source = re.findall(r"^# Copied from: (\S+)$", copy, re.MULTILINE)
-    return not ours or not source or isp_resolvers.keeps_current(source[0])
+    source = isp_resolvers.copied_from(copy)
+    return not ours or not source or isp_resolvers.keeps_current(source)
 
 
 def _names(text: str) -> list[str]:
-    return sorted(set(re.findall(r"^nameserver (\S+)", text, re.MULTILINE)))
+    return sorted(set(nameservers_in(text)))
 
 
 def _renew_lines(config: Config, runner: Runner) -> list[str]:
     facts = resolver_facts.observe(config, runner)
-    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path == snippet(config)]
+    # Since the user took no-resolv out, dnsmasq can follow a file: then it needs the copy as well.
+    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path in (snippet(config), *COPIES)]
     if not facts.resolvers or not files.differing(edits, config.paths):
         return []
     journal = Journal(config.paths)
     try:
         with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
-            if journal.is_open(TRANSACTION):
+            if journal.is_open(files.TRANSACTION):
                 return []  # the next bootstrap or teardown takes it back first
-            with journal.transaction(TRANSACTION, {}) as transaction:
+            with journal.transaction(files.TRANSACTION, {}) as transaction:
                 files.put(edits, config.paths, transaction)
     except LockedError:
         return []  # a bootstrap that runs does the same
@@ -106,8 +95,7 @@ def with_servers_of_today(config: Config) -> None:
     :raises StoreError: a file cannot be read or written.
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
-    found = isp_resolvers.followed(config.paths, settings[-1], frozenset()) if settings else isp_resolvers.Found()
+    found = isp_resolvers.followed(config.paths, isp_resolvers.followed_by(text), frozenset())
     entry = files.recorded(config.paths).get(RESOLV_CONF)
     if entry is None or not found.by_hook:
         return
@@ -116,7 +104,7 @@ def with_servers_of_today(config: Config) -> None:
     today = [str(server.address) for server in found.resolvers]
     before = _names(data.decode("utf-8", "replace"))
     if today and before and sorted(today) != before:
-        others = re.sub(rb"^nameserver .*\n?", b"", data, flags=re.MULTILINE)
+        others = re.sub(rb"^nameserver[ \t].*\n?", b"", data, flags=re.MULTILINE)
         ended = others if not others or others.endswith(b"\n") else others + b"\n"
         files.replace_original(
             config.paths, original, ended + "".join(f"nameserver {server}\n" for server in today).encode()

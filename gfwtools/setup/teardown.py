@@ -15,7 +15,7 @@ from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
 from gfwtools.setup.lease_hooks import COPIES, DHCPCD_LEASES, LEASES
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
-from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.setup.plan import mounts_in_the_way
 from gfwtools.setup.renewal import with_servers_of_today
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
@@ -23,6 +23,7 @@ from gfwtools.storage.lock import lock, lock_folder
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
+from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.update.update import lock_wait
 
 __all__ = ["undo"]

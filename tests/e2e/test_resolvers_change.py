@@ -129,6 +129,19 @@ def test_a_dnsmasq_that_may_follow_no_file_is_restarted_with_the_new_resolvers()
         assert resolves(lab)
 
 
+def test_up_sets_up_the_plumbing_though_the_copy_cannot_be_written() -> None:
+    with Lab() as lab:
+        lab.configure()
+        networkd(lab, ISP_DNS)
+        lab.bootstrap()
+        lab.gateway.gfwtools("down")
+        lab.gateway.run("rm", COPIES[0])
+        lab.gateway.run("mkdir", COPIES[0])
+        said = lab.gateway.gfwtools("up").stderr
+        assert COPIES[0] in said
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
 def test_the_users_own_servers_are_left_as_the_only_ones() -> None:
     with Lab() as lab:
         lab.configure()
