@@ -228,6 +228,22 @@ def test_an_endpoint_without_an_address_is_named_where_the_tunnel_is_dead(lab: L
     require_tunnel(lab)
 
 
+def test_the_warnings_of_an_update_are_printed_also_where_a_repair_fails(lab: Lab) -> None:
+    key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
+    lab.gateway.write("/etc/wireguard/wg0.conf", f"[Peer]\nPublicKey = {key}\nEndpoint = gone.example:51820\n")
+    before = lab.gateway.read("/etc/gfwtools/deny.txt")
+    lab.gateway.write("/etc/gfwtools/deny.txt", f"{before}no-domain..example\n")
+    lab.far.run("ip", "link", "set", "wg0", "down")
+    warned, _, failed = cron(lab, code=1).partition("not repaired")
+    assert "no-domain..example" in warned
+    assert "gone.example" in failed
+    lab.far.run("ip", "link", "set", "wg0", "up")
+    lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
+    lab.gateway.write("/etc/gfwtools/deny.txt", before)
+    require_tunnel(lab)
+    cron(lab)
+
+
 def test_an_endpoint_without_an_address_stops_no_other_one_from_being_followed(lab: Lab) -> None:
     key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
     other = lab.gateway.run("sh", "-c", "wg genkey | wg pubkey").stdout.strip()
