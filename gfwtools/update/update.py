@@ -119,12 +119,15 @@ def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[
 
 
 def _overridden(config: Config, runner: "Runner") -> list[str]:
-    """A warning about lines of the user's that decide listed names. It is no failure: the new list is in use, and the
-    old one would be overridden as well."""
+    """A warning about lines of the user's that decide listed names, or cannot be read. It is no failure: the new list
+    is in use, and the old one would be overridden as well."""
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.dnsmasq.overrides import words
 
-    found = [override for override in Dnsmasq(config, runner).overrides() if not override.is_block]
+    try:
+        found = [override for override in Dnsmasq(config, runner).overrides() if not override.is_block]
+    except StoreError as error:
+        return [str(error)]
     return [f"lines of yours override the list: {words(found)}; run: gfwtools check host"] if found else []
 
 

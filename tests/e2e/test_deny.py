@@ -69,3 +69,13 @@ def test_where_a_name_cannot_be_moved_both_lists_are_as_before_and_it_says_so() 
         told = lab.gateway.gfwtools("deny", UNLISTED, code=1).stderr
         assert f"{DENY} and {ALLOW} are as before" in told
         assert (lab.gateway.read(ALLOW), lab.gateway.read(DENY)) == (f"{UNLISTED}\n", before)
+
+
+def test_an_edit_counts_though_the_lines_of_the_user_cannot_be_read_after_it() -> None:
+    with Lab() as lab:
+        lab.configure()
+        lab.bootstrap()
+        lab.gateway.run("sh", "-ec", "rm -f /etc/hosts; mkdir /etc/hosts")
+        told = lab.gateway.gfwtools("deny", "www.blocked.example").stderr
+        assert "/etc/hosts: not a regular file" in told
+        assert lab.gateway.read(DENY).endswith("www.blocked.example\n")
