@@ -178,7 +178,7 @@ def _set_up_plumbing(config: Config, runner: Runner, resolver: Resolver, transac
     resolver.make_folders()
     seen = updown.look(config, runner)
     if seen.steps:
-        transaction.record(PLUMBING, updown.as_data(seen, runner))
+        transaction.record(PLUMBING, updown.as_data(config, seen, runner))
         updown.up(config, runner, clear_caches=resolver.clear_caches)
         say(f"plumbing: {len(seen.steps)} steps")
 
