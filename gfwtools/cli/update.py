@@ -99,7 +99,7 @@ def update(
                 reload=reload,
                 report=context.warn if reload else None,
             )
-    for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:
+    for warning in done.all_warnings:
         context.warn(warning)
     if as_json:
         _print_json(done, dry_run=dry_run)

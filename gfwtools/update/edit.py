@@ -88,8 +88,7 @@ def edit_lists(
     except GfwtoolsError as error:
         error.outcome = error.outcome or NOTHING
         raise
-    warnings = [*done.warnings, *(warning for policy_update in done.policies for warning in policy_update.warnings)]
-    return edited, notes, warnings
+    return edited, notes, done.all_warnings
 
 
 def preview(config: Config, policy: PolicyConfig, side: Side, entries: Sequence[Entry], *, remove: bool) -> Edited:

@@ -88,7 +88,8 @@ def install(
         with _step("check"):
             resolver.check(_all_files(config, update))
     notes: list[str] = []
-    outcome = f"{BACK}; {', '.join(map(str, update.edits))} is as before" if update.edits else BACK
+    edited = " and ".join(map(str, update.edits))
+    outcome = f"{BACK}; {edited} {'are' if len(update.edits) > 1 else 'is'} as before" if edited else BACK
     undo = inverses(config, runner)
     with journal.transaction(NAME, undo, outcome=outcome, remedy=AGAIN, within=within) as transaction:
         if within is None:

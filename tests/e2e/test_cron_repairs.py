@@ -228,6 +228,42 @@ def test_an_endpoint_without_an_address_is_named_where_the_tunnel_is_dead(lab: L
     require_tunnel(lab)
 
 
+def test_the_warnings_of_an_update_are_printed_also_where_a_repair_fails(lab: Lab) -> None:
+    key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
+    lab.gateway.write("/etc/wireguard/wg0.conf", f"[Peer]\nPublicKey = {key}\nEndpoint = gone.example:51820\n")
+    before = lab.gateway.read("/etc/gfwtools/deny.txt")
+    lab.gateway.write("/etc/gfwtools/deny.txt", f"{before}no-domain..example\n")
+    lab.far.run("ip", "link", "set", "wg0", "down")
+    warned, _, failed = cron(lab, code=1).partition("not repaired")
+    assert "no-domain..example" in warned
+    assert "gone.example" in failed
+    lab.far.run("ip", "link", "set", "wg0", "up")
+    lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
+    lab.gateway.write("/etc/gfwtools/deny.txt", before)
+    require_tunnel(lab)
+    cron(lab)
+
+
+def test_an_endpoint_without_an_address_stops_no_other_one_from_being_followed(lab: Lab) -> None:
+    key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
+    other = lab.gateway.run("sh", "-c", "wg genkey | wg pubkey").stdout.strip()
+    lab.gateway.run("wg", "set", "wg0", "peer", other, "endpoint", "203.0.113.99:51820")
+    lab.gateway.write(
+        "/etc/wireguard/wg0.conf",
+        f"[Peer]\nPublicKey = {other}\nEndpoint = gone.example:51820\n"
+        f"[Peer]\nPublicKey = {key}\nEndpoint = vpn.example:51820\n",
+    )
+    name_far_end(lab, MOVED)
+    move_far_end(lab, MOVED)
+    assert f"vpn.example, the endpoint of wg0, is {MOVED} now" in cron(lab, code=1)
+    lab.gateway.run("wg", "set", "wg0", "peer", other, "remove")
+    name_far_end(lab, ENDPOINT)
+    move_far_end(lab, ENDPOINT)
+    cron(lab)
+    lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
+    require_tunnel(lab)
+
+
 def move_far_end(lab: Lab, address: str) -> None:
     """The far end has another address from now on, and no longer the one before."""
     lab.far.run(

@@ -74,6 +74,16 @@ def test_a_second_bootstrap_that_fails_leaves_what_was_up_by_the_first(what: str
         lab.gateway.gfwtools("check", "host")
 
 
+def test_a_bootstrap_that_fails_leaves_down_what_was_taken_down_by_hand(lab: Lab) -> None:
+    configure(lab)
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    lab.gateway.gfwtools("down")
+    change(lab, 'layout = "paired"', 'layout = "split"')  # dnsmasq has to be restarted
+    once(lab, FAIL)
+    lab.gateway.gfwtools(*BOOTSTRAP, code=1)
+    assert "taken down by `gfwtools down`" in lab.gateway.gfwtools("check", "host", code=1).stdout
+
+
 @pytest.mark.parametrize(
     ("what", "code", "runs", "layout"),
     [(FAIL, 1, True, "paired"), (INTERRUPT, 130, True, "split"), (FAIL, 1, False, "split")],

@@ -168,9 +168,7 @@ def test_the_remedy_of_a_hosts_file_brings_the_tunnel_back(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
-def test_bootstrap_names_the_line_and_does_not_say_that_blocked_sites_take_the_tunnel(
-    backend: str, layout: str
-) -> None:
+def test_bootstrap_names_the_line_and_does_not_say_that_sites_take_the_tunnel(backend: str, layout: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)
         place = own(lab, OVERRIDES["server"][0])
