@@ -16,7 +16,8 @@ from gfwtools._version import __version__
 from gfwtools.errors import GfwtoolsError
 
 if TYPE_CHECKING:
-    from gfwtools.config.model import Config
+    from gfwtools.config.model import Config, PolicyConfig
+    from gfwtools.system.commands import System
 
 __all__ = ["Context", "LazyGroup", "main"]
 
@@ -73,6 +74,22 @@ class Context:
         if self._config:
             return load(self._config, self.root, required=True)
         return load(Paths(self.root).config, self.root)
+
+    def policy(self, name: str | None) -> "PolicyConfig":
+        """The policy of that name; the first one without a name.
+
+        :raises click.UsageError: there is no such policy.
+        """
+        policies = {policy.name: policy for policy in self.config.policies}
+        if name is not None and name not in policies:
+            raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
+        return policies[name] if name else self.config.policies[0]
+
+    def system(self) -> "System":
+        """The host; with -v each changing command is shown before it runs."""
+        from gfwtools.system.commands import System
+
+        return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if self.verbose else lambda _: None)
 
     def say(self, text: str = "") -> None:
         """Print a line for people, except with --quiet."""

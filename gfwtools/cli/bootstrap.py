@@ -8,7 +8,6 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.system.commands import System
     from gfwtools.system.init import Init
 
 __all__ = ["bootstrap", "teardown"]
@@ -77,7 +76,7 @@ def bootstrap(
     from gfwtools.setup.plan import Choices, Refused, plan
 
     choices = Choices(interface, gateway, backend, layout, warm)
-    runner = _system(context)
+    runner = context.system()
     try:
         planned = plan(context.config_path, context.root, choices, init, runner)
     except Refused as refused:
@@ -151,7 +150,7 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
         done.append(text)
         context.say(text)
 
-    notes = undo(context.config, _system(context), purge=purge, say=say)
+    notes = undo(context.config, context.system(), purge=purge, say=say)
     for note in notes:
         context.warn(note)
     if not done and not notes:
@@ -165,10 +164,3 @@ def _confirm(context: Context, question: str) -> None:
     if not click.confirm(question):
         context.warn("nothing was changed")
         sys.exit(130)
-
-
-def _system(context: Context) -> "System":
-    """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.system.commands import System
-
-    return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)

@@ -9,7 +9,6 @@ from gfwtools.cli import Context
 from gfwtools.cli.text import printable
 
 if TYPE_CHECKING:
-    from gfwtools.config.model import PolicyConfig
     from gfwtools.lists.entries import Entry
     from gfwtools.update.edit import Edited, Effect, Side
 
@@ -97,7 +96,7 @@ def _edit(
 
     entries = _entries(names)
     config = context.config
-    chosen = _policy(context, policy)
+    chosen = context.policy(policy)
     notes: list[str] = []
     warnings: list[str] = []
     if dry_run:
@@ -157,13 +156,6 @@ def _left_in_the_set(edited: "Edited") -> list[str]:
         f"see: gfwtools check domain --live {name}"
         for name in freed
     ]
-
-
-def _policy(context: Context, name: str | None) -> "PolicyConfig":
-    policies = {policy.name: policy for policy in context.config.policies}
-    if name is not None and name not in policies:
-        raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
-    return policies[name] if name else context.config.policies[0]
 
 
 def _change(entry: "Entry", edited: "Edited", *, several: bool) -> str:

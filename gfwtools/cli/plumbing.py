@@ -8,7 +8,6 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.system.commands import System
     from gfwtools.system.step import Step
 
 __all__ = ["down", "renew_resolvers", "up"]
@@ -35,7 +34,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     from gfwtools.system.step import script
 
     require_net_admin()
-    config, runner = context.config, _system(context)
+    config, runner = context.config, context.system()
     seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
         context.warn(note)
@@ -61,7 +60,7 @@ def renew_resolvers(context: Context, *, restarts: bool) -> None:
     from gfwtools.setup.renewal import renew
 
     try:
-        for note in renew(context.config, _system(context), restarts=restarts):
+        for note in renew(context.config, context.system(), restarts=restarts):
             context.say(note)
     except GfwtoolsError as error:
         context.warn(f"the ISP's resolvers were not looked up again: {error}")
@@ -84,14 +83,7 @@ def down(context: Context) -> None:
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
-    _report(context, updown.down(context.config, _system(context), by_hand=True), "down")
-
-
-def _system(context: Context) -> "System":
-    """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.system.commands import System
-
-    return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
+    _report(context, updown.down(context.config, context.system(), by_hand=True), "down")
 
 
 def _report(context: Context, done: "Sequence[Step]", what: str) -> None:
