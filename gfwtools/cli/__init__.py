@@ -85,7 +85,7 @@ class Context:
             raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
         return policies[name] if name else self.config.policies[0]
 
-    def system(self) -> "System":
+    def runner(self) -> "System":
         """The host; with -v each changing command is shown before it runs."""
         from gfwtools.system.commands import System
 

@@ -76,7 +76,7 @@ def bootstrap(
     from gfwtools.setup.plan import Choices, Refused, plan
 
     choices = Choices(interface, gateway, backend, layout, warm)
-    runner = context.system()
+    runner = context.runner()
     try:
         planned = plan(context.config_path, context.root, choices, init, runner)
     except Refused as refused:
@@ -150,7 +150,7 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
         done.append(text)
         context.say(text)
 
-    notes = undo(context.config, context.system(), purge=purge, say=say)
+    notes = undo(context.config, context.runner(), purge=purge, say=say)
     for note in notes:
         context.warn(note)
     if not done and not notes:

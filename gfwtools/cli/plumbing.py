@@ -34,7 +34,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     from gfwtools.system.step import script
 
     require_net_admin()
-    config, runner = context.config, context.system()
+    config, runner = context.config, context.runner()
     seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
         context.warn(note)
@@ -60,7 +60,7 @@ def renew_resolvers(context: Context, *, restarts: bool) -> None:
     from gfwtools.setup.renewal import renew
 
     try:
-        for note in renew(context.config, context.system(), restarts=restarts):
+        for note in renew(context.config, context.runner(), restarts=restarts):
             context.say(note)
     except GfwtoolsError as error:
         context.warn(f"the ISP's resolvers were not looked up again: {error}")
@@ -83,7 +83,7 @@ def down(context: Context) -> None:
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
-    _report(context, updown.down(context.config, context.system(), by_hand=True), "down")
+    _report(context, updown.down(context.config, context.runner(), by_hand=True), "down")
 
 
 def _report(context: Context, done: "Sequence[Step]", what: str) -> None:
