@@ -318,7 +318,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(own_folder: Path, tmp_path: Pa
     run.mkdir()
     (run / "conftest.py").write_text((HERE / "conftest.py").read_text())
     (run / "test_waits.py").write_text(
-        f"import sys, time\nsys.path.insert(0, {str(HERE)!r})\nfrom lab import Lab\n\n"
+        f"import sys, time\nsys.path[:0] = {[str(HERE), str(HERE.parent)]!r}\nfrom lab import Lab\n\n"
         "def test_waits():\n    with Lab():\n"
         f"        open({str(run / 'up')!r}, 'w').close()\n        time.sleep(60)\n"
     )
