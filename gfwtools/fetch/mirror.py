@@ -20,6 +20,7 @@ from gfwtools.config.userinfo import masked, masked_proxy
 from gfwtools.fetch.body import BLOCK, Body
 from gfwtools.fetch.tls import Authorities, import_httpx
 from gfwtools.fetch.values import Event, FailedError, Fetched, Phase, Progress, Validators, shown
+from gfwtools.lists.addresses import is_inside
 
 if TYPE_CHECKING:
     import socket
@@ -61,6 +62,7 @@ class Mirror:
         self._validators = Validators(_validator(validators.etag), _past(_validator(validators.last_modified)))
         self._proxy = options.proxy  # of the request under way, where the environment may have one
         self._at_proxy = False  # whether it is still the proxy that is to blame
+        self._may_go_inside: bool | None = None  # whether the source itself is inside; None before it is connected
         self._progress = progress
         self._events = events
         self._authorities = authorities
@@ -240,6 +242,8 @@ class Mirror:
                 context = self._authorities.context(request.url.scheme)
                 self._proxy = self._proxy_for(request.url)
                 self._at_proxy = bool(self._proxy)
+                if self._proxy:
+                    self._look_at(request.url.host)  # the proxy resolves names, and asks what it may
                 proxy = self._proxy or None
                 with httpx.Client(verify=context, proxy=proxy, cookies=cookies, trust_env=False) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
@@ -285,11 +289,42 @@ class Mirror:
             raise FailedError(str(error)) from None
         return proxy
 
+    def _look_at(self, address: str) -> None:
+        """A request goes to ``address``. A redirect to an address of this host, its LAN or its provider is refused, or
+        a mirror could have this host ask what only it can reach. A source that is inside itself may lead there.
+
+        :raises FailedError: it is refused.
+        """
+        inside = is_inside(address)
+        if self._may_go_inside is None:
+            self._may_go_inside = inside
+        elif inside and not self._may_go_inside:
+            raise FailedError(f"redirected to {address}, an address of this host or its LAN; that is not followed")
+
+    def _before_connect(self, host: str, port: int) -> None:
+        """Look at where a redirect leads before a packet goes there; :meth:`_look_at` sees the address in use as well,
+        as a name may have another one the next time.
+
+        :raises FailedError: it is refused.
+        """
+        if self._proxy or self._may_go_inside is not False:
+            return
+        import socket
+
+        with suppress(OSError, UnicodeError):  # httpx reports it in a moment
+            for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                self._look_at(str(found[4][0]))
+
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """httpx calls this for each of its steps (its "trace" extension)."""
-        if event.endswith(".connect_tcp.complete"):
+        if event.endswith(".connect_tcp.started"):
+            self._before_connect(info["host"], info["port"])
+        elif event.endswith(".connect_tcp.complete"):
+            connected = info["return_value"].get_extra_info("socket")
             # The duplicate stays good when TLS takes over the descriptor, and is never one that was closed and reused.
-            self._hold(info["return_value"].get_extra_info("socket").dup())
+            self._hold(connected.dup())
+            if not self._proxy:
+                self._look_at(str(connected.getpeername()[0]))
         elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             self._at_proxy = False
             self._tell(Phase.CONNECTED)

@@ -11,7 +11,7 @@ from operator import not_
 
 from gfwtools.lists.hostname import MAX_NAME, PLAIN
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import Anchor, Rule, Scan
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, too_long
 
 __all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 
@@ -48,7 +48,7 @@ def parse(text: str) -> Iterator[Rule]:
     """The rules of a list, in its order; blank lines, comments and the header are no rules."""
     plain = _PLAIN.fullmatch
     for number, line in enumerate(text.split("\n"), 1):
-        if match := plain(line):
+        if len(line) <= _LONGEST and (match := plain(line)):
             yield Rule(number, line, False, match[1], Anchor.HOST, True)
         else:
             yield from rules_in(line, number)
@@ -59,12 +59,12 @@ def scan(text: str) -> Iterator[Scan]:
     sure, lines = _SURE.fullmatch, text.split("\n")
     for start in range(0, len(lines), BATCH):
         batch, numbers = lines[start : start + BATCH], range(start + 1, start + BATCH + 1)
-        plain = [sure(line) is not None and len(line) <= _LONGEST for line in batch]
+        plain = [len(line) <= _LONGEST and sure(line) is not None for line in batch]
         others = compress(zip(numbers, batch, strict=False), map(not_, plain))
         yield Scan(
             [line[2:] for line in compress(batch, plain)],
             list(compress(numbers, plain)),
-            [rule for number, line in others for rule in rules_in(line, number)],
+            (rule for number, line in others for rule in rules_in(line, number)),
         )
 
 
@@ -80,11 +80,11 @@ def scan_about(text: str, domain: str) -> Scan:
     sure = _SURE.fullmatch
     names, numbers, rules = [], [], []
     for number, line in enumerate(text.split("\n"), 1):
-        if sure(line):
-            if line.endswith(domain) and len(line) <= _LONGEST:
+        if len(line) <= _LONGEST and sure(line):
+            if line.endswith(domain):
                 names.append(line[2:])
                 numbers.append(number)
-        elif concerns(line):
+        elif len(line) <= MAX_LINE and concerns(line):
             rules += rules_in(line, number)
     return Scan(names, numbers, rules)
 
@@ -94,6 +94,8 @@ def rules_in(line: str, number: int = 1) -> list[Rule]:
     rule = parse_line(line, number)
     if rule is None:
         return []
+    if len(line) > MAX_LINE:
+        return [rule]
     if rule.anchor is Anchor.NONE and len(parts := re.split(_NEXT_RULE, _without_comment(rule.text))) > 1:
         return [part._replace(text=rule.text) for text in parts if (part := parse_line(text, number))]
     return [rule]
@@ -102,8 +104,10 @@ def rules_in(line: str, number: int = 1) -> list[Rule]:
 def parse_line(line: str, number: int = 1) -> Rule | None:
     """The rule of a line that has one, or None for a line that has none."""
     text = line.strip().strip("\ufeff")
-    if not text or text[0] == "!" or (text[0] == "[" and _HEADER.fullmatch(text)):
+    if not text or text[0] == "!" or (text[0] == "[" and len(text) <= MAX_LINE and _HEADER.fullmatch(text)):
         return None
+    if len(line) > MAX_LINE:
+        return too_long(text, number)
     if ("#" in text or "$" in text) and COSMETIC.search(text):  # no rule about a host
         return Rule(number, text, False, "", Anchor.LOOSE, False)
     exception = text.startswith("@@")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gfwtools.lists import autoproxy
 from gfwtools.lists.decode import decode
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import Anchor, Rule, Scan
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, too_long
 
 __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 
@@ -32,6 +32,9 @@ def parse_domains(text: str) -> Iterator[Rule]:
         entry = line.partition("#")[0].strip().strip("\ufeff")
         if not entry:
             continue
+        if len(line) > MAX_LINE:
+            yield too_long(line, number)
+            continue
         text = line.strip()
         if entry is not text and re.search(_HIDES, text):
             yield Rule(number, text, False, "", Anchor.LOOSE, True)
@@ -51,6 +54,10 @@ def parse_hosts(text: str) -> Iterator[Rule]:
     """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
     last = ""  # most lists have one address, a million times
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if len(line) > MAX_LINE:
+            if not line.lstrip().startswith("#"):
+                yield too_long(line, number)
+            continue
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -73,6 +80,9 @@ def parse_dnsmasq(text: str) -> Iterator[Rule]:
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip().strip("\ufeff")
         if not entry or entry.startswith("#"):
+            continue
+        if len(line) > MAX_LINE:
+            yield too_long(entry, number)
             continue
         said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
         found = _DNSMASQ.fullmatch(said)

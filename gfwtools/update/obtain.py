@@ -1,6 +1,7 @@
 """The list of a policy: fetched, the last good one, or the starter list; whether it may be used."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.storage import atomic
 from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
 from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
+from gfwtools.update.measure import largest, require_names, require_networks, require_not_older, require_size
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
@@ -77,8 +79,8 @@ def obtain(
         if not good or decoded.data != good.data:
             require_list(compiled(), policy.name)
             if good and not force:
-                counted = _counted(state) if held == state.list_digest else None
-                _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
+                require_not_older(decoded.last_modified, good.last_modified, datetime.now(UTC))
+                _require_kept(compiled(), config, policy, state, good, own)
         return decoded, compiled
 
     try:
@@ -141,7 +143,8 @@ def _starter_stands_in(policy: PolicyConfig) -> bool:
 def require_list(compiled: "Compiled", policy: str) -> None:
     """Whether what was compiled is a list in the format of ``policy``.
 
-    :raises ListError: it looks like one in another format, or hardly a line of it names a host.
+    :raises ListError: it looks like one in another format, hardly a line of it names a host, or it has too much of the
+        Internet.
     """
     listing = compiled.listing
     if other := looks_like(listing.text, listing.format):
@@ -150,36 +153,41 @@ def require_list(compiled: "Compiled", policy: str) -> None:
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
+    require_networks(compiled)
 
 
-def _require_share(usable: int, counted: int | None, good: Decoded, policy: PolicyConfig, min_share: float) -> None:
-    """``usable``: how many rules of a list name a host; ``counted``: of the last good one, when it came.
+def _require_kept(
+    compiled: "Compiled", config: Config, policy: PolicyConfig, state: PolicyState, good: Decoded, own: UserLists
+) -> None:
+    """Whether a list is much the same as the last good one.
 
-    :raises ListError: they are less than ``min_share`` of those of the last good one.
+    :raises ListError: it is much smaller, or has other names.
     """
-    before = counted
-    if before is None or usable < min_share * before:
-        # A number in state.json, which may have been edited, is no reason to refuse a list.
-        before = _usable(_alone(good, policy))
-    if usable < min_share * before:
-        raise ListError(
-            f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
-            f"{min_share:g} of it, is not accepted",
-            "give --force if that is right",
-        )
+    min_share, usable = config.fetch.min_share, _usable(compiled)
+    before = largest(state.history, datetime.now(UTC))
+    if not before or usable < min_share * before:
+        # The state may be lost, or of another list: the last good one itself is the witness.
+        before = max(before, _usable(_alone(good, policy)))
+    require_size(usable, before, min_share)
+    written = atomic.read_ours(config.paths.domains(policy.name))
+    names = {*(written or b"").decode("utf-8", "replace").split()} - compiled.policy.deny.keys()
+    if names:
+        emitted, match = {*compiled.cover.tunnelled}, compiled.policy.match
+        try:
+            require_names(names, lambda name: name in emitted or match(name).verdict == "tunnel", min_share)
+            return
+        except ListError:
+            if not any(listing.text.strip() for listing in (*own.allow, *own.deny)):
+                raise
+    # The user's own lists are in that file as well, as they were then: compare the two lists alone.
+    names = {*_alone(good, policy).cover.tunnelled}
+    match = _alone(Decoded(b"", compiled.listing.text), policy).policy.match
+    require_names(names, lambda name: match(name).verdict == "tunnel", min_share)
 
 
 def _usable(compiled: "Compiled") -> int:
     """How many rules of a list name a host."""
     return compiled.read - sum(compiled.dropped.values())
-
-
-def _counted(state: PolicyState) -> int | None:
-    """The same of the last good list, as it was counted when it came; None where ``state`` has no such number."""
-    match state.counts:
-        case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
-            return read - sum(dropped.values())
-    return None
 
 
 def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":

@@ -12,6 +12,7 @@ from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, un
 from gfwtools.storage import atomic
 from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_state
 from gfwtools.update.inputs import UserLists, digest_of
+from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, never_fetched
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
@@ -54,7 +55,7 @@ def prepare(
             progress=progress,
         )
         inputs = digest_of(config, policy, obtained.decoded, own, backend, inputs)
-        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done))
+        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done, force))
     gone = {
         name: _files_of(config, name, policy_state)
         for name, policy_state in state.policies.items()
@@ -75,6 +76,7 @@ def _prepare_policy(
     obtained: Obtained,
     inputs: str,
     before: Sequence[PolicyUpdate],
+    force: bool,
 ) -> PolicyUpdate:
     decoded = obtained.decoded
     if state.inputs == inputs and _intact(config, state):
@@ -93,7 +95,12 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset_of(config, compiled))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
+    written = atomic.read_ours(domains_file)
+    added, removed = _difference(written, cover.tunnelled)
+    is_other = bool(state.list_digest) and state.list_digest != atomic.digest(decoded.data)
+    if is_other and not state.starter and written:
+        much = changed_much(written.count(b"\n"), len(added), len(removed))
+        warnings += [f"policy.{policy.name}: {much}"] if much else []
     counts = compiled.counts()
     now = atomic.now()
     digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
@@ -118,7 +125,14 @@ def _prepare_policy(
         history=state.history,
     )
     change = Change(
-        now, obtained.source, new_state.list_digest, counts._asdict(), new_state.domains, len(added), len(removed)
+        now,
+        obtained.source,
+        new_state.list_digest,
+        counts._asdict(),
+        new_state.domains,
+        len(added),
+        len(removed),
+        force and is_other,
     )
     return PolicyUpdate(
         policy,
