@@ -108,3 +108,10 @@ def test_networks_that_are_much_of_the_internet_are_refused(networks: list[str])
     with pytest.raises(ListError, match="of the addresses of IPv"):
         require_networks(compiled)
     require_networks(compile_lists(Listing("list", "\n".join(networks[:8]), "domains")))
+
+
+def test_what_was_before_a_forced_list_is_not_kept_for_its_size() -> None:
+    state = PolicyState().remember(change(1, 900)).remember(change(2, 100, forced=True))
+    for _ in range(3 * HISTORY):
+        state = state.remember(change(3, 100))
+    assert largest(state.history, NOW) == 100

@@ -53,7 +53,7 @@ class Fetch(NamedTuple):
     timeout: float = 20.0
     connect_timeout: float = 3.0
     hedge: float = 2.0
-    max_bytes: int = 32 * 1024 * 1024
+    max_bytes: int = 24 * 1024 * 1024
     proxy: str = ""
     min_share: float = 0.5
 

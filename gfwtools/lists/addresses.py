@@ -32,7 +32,7 @@ _NO_SITES_6 = {
 _DRESSED = ("::", "::ffff:0:0", "64:ff9b::")
 #: More networks than this are refused: each takes half a kilobyte while a list is read, and a set has 65,536 entries by
 #: default (ipset(8)). The routes of all of China are some 4,000.
-MOST_NETWORKS = 65_536
+MOST_NETWORKS = 32_768
 
 
 @cache

@@ -8,7 +8,7 @@ __all__ = ["MOST_RULES", "Budget"]
 
 #: A million domains take 0.45 GB and 5 s of CPU on a slow core. A hosts file has many names a line, so that the number
 #: of lines is no bound.
-MOST_RULES = 2**20
+MOST_RULES = 1_000_000
 #: What rules with a wildcard, an expression or another script may cost together, in microseconds of a slow core.
 #: gfwlist's cost 10,000.
 MOST_COST = 4_000_000

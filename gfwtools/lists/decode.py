@@ -29,9 +29,9 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "a zstd file",
 }
 #: More lines than this are refused before one is read.
-MAX_LINES = 2**20
+MAX_LINES = 1_010_000
 #: The default of ``fetch.max_bytes``: a million rules have 16 MiB, and 22 in base64. gfwlist has 0.1.
-MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 24 * 1024 * 1024
 #: A header stands in the first lines of a list.
 _HEADER_BYTES = 4096
 

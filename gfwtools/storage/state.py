@@ -89,8 +89,9 @@ class PolicyState(NamedTuple):
         are measured by it: thirty small changes in a row do not make it forgotten."""
         history = [*self.history, change]
         while len(history) > HISTORY:
-            sizes = [usable_of(old.counts) or 0 for old in history[:-1]]
-            history.pop(0 if sizes[0] < max(sizes) else 1)
+            oldest, *others = [usable_of(old.counts) or 0 for old in history]
+            counts = oldest > max(others) and not any(old.forced for old in history[1:])
+            history.pop(1 if counts else 0)
         return self._replace(history=tuple(history))
 
     def to_json(self) -> dict[str, Any]:
