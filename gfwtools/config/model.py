@@ -154,6 +154,10 @@ class Paths(NamedTuple):
         """The tunnelled domains of a policy, one a line."""
         return self.state_dir / f"{policy}.domains"
 
+    def reference(self, policy: str) -> Path:
+        """An earlier list of a policy, with which new ones are compared."""
+        return self.state_dir / f"{policy}.earlier"
+
     def direct(self, policy: str) -> Path:
         """Beside :meth:`domains`: what is direct again below a tunnelled domain."""
         return self.state_dir / f"{policy}.direct"

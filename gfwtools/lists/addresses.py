@@ -23,13 +23,15 @@ _NO_SITES_4 = {
 _NO_SITES_6 = {
     "::/128": "unspecified",
     "::1/128": "loopback",
+    "64:ff9b:1::/48": "a network's own translator (RFC 8215)",
     "fc00::/7": "unique local (RFC 4193)",
     "fe80::/10": "link-local",
     "fec0::/10": "site-local (RFC 3879)",
     "ff00::/8": "multicast",
 }
-#: RFC 4291 section 2.5.5 and RFC 6052: an IPv4 address in IPv6's clothes is no more a site than it is without.
-_DRESSED = ("::", "::ffff:0:0", "64:ff9b::")
+#: An IPv4 address in IPv6's clothes is no more a site than it is without: RFC 4291 section 2.5.5, SIIT (RFC 7915),
+#: NAT64 (RFC 6052), 6to4 (RFC 3056).
+_DRESSED = ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "2002::/16")
 #: More networks than this are refused: each takes half a kilobyte while a list is read, and a set has 65,536 entries by
 #: default (ipset(8)). The routes of all of China are some 4,000.
 MOST_NETWORKS = 32_768
@@ -41,9 +43,14 @@ def _spans(version: int) -> tuple[tuple[int, int], ...]:
     networks: list[Network] = [IPv4Network(text) for text in _NO_SITES_4]
     if version == 6:
         dressed = [
-            IPv6Network((int(IPv6Address(prefix)) | int(network.network_address), 96 + network.prefixlen))
+            IPv6Network(
+                (
+                    int(prefix.network_address) | int(network.network_address) << (96 - prefix.prefixlen),
+                    prefix.prefixlen + network.prefixlen,
+                )
+            )
             for network in networks
-            for prefix in _DRESSED
+            for prefix in map(IPv6Network, _DRESSED)
         ]
         networks = [*map(IPv6Network, _NO_SITES_6), *dressed]
     return tuple((int(network.network_address), int(network.broadcast_address)) for network in networks)

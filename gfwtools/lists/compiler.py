@@ -144,14 +144,13 @@ class Compiled(_Compiled):
     @cached_property
     def _counts(self) -> Counts:
         policy = self.policy
-        blocks = self._emitted & policy.blocks.keys()
-        if policy.deny:
-            blocks = set(filter(self._by_list, blocks))
+        blocks = [name for name in self.cover.tunnelled if name in policy.blocks and self._by_list(name)]
         # Each domain is its first rule's, and most rules have one domain.
-        single = blocks - self.groups.keys()
-        grouped = blocks - single
-        widened = len(single & self.wide) + len({self.groups[name] for name in grouped & self.wide})
-        blocking = len(single) + len({self.groups[name] for name in grouped})
+        wide, groups = self.wide, self.groups
+        grouped = [name for name in blocks if name in groups]
+        widened = sum(name in wide for name in blocks) - sum(name in wide for name in grouped)
+        widened += len({groups[name] for name in grouped if name in wide})
+        blocking = len(blocks) - len(grouped) + len({groups[name] for name in grouped})
         freeing = len(self._freeing & policy.exceptions.keys())
         freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
         applied = blocking - widened + freeing + sum(map(len, self._used_networks))

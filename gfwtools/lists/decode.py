@@ -83,7 +83,7 @@ def as_stored(data: bytes, *, max_bytes: int = MAX_BYTES) -> Decoded:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
     if re.match(_HTML, data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list")
-    lines = data.count(b"\n") or data.count(b"\r")
+    lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     if lines > MAX_LINES:
         raise ListError(f"the list has {lines:,} lines; more than {MAX_LINES:,} are not read")
     stated, computed = checksum(data)
@@ -97,8 +97,10 @@ def as_stored(data: bytes, *, max_bytes: int = MAX_BYTES) -> Decoded:
 
 def text_of(data: bytes) -> str:
     """A text file of any editor: UTF-8, or UTF-16 with a byte order mark; its line ends become newlines."""
-    text = _without_bom(data).decode("utf-8", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    data = _without_bom(data)
+    if b"\r" in data:  # in bytes: one character of a later plane makes four bytes of each in a text
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.decode("utf-8", "replace")
 
 
 def checksum(data: bytes) -> tuple[str | None, str]:
@@ -128,7 +130,7 @@ def _without_bom(data: bytes) -> bytes:
 def _decode_base64(data: bytes) -> bytes:
     import pybase64
 
-    body = b"".join(data.split())
+    body = data.translate(None, b" \t\n\r\v\f")  # split() makes an object of each piece
     # Padding may be left out (RFC 4648 section 3.2), but no encoder ends with a single character of four.
     if len(body.rstrip(b"=")) % 4 == 1 or (body.endswith(b"=") and len(body) % 4):
         raise ListError("the base64 is cut short; the transfer was not complete")

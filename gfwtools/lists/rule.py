@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["MAX_LINE", "Anchor", "Rule", "Scan", "too_long"]
+__all__ = ["MAX_LINE", "Anchor", "Rule", "Scan", "may_mean", "too_long"]
 
 #: The longest line that is read (characters). The longest name has 253, and dnsmasq itself reads no line of 1,025.
 MAX_LINE = 4096
@@ -52,6 +52,15 @@ class Scan(NamedTuple):
     """The line of each of ``names``."""
     rules: Iterable[Rule]
     """All others, in the list's order."""
+
+
+def may_mean(rule: Rule, domain: str) -> bool:
+    """Whether ``rule`` may mean ``domain`` (A-labels), its top-level domain or any under it. A question about one name
+    keeps only such rules: a million of others would take a quarter of a gigabyte."""
+    host = rule.host
+    if rule.anchor is Anchor.REGEX or "*" in host or not host.isascii():
+        return True
+    return domain in host or host.strip(".") == domain.rpartition(".")[2]
 
 
 def too_long(line: str, number: int) -> Rule:

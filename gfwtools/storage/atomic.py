@@ -51,7 +51,7 @@ class _CircleError(StoreError):
     """Symbolic links that lead to one another (ELOOP)."""
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """The SHA-256 of ``data`` in hexadecimal."""
     return sha256(data).hexdigest()
 

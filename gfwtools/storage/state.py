@@ -77,6 +77,8 @@ class PolicyState(NamedTuple):
     mirrors: dict[str, Mirror] = _NOTHING
     answered: str = ""
     """The configured source that answered last, without its password: the next update asks it first."""
+    reference: str = ""
+    """Since when the list that new ones are compared with is not in use any more: ISO 8601, UTC."""
     history: tuple[Change, ...] = ()
 
     @property

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from gfwtools.config.model import Config, PolicyConfig, is_url
+from gfwtools.config.model import MIRRORS, Config, PolicyConfig, is_url
 from gfwtools.config.userinfo import masked
 from gfwtools.errors import FetchError, ListError
 from gfwtools.lists.decode import Decoded, decode
@@ -13,7 +13,15 @@ from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.storage import atomic
 from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
 from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
-from gfwtools.update.measure import largest, require_names, require_networks, require_not_older, require_size
+from gfwtools.update.measure import (
+    in_common,
+    largest,
+    require_names,
+    require_networks,
+    require_not_older,
+    require_size,
+)
+from gfwtools.update.reference import reference_of
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
@@ -78,9 +86,12 @@ def obtain(
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
             require_list(compiled(), policy.name)
+            now = datetime.now(UTC)
             if good and not force:
-                require_not_older(decoded.last_modified, good.last_modified, datetime.now(UTC))
-                _require_kept(compiled(), config, policy, state, good, own)
+                require_not_older(decoded.last_modified, good.last_modified, now)
+                _require_kept(compiled(), config, policy, state, good, now)
+            elif not force and not explicit and (starting or policy.sources == MIRRORS):
+                _require_starter(compiled(), policy, config.fetch.min_share)
         return decoded, compiled
 
     try:
@@ -157,41 +168,29 @@ def require_list(compiled: "Compiled", policy: str) -> None:
 
 
 def _require_kept(
-    compiled: "Compiled", config: Config, policy: PolicyConfig, state: PolicyState, good: Decoded, own: UserLists
+    compiled: "Compiled", config: Config, policy: PolicyConfig, state: PolicyState, good: Decoded, now: datetime
 ) -> None:
-    """Whether a list is much the same as the last good one.
+    """Whether a list is much the same as the last good one, or as an earlier one where that is the measure.
 
     :raises ListError: it is much smaller, or has other names.
     """
-    min_share, usable = config.fetch.min_share, _usable(compiled)
-    before = largest(state.history, datetime.now(UTC))
-    if not before or usable < min_share * before:
-        # The state may be lost, or of another list: the last good one itself is the witness.
-        before = max(before, _usable(_alone(good, policy)))
-    require_size(usable, before, min_share)
-    written = atomic.read_ours(config.paths.domains(policy.name))
-    names = {*(written or b"").decode("utf-8", "replace").split()} - compiled.policy.deny.keys()
-    if names:
-        emitted, match = {*compiled.cover.tunnelled}, compiled.policy.match
-        try:
-            require_names(names, lambda name: name in emitted or match(name).verdict == "tunnel", min_share)
-            return
-        except ListError:
-            if not any(listing.text.strip() for listing in (*own.allow, *own.deny)):
-                raise
-    # The user's own lists are in that file as well, as they were then: compare the two lists alone.
-    names = {*_alone(good, policy).cover.tunnelled}
-    match = _alone(Decoded(b"", compiled.listing.text), policy).policy.match
-    require_names(names, lambda name: match(name).verdict == "tunnel", min_share)
+    min_share = config.fetch.min_share
+    earlier = reference_of(config, policy, state, now)
+    which = "the list that was in use before" if earlier else "the last good one"
+    found = in_common(Listing("", (earlier or good).text, policy.format), compiled, policy.granularity)
+    require_size(_usable(compiled), max(largest(state.history, now), found.usable), min_share)
+    require_names(found, which, min_share)
+
+
+def _require_starter(compiled: "Compiled", policy: PolicyConfig, min_share: float) -> None:
+    """Whether a first list has the names of the starter list, which stands for it.
+
+    :raises ListError: it has less than ``min_share`` of them.
+    """
+    found = in_common(Listing("", starter_list().text), compiled, policy.granularity)
+    require_names(found, "the built-in starter list", min_share)
 
 
 def _usable(compiled: "Compiled") -> int:
     """How many rules of a list name a host."""
     return compiled.read - sum(compiled.dropped.values())
-
-
-def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
-    """A list without the user's."""
-    from gfwtools.lists.compiler import compile_lists
-
-    return compile_lists(Listing("", decoded.text, policy.format))

@@ -1,11 +1,13 @@
 """Everything that an update does before it writes: for each policy its list, its files and its new state."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
+from gfwtools.lists.lines import batches
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
@@ -15,6 +17,7 @@ from gfwtools.update.inputs import UserLists, digest_of
 from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, never_fetched
+from gfwtools.update.reference import next_reference
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
 if TYPE_CHECKING:
@@ -97,7 +100,11 @@ def _prepare_policy(
     domains_file = config.paths.domains(policy.name)
     written = atomic.read_ours(domains_file)
     added, removed = _difference(written, cover.tunnelled)
-    is_other = bool(state.list_digest) and state.list_digest != atomic.digest(decoded.data)
+    list_digest = atomic.digest(decoded.data)
+    is_other = bool(state.list_digest) and state.list_digest != list_digest
+    reference = next_reference(config, policy, state, datetime.now(UTC), is_other=is_other, force=force)
+    if reference.data:
+        files[config.paths.reference(policy.name)] = reference.data
     if is_other and not state.starter and written:
         much = changed_much(written.count(b"\n"), len(added), len(removed))
         warnings += [f"policy.{policy.name}: {much}"] if much else []
@@ -108,20 +115,21 @@ def _prepare_policy(
         source=obtained.source,
         starter=obtained.starter,
         list_date=decoded.last_modified,
-        list_digest=atomic.digest(decoded.data),
+        list_digest=list_digest,
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
         domains=len(cover.tunnelled),
         files=digests,
         effective={
-            on_host(config, path): atomic.digest(without_comments(data))
+            on_host(config, path): atomic.digest(_without_comments(data))
             for path, data in files.items()
             if role_of(config, policy, path) is not Role.NONE
         },
         loaded=state.loaded,
         mirrors=_mirrors(state, obtained),
         answered=obtained.answered or state.answered,
+        reference=reference.since,
         history=state.history,
     )
     change = Change(
@@ -162,18 +170,19 @@ def _with_answer(state: PolicyState, obtained: Obtained) -> PolicyState:
     return state._replace(answered=obtained.answered, mirrors=_mirrors(state, obtained))
 
 
-def without_comments(data: bytes) -> bytes:
+def _without_comments(data: bytes) -> memoryview:
     """What a program reads of a file of ours, which has comments at its head only: a list's new date is nothing to
     reload for."""
     start = 0
     while data.startswith(b"#", start):
         start = data.find(b"\n", start) + 1 or len(data)
-    return data[start:]
+    return memoryview(data)[start:]
 
 
 def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ...]:
     """The files that the state speaks of. It is only a file, too: nothing but names of ours is believed."""
-    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "direct", "domains", "ipset", "nft")}
+    endings = ("conf", "servers", "list", "earlier", "direct", "domains", "ipset", "nft")
+    names = {f"{policy}.{ending}" for ending in endings}
     paths = map(Path, state.in_place)
     return tuple(config.paths.at(path) for path in paths if path.name in names and ".." not in path.parts)
 
@@ -186,8 +195,19 @@ def _intact(config: Config, state: PolicyState) -> bool:
 
 
 def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The domains that came and those that went, each sorted as the ``new`` ones are."""
+    """The domains that came and those that went. Both lists are sorted, so that no set of a million is made of one."""
     if not before:
         return tuple(new), ()
-    old = set(before.decode("utf-8", "replace").split())
-    return tuple(domain for domain in new if domain not in old), tuple(sorted(old.difference(new)))
+    added, removed = [], []
+    lines = (line for _, lines in batches(before.decode("utf-8", "replace")) for line in lines if line)
+    old = next(lines, None)
+    for domain in new:
+        while old is not None and old < domain:
+            removed.append(old)
+            old = next(lines, None)
+        if old == domain:
+            old = next(lines, None)
+        else:
+            added.append(domain)
+    removed += [] if old is None else [old, *lines]
+    return tuple(added), tuple(removed)
