@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from cli import gfwtools
+from paths import REPO
 
 from gfwtools.errors import ListError
 from gfwtools.lists.compiler import compile_lists
 from gfwtools.lists.formats import Listing
-from gfwtools.storage.state import HISTORY, Change, PolicyState
+from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state
 from gfwtools.update.measure import largest, require_networks, require_not_older
 
 DOMAINS = "var/lib/gfwtools/gfwlist.domains"
@@ -115,3 +116,38 @@ def test_what_was_before_a_forced_list_is_not_kept_for_its_size() -> None:
     for _ in range(3 * HISTORY):
         state = state.remember(change(3, 100))
     assert largest(state.history, NOW) == 100
+
+
+def test_half_of_the_names_cannot_be_replaced_again_and_again(tmp_path: Path) -> None:
+    give(tmp_path, range(1000))
+    give(tmp_path, range(400, 1400))
+    assert "200 of the 1,000 domains of the list that was in use before" in give(tmp_path, range(800, 1800), code=1)
+    give(tmp_path, range(450, 1450))
+    give(tmp_path, range(800, 1800), "--force")
+    give(tmp_path, range(1200, 2200))
+
+
+def test_after_a_month_the_earlier_list_counts_no_more(tmp_path: Path) -> None:
+    give(tmp_path, range(100))
+    give(tmp_path, range(40, 140))
+    state = tmp_path / "var/lib/gfwtools/state.json"
+    since = read_state(state).of("gfwlist").reference
+    state.write_text(state.read_text().replace(f'"reference": "{since}"', '"reference": "2026-01-01T00:00:00+00:00"'))
+    give(tmp_path, range(80, 180))
+
+
+def test_a_list_in_place_of_the_starter_list_has_its_names(tmp_path: Path) -> None:
+    etc, source = tmp_path / "etc/gfwtools", tmp_path / "list.txt"
+    etc.mkdir(parents=True)
+    (etc / "config.toml").write_text(f'[policy.gfwlist]\nsources = ["{source}", "http://127.0.0.1:9/list"]\n')
+    assert "starter list" in gfwtools(tmp_path, "update").stderr
+    source.write_text("||example.org\n")
+    assert "domains of the built-in starter list" in gfwtools(tmp_path, "update").stderr
+    starter = (REPO / "gfwtools/data/starter.txt").read_text()
+    source.write_text(starter.replace("! Title:", "! Was:") + "||example.org\n")
+    assert "starter" not in gfwtools(tmp_path, "update").stderr
+
+
+def test_a_clock_that_was_never_set_lets_no_old_list_in() -> None:
+    with pytest.raises(ListError, match="older"):
+        require_not_older("2013-05-31", "2026-08-06", datetime(1970, 1, 1, tzinfo=UTC))
