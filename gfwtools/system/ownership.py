@@ -76,9 +76,7 @@ def not_ours(paths: Paths, places: Iterable[Path]) -> list[Path]:
     others = [
         place
         for place in places
-        if paths.etc not in place.parents
-        and paths.state_dir not in place.parents
-        and os.path.lexists(place)
+        if paths.etc not in place.parents and paths.state_dir not in place.parents and os.path.lexists(place)
     ]
     if not others:
         return []
