@@ -1,6 +1,6 @@
 """``make bench``: one table from one run, gfwtools beside its peers, whole processes, medians.
 
-``python bench/bench.py [SECTION...]`` measures some of it: update, check, mirrors, start, library, dnsmasq.
+``python bench/bench.py [SECTION...]`` measures some of it: update, check, mirrors, start, library, hostile, dnsmasq.
 The peers are
 
 - gfwlist2dnsmasq.sh, where ``GFWLIST2DNSMASQ_SH`` names it; the address in it is replaced by our server's,
@@ -26,6 +26,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from hostile import FORMATS, SHAPES
+
+from gfwtools.lists.decode import MAX_BYTES
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent
@@ -67,8 +71,11 @@ class TookTooLongError(Exception):
     """A process was ended after :data:`LIMIT`."""
 
 
-def once(argv: tuple[str, ...]) -> Cost:
-    """One run of a process. This program stays small: a child's peak is never below its parent's size at the fork."""
+def once(argv: tuple[str, ...], *, refused: bool = False) -> Cost:
+    """One run of a process. This program stays small: a child's peak is never below its parent's size at the fork.
+
+    :param refused: it may also exit with 1.
+    """
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=output, env=ENVIRONMENT)
@@ -82,7 +89,7 @@ def once(argv: tuple[str, ...]) -> Cost:
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        if process.returncode and not (refused and process.returncode == 1):
             output.seek(0)
             sys.exit(f"{' '.join(argv)} gave {process.returncode}:\n{output.read().decode('utf-8', 'replace')}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
@@ -346,6 +353,34 @@ def section_library(tools: list[Tool], lists: dict[str, Path], url: str, folder:
     table("Look-ups a second in one process", ["", "blocked names", "free names"], rows)
 
 
+#: What a list of any kind may take at most: seconds of CPU and MB.
+MOST_CPU, MOST_MEMORY = 15.0, 500.0
+
+
+def section_hostile(tools: list[Tool], lists: dict[str, Path], url: str, folder: Path) -> None:
+    """The worst lists that are known, as large as fetch.max_bytes: an update with each, and a question after it."""
+    rows = []
+    for shape in SHAPES:
+        root = folder / "hostile.root"
+        shutil.rmtree(root, ignore_errors=True)
+        (root / "etc/gfwtools").mkdir(parents=True)
+        path = folder / "hostile.txt"
+        subprocess.run([sys.executable, HERE / "hostile.py", shape, str(MAX_BYTES), path], check=True)
+        (root / "etc/gfwtools/config.toml").write_text(
+            f'[host]\nbackend = "iptables"\n[policy.gfwlist]\nsources = ["{path}"]\n'
+            f'format = "{FORMATS.get(shape, "autoproxy")}"\n'
+        )
+        command = [*GFWTOOLS, "--root", str(root)]
+        costs = [
+            once((*command, *words), refused=True) for words in (["update"], ["check", "domain", "www.example.com"])
+        ]
+        over = any(cost.cpu > MOST_CPU or cost.memory * 2**20 > MOST_MEMORY * 10**6 for cost in costs)
+        size = f"{path.stat().st_size / 10**6:.1f} MB"
+        rows.append([shape, size, *map(str, costs), "over the limit" if over else ""])
+    title = f"Hostile lists (wall, CPU, peak memory; one run each): at most {MOST_CPU:.0f} s and {MOST_MEMORY:.0f} MB"
+    table(title, ["", "size", "`update`", "`check domain`", ""], rows)
+
+
 # ---------------------------------------------------------------- dnsmasq
 
 
@@ -438,6 +473,7 @@ SECTIONS = {
     "mirrors": section_mirrors,
     "start": section_start,
     "library": section_library,
+    "hostile": section_hostile,
     "dnsmasq": section_dnsmasq,
 }
 

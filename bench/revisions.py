@@ -26,6 +26,7 @@ from gfwtools.errors import GfwtoolsError, ListError
 from gfwtools.lists.compiler import compile_lists
 from gfwtools.lists.decode import Decoded, decode
 from gfwtools.lists.formats import Listing
+from gfwtools.lists.locator import Reason
 from gfwtools.lists.policy import Policy
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import files_of
@@ -89,6 +90,10 @@ def _faults(path: Path, *, checksum: bool, dnsmasq: str | None) -> Iterator[str]
             yield f"{granularity}: the account does not add up: {counts}"
         if took > 1 + counts.read / 50_000:
             yield f"{granularity}: {took:.1f} s for {counts.read:,} rules"
+        for outcome in compiled.outcomes():
+            reason = outcome.target.reason
+            if reason is Reason.TLD and len(outcome.rule.host) > 2:
+                yield f"suffix: {outcome.target.detail} is dropped; where it is meant, add it to data/suffixes.txt"
         if not compiled.cover.tunnelled:
             yield f"{granularity}: not a single domain of {counts.read:,} rules"
         if fault := is_smallest(compiled.policy):

@@ -30,7 +30,16 @@ from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage.state import read_state, write_state
 from gfwtools.system.init import Init
 
-__all__ = ["CLAIMS", "a_configuration", "a_line", "a_list", "a_state", "files_hold_no_foreign_byte", "the_files_of"]
+__all__ = [
+    "CLAIMS",
+    "a_configuration",
+    "a_large_list",
+    "a_line",
+    "a_list",
+    "a_state",
+    "files_hold_no_foreign_byte",
+    "the_files_of",
+]
 
 # What a generated file may hold, line by line. Strict on purpose: a new kind of line is to be added here by hand.
 _NAME = r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*"
@@ -242,10 +251,48 @@ def a_state(data: bytes) -> None:
         assert read_state(path).policies == state.policies or state.problem
 
 
+#: How much of an input is repeated for :func:`a_large_list`, and how large the list then is (bytes).
+_UNIT, _LARGE = 2048, 64 * 1024
+#: What a list may take: bytes for each of its bytes, its rules (or names, where a rule has many), its networks and its
+#: patterns such as ``google.*``, of which a thousand are read, and what the first rule takes. With ``fetch.max_bytes``,
+#: the bounds of gfwtools/lists/budget.py and 25 MB for the interpreter it is less than 500 MB.
+_PER_BYTE, _PER_RULE, _PER_NETWORK, _PER_PATTERN, _FIRST = 6, 250, 1500, 14_000, 2_000_000
+
+
+def a_large_list(data: bytes) -> None:
+    """What a list takes grows with its size, whatever is in it: ``data`` again and again, in place of each ``%`` the
+    number of the copy."""
+    import tracemalloc
+
+    unit = data[:_UNIT] + b"\n"
+    copies = (unit.replace(b"%", str(number).encode()) for number in range(_LARGE // len(unit) + 1))
+    large = b"".join(copies)
+    the_files_of(compile_lists(Listing("list", "||a.com\n")), decode(b"||a.com\n"))  # what is loaded once
+    for format in FORMATS:
+        tracemalloc.start()
+        try:
+            decoded = decode(large, base64=format == "autoproxy")
+            compiled = compile_lists(Listing("list", decoded.text, format))
+            read = compiled.counts().read
+            config, backend = _configurations()[0]
+            files_of(config, config.policies[0], compiled.cover, compiled.seeds, decoded, backend)
+            policy, taken = compiled.policy, tracemalloc.get_traced_memory()[1]
+        except ListError as error:
+            _one_line(error)
+            continue
+        finally:
+            tracemalloc.stop()
+        rules, networks = max(read, len(policy.blocks)), len(policy.networks) + len(policy.freed)
+        most = _FIRST + _PER_BYTE * len(large) + _PER_RULE * rules + _PER_NETWORK * networks
+        most += _PER_PATTERN * min(1000, large.count(b".*"))
+        assert taken <= most, f"{format}: {taken:,} bytes of memory for {len(large):,}, {rules:,} rules: over {most:,}"
+
+
 #: By the name that ``make fuzz`` calls them.
 CLAIMS: dict[str, Callable[[bytes], None]] = {
     "decode": a_list,
     "line": a_line,
     "config": a_configuration,
     "state": a_state,
+    "memory": a_large_list,
 }

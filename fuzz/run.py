@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGETS = ("decode", "line", "config", "state")
+TARGETS = ("decode", "line", "config", "state", "memory")
 #: What the search begins with; without a dictionary it finds no list at all.
 SEEDS = {
     "decode": [
@@ -40,6 +40,12 @@ SEEDS = {
         b'{"version": 1, "policies": {"gfwlist": {"source": "u", "starter": false, "files": {"/a": "b"}, "mirrors": '
         b'{"u": {"etag": "e", "last_modified": "l", "digest": "d"}}, "history": [{"date": "d", "source": "u", '
         b'"digest": "d", "counts": {"read": 1}, "domains": 1, "added": 1, "removed": 0}]}}}'
+    ],
+    "memory": [
+        b"||site%.com",
+        b"||www.s%.co.uk\n@@||x%.com\n||*.y%.com\n||z%.google.*",
+        b"0.0.0.0 a%.com b%.com\nserver=/c%.com/d%.com/1.1.1.1",
+        b"||10%.1.2.3\n/^https?:\\/\\/a%\\.com/\n||\xe4\xbe\x8b%.com\n! \xf0\x9f\x98\x80",
     ],
 }
 

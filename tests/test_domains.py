@@ -2,11 +2,12 @@
 
 import pytest
 
+import gfwtools
 from gfwtools.errors import InvalidNameError
 from gfwtools.lists.answer import name_in
 from gfwtools.lists.autoproxy import parse_line
 from gfwtools.lists.compiler import compile_lists
-from gfwtools.lists.formats import Listing
+from gfwtools.lists.formats import Listing, parse_domains
 from gfwtools.lists.locator import Locator, Reason, Target
 from gfwtools.lists.suffixes import bundled
 
@@ -55,9 +56,28 @@ def test_a_public_suffix_that_is_blocked_itself_is_kept_as_written(name: str, gr
     assert locate(f"||{name}", granularity) == Target((name,))
 
 
-@pytest.mark.parametrize("name", ["mp", "tw", "com", "net", "org", "edu", "gov", "info"])
-def test_a_fetched_list_may_not_block_a_whole_top_level_domain(name: str) -> None:
-    assert locate(f"||{name}").reason is Reason.TLD
+@pytest.mark.parametrize(
+    "name",
+    ["mp", "tw", "com", "net", "org", "edu", "gov", "info", "app", "dev", "com.cn", "co.uk", "xn--fiqs8s", "中国",
+     "foo.ck", "xn--55qx5d.cn"],
+)  # fmt: skip
+@pytest.mark.parametrize("granularity", ["registrable", "host"])
+def test_a_fetched_list_may_not_block_a_whole_suffix_of_a_registry(name: str, granularity: str) -> None:
+    assert locate(f"||{name}", granularity).reason is Reason.TLD
+
+
+@pytest.mark.parametrize("name", ["com.cn", "app", "lan", "use-application-dns.net"])
+def test_the_users_own_list_may_block_what_a_fetched_one_may_not(name: str) -> None:
+    assert gfwtools.compile("", deny=[name]).lookup(name).verdict == "tunnel"
+
+
+@pytest.mark.parametrize("granularity", ["registrable", "host"])
+def test_the_account_of_refused_suffixes_is_that_of_the_outcomes(granularity: str) -> None:
+    text = "||com.cn\n||a.com\n||use-application-dns.net\n||foo.ck\n||xn--fiqs8s\n||google\n||printer.lan\n||co.uk\n"
+    compiled = compile_lists(Listing("list", text), granularity=granularity)
+    assert {*compiled.policy.blocks} == {"a.com", "google"}
+    assert compiled.counts().dropped == {"tld": 4, "reserved": 2}
+    assert [outcome.status.value for outcome in compiled.outcomes()].count("dropped") == 6
 
 
 @pytest.mark.parametrize(
@@ -147,7 +167,7 @@ def test_a_name_without_a_dot_that_may_be_a_word_is_no_domain(line: str) -> None
     assert not locate(line).domains
 
 
-@pytest.mark.parametrize("line", ["||google", "||google^", "||google/", "||Google ", "||台灣", "@@||google"])
+@pytest.mark.parametrize("line", ["||google", "||google^", "||google/", "||Google ", "@@||台灣", "@@||google"])
 def test_a_name_without_a_dot_is_a_domain_where_the_line_can_mean_nothing_else(line: str) -> None:
     assert locate(line).domains
 
@@ -244,8 +264,10 @@ def test_an_ip_rule_is_an_address_for_the_seed(line: str, network: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["||127.0.0.1", "||0.0.0.0", "||255.255.255.255", "||169.254.1.1", "||224.0.0.1", "|http://[::1]/"]
-)
+    "line", ["||127.0.0.1", "||0.0.0.0", "||255.255.255.255", "||169.254.1.1", "||224.0.0.1", "|http://[::1]/",
+     "||10.0.0.0/8", "||192.168.1.1", "||172.16.0.0/12", "||100.64.0.0/10", "||240.0.0.1", "|http://[fd00::1]/",
+     "|http://[::ffff:10.0.0.1]/"]
+)  # fmt: skip
 def test_an_address_that_can_be_no_sites_is_refused(line: str) -> None:
     assert locate(line).reason is Reason.ADDRESS
 
@@ -310,9 +332,21 @@ def test_a_domain_with_nothing_but_suffixes_below_is_not_reached_by_widening() -
     assert locate("||*.kawasaki.jp").reason is Reason.SUFFIX
 
 
-@pytest.mark.parametrize("line", ["||localhost", "||printer.local", "||localhost.localdomain"])
+@pytest.mark.parametrize(
+    "line",
+    ["||localhost", "||printer.local", "||localhost.localdomain", "||1.168.192.in-addr.arpa", "||router.home.arpa",
+     "||nas.lan", "||box.home", "||db.internal", "||a.corp", "||a.test", "||x.gfwtools.invalid", "||a.alt", "||a.onion",
+     "||use-application-dns.net", "||www.use-application-dns.net", "|http://nas.lan/x", "||*.nas.lan"],
+)  # fmt: skip
 def test_names_of_this_host_or_its_lan_are_not_sent_to_a_resolver_far_away(line: str) -> None:
-    assert locate(line).reason is Reason.NAME
+    assert locate(line).reason is Reason.RESERVED
+
+
+@pytest.mark.parametrize("name", ["lan", "home", "arpa", "internal", "wpad"])
+def test_a_list_of_domains_may_not_block_a_name_of_the_lan(name: str) -> None:
+    (rule,) = parse_domains(name)
+    assert Locator(bundled()).locate(rule).reason is Reason.RESERVED
+    assert Locator(bundled(), trusted=True).locate(rule).domains == (name,)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import pytest
 from gfwtools.lists.compiler import Compiled, compile_lists
 from gfwtools.lists.decode import decode
 from gfwtools.lists.formats import FORMATS, Listing, OtherFormat, looks_like, parse
+from gfwtools.lists.locator import Locator
+from gfwtools.lists.suffixes import bundled
 
 
 def compiled(text: str, format: str) -> Compiled:
@@ -220,3 +222,31 @@ def test_the_names_of_the_host_and_its_lan_at_the_head_of_a_hosts_file_are_never
 @pytest.mark.parametrize("text", ["corp\nlan\n", b"corp\nlan\n", "W0F1dG9Q\nlan\n"])
 def test_only_gfwlists_own_format_is_in_base64_as_well(text: str | bytes) -> None:
     assert len(parse(text, "domains")) == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("domains", "a.com\nB.com\nprinter.lan\n*.c.com # x\n1.2.3.0/24\n\ufeffd.com\nword\n||e.com^\na.com.\n"),
+        ("hosts", "0 a.com\n0.0.0.0\tb.com\n::1 c.com\n0 d.com e.com # x\n0 F.com\nx g.com\n0\n"),
+        (
+            "dnsmasq",
+            "server=/a.com/1\nserver=/b.com/#\nipset=/c.com/x,y\nserver=/d.com/e.com/1\nport=1\nlocal=/f.com/\n",
+        ),
+    ],
+)
+def test_a_scan_gives_the_names_that_the_rules_give(format: str, text: str) -> None:
+    locator, listing = Locator(bundled()), Listing("list", text, format)
+    found: list[tuple[int, tuple[str, ...]]] = []
+    for names, lines, rules in listing.scan():
+        found += [(line, (name,)) for line, name in zip(lines, locator.domains(names), strict=True)]
+        found += [(rule.line, locator.locate(rule).domains) for rule in rules]
+    assert sorted(found) == [(rule.line, locator.locate(rule).domains) for rule in listing.rules()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_question_about_a_name_keeps_no_rule_about_others(format: str) -> None:
+    line = {"hosts": "0 {}", "dnsmasq": "server=/{}/1"}.get(format, "{}")
+    text = "".join(line.format(name) + "\n" for name in ("a.com", "X.ORG", "b.a.com", "com", "org", "c.org"))
+    names, _, rules = Listing("list", text, format).scan_about("a.com")
+    assert {*names, *(rule.host for rule in rules)} == {"a.com", "b.a.com", "com"}

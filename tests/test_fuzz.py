@@ -66,6 +66,22 @@ def test_no_damage_to_base64_raises_anything_of_its_own(data: bytes, at: int, ju
     claims.a_list(wire[:at])
 
 
+@pytest.mark.parametrize(
+    "unit",
+    ["||site%.com", "||www.site%.com", "@@||x%.com", "||*.y%.com", "||z%.google.*", "||1%.2.3.4", "||SITE%.COM",
+     "0.0.0.0 a%.com b%.com c%.com", "server=/a%.com/b%.com/1.1.1.1", "a%.com", "w%", "/a%\\.com/", "! \U0001f600\n||s%.com",
+     "||a%.com ||b%.com", "||" + "a." * 100 + "b%.com", "\r", "||\u4f8b%.com"],
+)  # fmt: skip
+def test_what_a_list_takes_grows_with_its_size_and_its_rules(unit: str) -> None:
+    claims.a_large_list(unit.encode())
+
+
+@settings(calm, max_examples=15)
+@given(encoded)
+def test_no_list_takes_more_memory_than_its_size_and_its_rules_say(data: bytes) -> None:
+    claims.a_large_list(data)
+
+
 # ---------------------------------------------------------------- one line
 
 _pieces = st.sampled_from(

@@ -166,7 +166,7 @@ def test_every_rule_is_accounted_for_and_the_numbers_are_those_of_the_outcomes(
 @pytest.mark.parametrize("batch", [1, 2, 10_000])
 def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(batch: int) -> None:
     text = "|http://a.com/x\n||a.com\n||www.a.com\n||www.b.com\n.b.com/x\n||b.com"
-    with patch("gfwtools.lists.autoproxy.BATCH", batch):
+    with patch("gfwtools.lists.lines.BATCH", batch):
         compiled = compile_lists(Listing("x", text))
     assert compiled.policy.blocks == {"a.com": 1, "b.com": 4}
     assert [(outcome.status, outcome.detail) for outcome in compiled.outcomes()] == [
@@ -313,7 +313,7 @@ def test_between_allowed_and_denied_addresses_the_longer_prefix_wins_and_deny_on
 
 
 NETWORKS = st.builds(
-    lambda address, length: IPv4Network((0x0A000000 + address, length), strict=False),
+    lambda address, length: IPv4Network((0x0B000000 + address, length), strict=False),
     st.integers(0, 31),
     st.integers(27, 32),
 )
@@ -323,7 +323,7 @@ NETWORKS = st.builds(
 def test_the_seeds_have_exactly_the_addresses_that_the_lists_mean(
     deny: set[IPv4Network], allow: set[IPv4Network], blocked: set[IPv4Network], freed: set[IPv4Network]
 ) -> None:
-    first = 0x0A000000
+    first = 0x0B000000
     text = "".join(f"||{network}^\n" for network in blocked) + "".join(f"@@||{network}\n" for network in freed)
     policy = gfwtools.compile(text, deny=map(str, deny), allow=map(str, allow))
     held = policy.seeds()

@@ -36,7 +36,7 @@ LONGEST_TEXT = 1000
 )
 @click.option("--offline", is_flag=True, help="Use no network: the last good list, or the built-in starter list.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, as a diff; write nothing.")
-@click.option("--force", is_flag=True, help="Accept a list that is smaller than fetch.min_share allows.")
+@click.option("--force", is_flag=True, help="Accept a list that is smaller, older or another.")
 @click.option(
     "--reload", is_flag=True, help="Load the files into dnsmasq and the kernel; if that fails, restore everything."
 )

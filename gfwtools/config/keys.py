@@ -99,7 +99,7 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "min_share",
             "share",
             number(0, 1, "a share"),
-            "A list that is smaller than this share of the last good one needs `--force`.",
+            "The share of the largest list of 30 days, and of the last domains, below which `--force` is needed.",
             limits="0 to 1",
         ),
     ),

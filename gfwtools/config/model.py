@@ -53,7 +53,7 @@ class Fetch(NamedTuple):
     timeout: float = 20.0
     connect_timeout: float = 3.0
     hedge: float = 2.0
-    max_bytes: int = 64 * 1024 * 1024
+    max_bytes: int = 24 * 1024 * 1024
     proxy: str = ""
     min_share: float = 0.5
 
@@ -153,6 +153,10 @@ class Paths(NamedTuple):
     def domains(self, policy: str) -> Path:
         """The tunnelled domains of a policy, one a line."""
         return self.state_dir / f"{policy}.domains"
+
+    def reference(self, policy: str) -> Path:
+        """An earlier list of a policy, with which new ones are compared."""
+        return self.state_dir / f"{policy}.earlier"
 
     def direct(self, policy: str) -> Path:
         """Beside :meth:`domains`: what is direct again below a tunnelled domain."""

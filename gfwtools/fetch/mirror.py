@@ -6,7 +6,6 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from io import BytesIO
@@ -20,6 +19,7 @@ from gfwtools.config.userinfo import masked, masked_proxy
 from gfwtools.fetch.body import BLOCK, Body
 from gfwtools.fetch.tls import Authorities, import_httpx
 from gfwtools.fetch.values import Event, FailedError, Fetched, Phase, Progress, Validators, shown
+from gfwtools.lists.addresses import is_inside
 
 if TYPE_CHECKING:
     import socket
@@ -61,6 +61,7 @@ class Mirror:
         self._validators = Validators(_validator(validators.etag), _past(_validator(validators.last_modified)))
         self._proxy = options.proxy  # of the request under way, where the environment may have one
         self._at_proxy = False  # whether it is still the proxy that is to blame
+        self._may_go_inside: bool | None = None  # whether the source itself is inside; None before it is connected
         self._progress = progress
         self._events = events
         self._authorities = authorities
@@ -240,6 +241,8 @@ class Mirror:
                 context = self._authorities.context(request.url.scheme)
                 self._proxy = self._proxy_for(request.url)
                 self._at_proxy = bool(self._proxy)
+                if self._proxy:
+                    self._look_at_name(request.url.host)
                 proxy = self._proxy or None
                 with httpx.Client(verify=context, proxy=proxy, cookies=cookies, trust_env=False) as client:
                     left = max(0.01, self.started + self._options.timeout - time.monotonic())
@@ -285,11 +288,64 @@ class Mirror:
             raise FailedError(str(error)) from None
         return proxy
 
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+    def _look_at(self, address: str) -> None:
+        """A request goes to ``address``. A redirect to an address of this host, its LAN or its provider is refused, or
+        a mirror could have this host ask what only it can reach. A source that is inside itself may lead there.
+
+        :raises FailedError: it is refused.
+        """
+        inside = is_inside(address)
+        if self._may_go_inside is None:
+            self._may_go_inside = inside
+        elif inside and not self._may_go_inside:
+            raise FailedError(f"redirected to {address}, an address of this host or its LAN; that is not followed")
+
+    def _look_at_name(self, host: str) -> None:
+        """The same of a host that the proxy resolves: an address in any spelling, or a name of its own LAN.
+
+        :raises FailedError: it is refused.
+        """
+        import socket
+
+        from gfwtools.lists.hostname import LOCAL
+
+        try:
+            self._look_at(str(socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)[0][4][0]))
+        except (OSError, UnicodeError):
+            self._look_at("127.0.0.1" if host.rstrip(".").rpartition(".")[2].lower() in LOCAL else host)
+
+    def _address_of(self, host: str, port: int) -> str:
+        """Where a request goes that is about to connect. Where a redirect may not lead inside, it is the address that
+        was looked at: a name that is resolved a second time may have another one.
+
+        :raises FailedError: it is refused.
+        """
+        if self._proxy or self._may_go_inside is not False:
+            return host
+        import socket
+
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return host  # httpx reports it in a moment
+        for _, _, _, _, place in found:
+            self._look_at(str(place[0]))
+        for family, _, _, _, place in found:
+            with socket.socket(family, socket.SOCK_DGRAM) as way, suppress(OSError):
+                way.connect(place)  # sends nothing, and fails where no route leads there
+                return str(place[0])
+        return str(found[0][4][0])
+
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
         """httpx calls this for each of its steps (its "trace" extension)."""
-        if event.endswith(".connect_tcp.complete"):
+        if event.endswith(".connect_tcp.started"):
+            info["host"] = self._address_of(info["host"], info["port"])
+        elif event.endswith(".connect_tcp.complete"):
+            connected = info["return_value"].get_extra_info("socket")
             # The duplicate stays good when TLS takes over the descriptor, and is never one that was closed and reused.
-            self._hold(info["return_value"].get_extra_info("socket").dup())
+            self._hold(connected.dup())
+            if not self._proxy:  # of the source itself, and of any other, were the address above not the one in use
+                self._look_at(str(connected.getpeername()[0]))
         elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             self._at_proxy = False
             self._tell(Phase.CONNECTED)

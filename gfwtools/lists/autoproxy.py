@@ -10,8 +10,9 @@ from itertools import compress
 from operator import not_
 
 from gfwtools.lists.hostname import MAX_NAME, PLAIN
+from gfwtools.lists.lines import batches, numbered
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import Anchor, Rule, Scan
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, may_mean, too_long
 
 __all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 
@@ -19,8 +20,6 @@ __all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 _PLAIN = pattern(r"\|\|([a-z0-9_-]+(?:\.[a-z0-9_-]+)+)")
 # The same of a name that is surely one, so that there is nothing more to ask (names.is_plain).
 _SURE = pattern(rf"\|\|{PLAIN}")
-#: Lines that are scanned at once. All of a million take twice the memory and no less time.
-BATCH = 10_000
 _LONGEST = len("||") + MAX_NAME
 # "*://" and "://" are any scheme, "//" is one that is left out. One slash alone is a slip, and only behind the name of
 # a scheme of the web: "example.com:/path" has none.
@@ -47,24 +46,24 @@ _NOTHING = {"", "/", "^", "/*", "^*", "/^"}
 def parse(text: str) -> Iterator[Rule]:
     """The rules of a list, in its order; blank lines, comments and the header are no rules."""
     plain = _PLAIN.fullmatch
-    for number, line in enumerate(text.split("\n"), 1):
-        if match := plain(line):
+    for number, line in numbered(text):
+        if len(line) <= _LONGEST and (match := plain(line)):
             yield Rule(number, line, False, match[1], Anchor.HOST, True)
         else:
             yield from rules_in(line, number)
 
 
 def scan(text: str) -> Iterator[Scan]:
-    """:func:`parse` for those who want no more of ``||name`` than its name: :data:`BATCH` lines at a time."""
-    sure, lines = _SURE.fullmatch, text.split("\n")
-    for start in range(0, len(lines), BATCH):
-        batch, numbers = lines[start : start + BATCH], range(start + 1, start + BATCH + 1)
-        plain = [sure(line) is not None and len(line) <= _LONGEST for line in batch]
-        others = compress(zip(numbers, batch, strict=False), map(not_, plain))
+    """:func:`parse` for those who want no more of ``||name`` than its name."""
+    sure = _SURE.fullmatch
+    for first, batch in batches(text):
+        numbers = range(first, first + len(batch))
+        plain = [len(line) <= _LONGEST and sure(line) is not None for line in batch]
+        others = compress(zip(numbers, batch, strict=True), map(not_, plain))
         yield Scan(
             [line[2:] for line in compress(batch, plain)],
             list(compress(numbers, plain)),
-            [rule for number, line in others for rule in rules_in(line, number)],
+            (rule for number, line in others for rule in rules_in(line, number)),
         )
 
 
@@ -79,13 +78,13 @@ def scan_about(text: str, domain: str) -> Scan:
     ).search
     sure = _SURE.fullmatch
     names, numbers, rules = [], [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if sure(line):
-            if line.endswith(domain) and len(line) <= _LONGEST:
+    for number, line in numbered(text):
+        if len(line) <= _LONGEST and sure(line):
+            if line.endswith(domain):
                 names.append(line[2:])
                 numbers.append(number)
-        elif concerns(line):
-            rules += rules_in(line, number)
+        elif len(line) <= MAX_LINE and concerns(line):
+            rules += [rule for rule in rules_in(line, number) if may_mean(rule, domain)]
     return Scan(names, numbers, rules)
 
 
@@ -94,6 +93,8 @@ def rules_in(line: str, number: int = 1) -> list[Rule]:
     rule = parse_line(line, number)
     if rule is None:
         return []
+    if len(line) > MAX_LINE:
+        return [rule]
     if rule.anchor is Anchor.NONE and len(parts := re.split(_NEXT_RULE, _without_comment(rule.text))) > 1:
         return [part._replace(text=rule.text) for text in parts if (part := parse_line(text, number))]
     return [rule]
@@ -102,8 +103,10 @@ def rules_in(line: str, number: int = 1) -> list[Rule]:
 def parse_line(line: str, number: int = 1) -> Rule | None:
     """The rule of a line that has one, or None for a line that has none."""
     text = line.strip().strip("\ufeff")
-    if not text or text[0] == "!" or (text[0] == "[" and _HEADER.fullmatch(text)):
+    if not text or text[0] == "!" or (text[0] == "[" and len(text) <= MAX_LINE and _HEADER.fullmatch(text)):
         return None
+    if len(line) > MAX_LINE:
+        return too_long(text, number)
     if ("#" in text or "$" in text) and COSMETIC.search(text):  # no rule about a host
         return Rule(number, text, False, "", Anchor.LOOSE, False)
     exception = text.startswith("@@")

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from enum import Enum
 from functools import cached_property
+from itertools import compress
 from typing import NamedTuple
 
 from gfwtools.config.model import Network
+from gfwtools.lists.budget import Budget
 from gfwtools.lists.formats import FORMATS, Listing, decoded_text
 from gfwtools.lists.locator import Locator, Reason, Target
 from gfwtools.lists.policy import Cover, Policy, Ref, Standing
@@ -142,14 +144,13 @@ class Compiled(_Compiled):
     @cached_property
     def _counts(self) -> Counts:
         policy = self.policy
-        blocks = self._emitted & policy.blocks.keys()
-        if policy.deny:
-            blocks = set(filter(self._by_list, blocks))
+        blocks = [name for name in self.cover.tunnelled if name in policy.blocks and self._by_list(name)]
         # Each domain is its first rule's, and most rules have one domain.
-        single = blocks - self.groups.keys()
-        grouped = blocks - single
-        widened = len(single & self.wide) + len({self.groups[name] for name in grouped & self.wide})
-        blocking = len(single) + len({self.groups[name] for name in grouped})
+        wide, groups = self.wide, self.groups
+        grouped = [name for name in blocks if name in groups]
+        widened = sum(name in wide for name in blocks) - sum(name in wide for name in grouped)
+        widened += len({groups[name] for name in grouped if name in wide})
+        blocking = len(blocks) - len(grouped) + len({groups[name] for name in grouped})
         freeing = len(self._freeing & policy.exceptions.keys())
         freeing += len(self._freeing & {f"*.{name}" for name in policy.under})
         applied = blocking - widened + freeing + sum(map(len, self._used_networks))
@@ -240,6 +241,7 @@ def compile_lists(
         user's own domains stay as they are written.
     :param about: a name in A-labels: the policy need only be right for it and the domains above it. What surely says
         nothing about them is not read, and the account is not one of the whole list.
+    :raises ListError: the fetched list has more rules, or more costly ones, than are read.
     """
     suffixes = suffixes or bundled()
     locator = Locator(suffixes, granularity)
@@ -253,9 +255,19 @@ def compile_lists(
     part = listing.scan_about(".".join(about.split(".")[-2:])) if about else None
     read = 0
     first, locate = blocks.setdefault, locator.locate
+    budget = Budget()
     for names, lines, rules in [part] if part else listing.scan():
         read += len(names)
+        budget.rules(len(names))
         domains = locator.domains(names)
+        if refused := locator.refused(domains):
+            dropped.update(refused[domain] for domain in domains if domain in refused)
+            kept = [domain not in refused for domain in domains]
+            names, lines, domains = (
+                list(compress(names, kept)),
+                list(compress(lines, kept)),
+                list(compress(domains, kept)),
+            )
         for domain, line in zip(domains, lines, strict=True):
             first(domain, line)
         wide.update(
@@ -265,12 +277,14 @@ def compile_lists(
         )
         for rule in rules:
             read += 1
+            budget.rule(rule)
             line = rule.line
             found, wider, under, network, reason, _ = locate(rule)
             if reason:
                 dropped[reason] += 1
             elif network:
                 (policy.freed if rule.exception else policy.networks).setdefault(network, Ref(listing.source, line))
+                budget.networks(len(policy.networks) + len(policy.freed))
             elif rule.exception:
                 for name in found:
                     (policy.under if under else policy.exceptions).setdefault(name, line)

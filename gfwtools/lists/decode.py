@@ -28,6 +28,10 @@ _PACKED = {
     b"BZh91AY&SY": "a bzip2 file",
     b"\x28\xb5\x2f\xfd": "a zstd file",
 }
+#: More lines than this are refused before one is read.
+MAX_LINES = 1_010_000
+#: The default of ``fetch.max_bytes``: a million rules have 16 MiB, and 22 in base64. gfwlist has 0.1.
+MAX_BYTES = 24 * 1024 * 1024
 #: A header stands in the first lines of a list.
 _HEADER_BYTES = 4096
 
@@ -48,7 +52,7 @@ class Decoded(NamedTuple):
         return self.header.get("last modified", "")
 
 
-def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+def decode(data: bytes, *, base64: bool = True, max_bytes: int = MAX_BYTES) -> Decoded:
     """Decode what a mirror sent.
 
     :param base64: whether it may be in base64, as lists in AutoProxy's format are; a list of names without a dot looks
@@ -68,7 +72,7 @@ def decode(data: bytes, *, base64: bool = True, max_bytes: int = 64 * 1024 * 102
     return as_stored(data, max_bytes=max_bytes)
 
 
-def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
+def as_stored(data: bytes, *, max_bytes: int = MAX_BYTES) -> Decoded:
     """What :func:`decode` made of a list, read back from its ``data``: a text that looks like base64 stays a text.
 
     :raises ListError: it is empty, a web page, too large, or its checksum is wrong.
@@ -79,6 +83,9 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
         raise ListError(f"the list has {len(data)} bytes decoded, more than fetch.max_bytes, {max_bytes}")
     if re.match(_HTML, data[:_HEADER_BYTES]):
         raise ListError("this is a web page, not a list")
+    lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    if lines > MAX_LINES:
+        raise ListError(f"the list has {lines:,} lines; more than {MAX_LINES:,} are not read")
     stated, computed = checksum(data)
     if stated is not None and stated != computed:
         raise ListError(
@@ -90,8 +97,10 @@ def as_stored(data: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Decoded:
 
 def text_of(data: bytes) -> str:
     """A text file of any editor: UTF-8, or UTF-16 with a byte order mark; its line ends become newlines."""
-    text = _without_bom(data).decode("utf-8", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    data = _without_bom(data)
+    if b"\r" in data:  # in bytes: one character of a later plane makes four bytes of each in a text
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.decode("utf-8", "replace")
 
 
 def checksum(data: bytes) -> tuple[str | None, str]:
@@ -121,7 +130,7 @@ def _without_bom(data: bytes) -> bytes:
 def _decode_base64(data: bytes) -> bytes:
     import pybase64
 
-    body = b"".join(data.split())
+    body = data.translate(None, b" \t\n\r\v\f")  # split() makes an object of each piece
     # Padding may be left out (RFC 4648 section 3.2), but no encoder ends with a single character of four.
     if len(body.rstrip(b"=")) % 4 == 1 or (body.endswith(b"=") and len(body) % 4):
         raise ListError("the base64 is cut short; the transfer was not complete")

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from gfwtools.lists import autoproxy
 from gfwtools.lists.decode import decode
+from gfwtools.lists.hostname import MAX_NAME, PLAIN
+from gfwtools.lists.lines import batches, numbered
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import Anchor, Rule, Scan
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, may_mean, too_long
 
 __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 
@@ -28,62 +30,118 @@ _HIDES = rf"[^\s#](?:{autoproxy.COSMETIC.pattern})\S"
 def parse_domains(text: str) -> Iterator[Rule]:
     """One domain a line; ``#`` begins a comment. What a person pastes is understood: a URL, ``*.name``, ``.name``,
     ``||name^``, an address or a network."""
-    for number, line in enumerate(text.split("\n"), 1):
-        entry = line.partition("#")[0].strip().strip("\ufeff")
-        if not entry:
-            continue
-        text = line.strip()
-        if entry is not text and re.search(_HIDES, text):
-            yield Rule(number, text, False, "", Anchor.LOOSE, True)
-        elif re.fullmatch(_NETWORK, entry):  # no host with a path
-            yield Rule(number, text, False, entry.lower(), Anchor.NAME, True)
-        elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
-            if rule.anchor is Anchor.NONE:
-                rule = rule._replace(host=f"{entry[:60]!r}: give one domain a line")
-            elif not rule.whole and rule.host and "." not in rule.host:  # "payload:", "regexp:^a", "keyword:163"
-                rule = rule._replace(host=f"{entry[:60]!r} is no domain", anchor=Anchor.NONE)
-            elif rule.anchor is Anchor.HOST:
-                rule = rule._replace(anchor=Anchor.NAME)
-            yield rule._replace(text=text, whole=True)
+    return _each(_domains_in, text)
 
 
 def parse_hosts(text: str) -> Iterator[Rule]:
     """hosts(5): an address and its names a line; the names are blocked, the address counts for nothing."""
-    last = ""  # most lists have one address, a million times
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        entry = line.strip()  # once: a line can have a hundred thousand names
-        address, *names = words
-        if address != last:
-            if not _ADDRESS.fullmatch(address):
-                yield Rule(number, entry, False, "no address before the name", Anchor.NONE, True)
-                continue
-            last = address
-        if not names:
-            yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
-        for name in names:
-            yield Rule(number, entry, False, name.lower(), Anchor.NAME, True)
+    return _each(_hosts_in, text)
 
 
 def parse_dnsmasq(text: str) -> Iterator[Rule]:
     """dnsmasq.conf(5): the domains of ``server=/a/b/ADDRESS`` and its like; a server of ``#`` is an exception. Any
     other option names no domain."""
-    for number, line in enumerate(text.split("\n"), 1):
-        entry = line.strip().strip("\ufeff")
-        if not entry or entry.startswith("#"):
-            continue
-        said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
-        found = _DNSMASQ.fullmatch(said)
-        if not found:
-            yield Rule(number, entry, False, "no server=/name/address", Anchor.NONE, True)
-            continue
-        option, names, value = found.groups()
-        exception = value == "#" and option in ("server", "local")  # local is another name of server
-        for name in names.split("/"):
-            yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.NAME, True)
+    return _each(_dnsmasq_in, text)
 
+
+def _each(rules_in: Callable[[str, int], Iterator[Rule]], text: str) -> Iterator[Rule]:
+    for number, line in numbered(text):
+        yield from rules_in(line, number)
+
+
+def _domains_in(line: str, number: int) -> Iterator[Rule]:
+    entry = line.partition("#")[0].strip().strip("\ufeff")
+    if not entry:
+        return
+    if len(line) > MAX_LINE:
+        yield too_long(line, number)
+        return
+    text = line.strip()
+    if entry is not text and re.search(_HIDES, text):
+        yield Rule(number, text, False, "", Anchor.LOOSE, True)
+    elif re.fullmatch(_NETWORK, entry):  # no host with a path
+        yield Rule(number, text, False, entry.lower(), Anchor.NAME, True)
+    elif rule := autoproxy.parse_line(f"||{entry.removeprefix('||').removeprefix('*.')}", number):
+        if rule.anchor is Anchor.NONE:
+            rule = rule._replace(host=f"{entry[:60]!r}: give one domain a line")
+        elif not rule.whole and rule.host and "." not in rule.host:  # "payload:", "regexp:^a", "keyword:163"
+            rule = rule._replace(host=f"{entry[:60]!r} is no domain", anchor=Anchor.NONE)
+        elif rule.anchor is Anchor.HOST:
+            rule = rule._replace(anchor=Anchor.NAME)
+        yield rule._replace(text=text, whole=True)
+
+
+def _hosts_in(line: str, number: int) -> Iterator[Rule]:
+    if len(line) > MAX_LINE:
+        if not line.lstrip().startswith("#"):
+            yield too_long(line, number)
+        return
+    words = line.removeprefix("\ufeff").partition("#")[0].split()
+    if not words:
+        return
+    entry = line.strip().removeprefix("\ufeff")  # once: a line can have hundreds of names
+    address, *names = words
+    if not _ADDRESS.fullmatch(address):
+        yield Rule(number, entry, False, "no address before the name", Anchor.NONE, True)
+        return
+    if not names:
+        yield Rule(number, entry, False, "no name behind the address", Anchor.NONE, True)
+    for name in names:
+        yield Rule(number, entry, False, name.lower(), Anchor.NAME, True)
+
+
+def _dnsmasq_in(line: str, number: int) -> Iterator[Rule]:
+    entry = line.strip().strip("\ufeff")
+    if not entry or entry.startswith("#"):
+        return
+    if len(line) > MAX_LINE:
+        yield too_long(entry, number)
+        return
+    said = _DNSMASQ_COMMENT.sub("", entry).rstrip() if "#" in entry else entry
+    found = _DNSMASQ.fullmatch(said)
+    if not found:
+        yield Rule(number, entry, False, "no server=/name/address", Anchor.NONE, True)
+        return
+    option, names, value = found.groups()
+    exception = value == "#" and option in ("server", "local")  # local is another name of server
+    for name in names.split("/"):
+        yield Rule(number, entry, exception, name.lower().lstrip("."), Anchor.NAME, True)
+
+
+class _Format(NamedTuple):
+    """How the lines of a format are read."""
+
+    rules_in: Callable[[str, int], Iterator[Rule]]
+    """Of any line."""
+    plain: "re.Pattern[str]"
+    """A line with one plain block and nothing else: most lines of most lists. Its group is the name."""
+
+    def scan(self, text: str, wanted: str = "") -> Iterator[Scan]:
+        """The rules in parts, of plain blocks nothing but the name.
+
+        :param wanted: only names that end so, and other rules that may mean it.
+        """
+        plain = self.plain.fullmatch
+        for first, lines in batches(text):
+            names, numbers, others = [], [], []
+            for number, line in enumerate(lines, first):
+                if len(line) <= _LONGEST and (found := plain(line)) and len(name := found[1]) <= MAX_NAME:
+                    if name.endswith(wanted):
+                        names.append(name)
+                        numbers.append(number)
+                else:
+                    others.append((line, number))
+            rules = (rule for line, number in others for rule in self.rules_in(line, number))
+            yield Scan(names, numbers, [rule for rule in rules if may_mean(rule, wanted)] if wanted else rules)
+
+
+_FORMATS = {
+    "domains": _Format(_domains_in, pattern(f"({PLAIN})")),
+    "hosts": _Format(_hosts_in, pattern(rf"[0-9.]+[ \t]+({PLAIN})")),
+    "dnsmasq": _Format(_dnsmasq_in, pattern(rf"(?:server|address|local|ipset|nftset)=/({PLAIN})/[^/#\s]*")),
+}
+#: The longest plain line: a name, and an address or a few sets beside it.
+_LONGEST = 2 * MAX_NAME
 
 FORMATS: dict[str, Callable[[str], Iterator[Rule]]] = {
     "autoproxy": autoproxy.parse,
@@ -184,14 +242,21 @@ class Listing(NamedTuple):
 
     def scan(self) -> Iterable[Scan]:
         """The same in parts, of plain blocks nothing but the name, where that is quicker."""
-        return autoproxy.scan(self.text) if self.format == "autoproxy" else [Scan([], [], self.rules())]
+        return autoproxy.scan(self.text) if self.format == "autoproxy" else _FORMATS[self.format].scan(self.text)
 
     def scan_about(self, domain: str) -> Scan:
         """The rules that may mean ``domain`` (A-labels), its top-level domain or any under it, and perhaps others. They
         can be gone through many times."""
         if self.format == "autoproxy":
             return autoproxy.scan_about(self.text, domain)
-        return Scan([], [], list(self.rules()))
+        names: list[str] = []
+        numbers: list[int] = []
+        rules: list[Rule] = []
+        for part in _FORMATS[self.format].scan(self.text, domain):
+            names += part.names
+            numbers += part.lines
+            rules += part.rules
+        return Scan(names, numbers, rules)
 
 
 def parse(text: str | bytes, format: str = "autoproxy") -> list[Rule]:

@@ -6,7 +6,7 @@ from unicodedata import category
 from gfwtools.errors import InvalidNameError
 from gfwtools.lists.pattern import pattern
 
-__all__ = ["LOCAL", "MAX_NAME", "PLAIN", "has_loose_hyphen", "is_plain", "to_ascii"]
+__all__ = ["CANARY", "LOCAL", "MAX_NAME", "PLAIN", "has_loose_hyphen", "is_plain", "to_ascii"]
 
 # RFC 1035 section 2.3.4: a label has 1 to 63 octets, a name 253 without the root's dot. Underscores are in real host
 # names; a hyphen at either end is as well ("-.tumblr.com"), and clients may ask for it. One byte beyond these stops
@@ -16,8 +16,22 @@ _LABEL = pattern(r"[a-z0-9_-]{1,63}")
 
 # What many a hosts file that is published as a list has at its head.
 _IP6 = ("localhost", "loopback", "localnet", "mcastprefix", "allnodes", "allrouters", "allhosts")
-#: Top-level domains that only this host or its LAN can answer for (RFC 6761, RFC 6762, hosts(5)).
-LOCAL = frozenset(["localhost", "localdomain", "local", "broadcasthost", *(f"ip6-{name}" for name in _IP6)])
+#: Top-level domains that only this host or its LAN can answer for, or nothing at all. The clean resolver abroad would
+#: learn the names of the LAN. Left out is "example": RFC 6761 section 6.5 wants it treated as any other name.
+LOCAL = frozenset(
+    [
+        *("localhost", "localdomain", "broadcasthost", *(f"ip6-{name}" for name in _IP6)),  # RFC 6761, hosts(5)
+        "local",  # RFC 6762, multicast DNS
+        *("intranet", "internal", "private", "corp", "home", "lan"),  # RFC 6762 appendix G; ICANN keeps .internal free
+        "arpa",  # the names of addresses, home.arpa (RFC 8375), resolver.arpa (RFC 9462)
+        *("invalid", "test"),  # RFC 6761; dnsmasq is asked below "invalid" what it has read
+        *("alt", "onion"),  # RFC 9476, RFC 7686: no names of DNS
+        "wpad",  # clients ask for it as it is, to find a proxy
+    ]
+)
+#: What asks for the name has a question to this host's own resolver: Firefox whether it may ask another one instead
+#: (Mozilla's canary domain; bootstrap answers it).
+CANARY = "use-application-dns.net"
 
 
 def _no_local() -> str:

@@ -3,16 +3,18 @@
 A pattern that dnsmasq cannot express is dropped with its reason; docs/lists.md has the table for users.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from enum import Enum
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import NamedTuple
 
 from gfwtools.config.model import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.lists.hostname import LOCAL, has_loose_hyphen, is_plain, to_ascii
+from gfwtools.lists.addresses import has_no_site
+from gfwtools.lists.hostname import CANARY, LOCAL, has_loose_hyphen, is_plain, to_ascii
 from gfwtools.lists.rule import Anchor, Rule
 from gfwtools.lists.suffixes import Suffixes
 
@@ -26,7 +28,8 @@ class Reason(Enum):
     REGEX = ("regex", "a regular expression that names no single host")
     WILDCARD = ("wildcard", "a wildcard in place of the top-level domain")
     SUFFIX = ("suffix", "a wildcard that would take in a whole public suffix")
-    TLD = ("tld", "a whole top-level domain; only your own deny list may block one")
+    TLD = ("tld", "a whole public suffix; only your own deny list may block one")
+    RESERVED = ("reserved", "a name that is answered on this host or its LAN; only your own deny list may block one")
     NAME = ("name", "no valid host name")
     ADDRESS = ("address", "an address that can be no site's")
     NARROW = ("narrow-exception", "an exception for a part of a host, which DNS cannot distinguish")
@@ -54,11 +57,10 @@ class Target(NamedTuple):
 
 
 _HOST, _NAME = Anchor.HOST, Anchor.NAME
-_NAMES = Path(__file__).parent.parent / "data" / "names.txt"
+_DATA = Path(__file__).parent.parent / "data"
+_NAMES, _PUBLISHED = _DATA / "names.txt", _DATA / "suffixes.txt"
 
-# What a fetched list may not block whole: a mistake there would take most of the Internet into the tunnel.
 _LONGEST_HOST = 1024  # a name has 253 octets, and its Unicode form is not longer than this
-_NEVER = frozenset({"com", "net", "org", "edu", "gov", "info"})
 
 # Real lists have a handful of patterns such as google.*. Each stands for some 200 names: a list of nothing else would
 # fill the memory.
@@ -67,9 +69,6 @@ _MOST_EXPANSIONS = 1000
 # The prefixes that IANA gives to a registry for a whole region of the world: no site has more. Two lines of a list with
 # half of the Internet each would be as bad as the whole.
 _WIDEST = {4: 8, 6: 12}
-# Unspecified, loopback, link-local, multicast, broadcast.
-_NO_SITES_4 = ("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
-_NO_SITES_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 
 
 def known_names() -> dict[str, tuple[str, ...]]:
@@ -98,6 +97,20 @@ class Locator:
         of each."""
         return self._suffixes.registrables(names) if self._widen else names
 
+    def refused(self, domains: Collection[str]) -> dict[str, Reason]:
+        """Those of ``domains`` that a fetched list may not block: for plain names what :meth:`locate` says of each."""
+        refused = dict.fromkeys(self._suffixes.icann_among(domains) - _published(), Reason.TLD)
+        return refused | dict.fromkeys({CANARY}.intersection(domains), Reason.RESERVED)
+
+    def _blocked(self, domain: str, name: str, *, wider: bool = False) -> Target:
+        """The target of a block of ``name`` that comes to ``domain``."""
+        if not self._trusted:
+            if domain == CANARY:
+                return Target(reason=Reason.RESERVED, detail=repr(domain))
+            if self._suffixes.is_icann(domain) and self._suffixes.is_known(domain) and domain not in _published():
+                return Target(reason=Reason.TLD, detail=repr(domain))
+        return Target((domain,), wider or domain != name)
+
     def locate(self, rule: Rule) -> Target:
         """What ``rule`` comes to. Never raises: what cannot be understood is a :class:`Target` with a reason."""
         if rule.exception and not rule.whole:
@@ -105,8 +118,7 @@ class Locator:
         _, _, exception, host, anchor, _ = rule
         if (anchor is _HOST or anchor is _NAME) and not exception and is_plain(host):
             # Nine rules of ten; the questions below have been answered for them by one regular expression.
-            domain = self._suffixes.registrable(host) if self._widen else host
-            return Target((domain,), domain != host)
+            return self._blocked(self._suffixes.registrable(host) if self._widen else host, host)
         if anchor is Anchor.REGEX:
             return self._regex(host)
         if anchor is Anchor.NONE:
@@ -153,15 +165,16 @@ class Locator:
         if loose and not ("." in name and suffixes.is_known(name)):
             return Target(reason=Reason.KEYWORD)
         if not self._trusted and name.rpartition(".")[2] in LOCAL:
-            return Target(reason=Reason.NAME, detail=f"{name!r} is a name of this host or its LAN")
-        if "." not in name and not self._trusted and not exception and (len(name) == 2 or name in _NEVER):
-            return Target(reason=Reason.TLD)
+            return Target(reason=Reason.RESERVED, detail=repr(name))
+        if len(name) == 2 and not self._trusted and not exception:  # a country, and no word
+            return Target(reason=Reason.TLD, detail=repr(name))
         if "." not in name and not single:
             return Target(reason=Reason.KEYWORD)
-        if exception or not self._widen:
+        if exception:
             return Target((name,), wider)
-        domain = suffixes.registrable(name)
-        return Target((domain,), wider or domain != name)
+        if not self._widen:
+            return self._blocked(name, name, wider=wider)
+        return self._blocked(suffixes.registrable(name), name, wider=wider)
 
     def _is_top_level(self, label: str) -> bool:
         """Whether ``label``, as a list writes it, is a top-level domain that exists."""
@@ -188,9 +201,7 @@ class Locator:
         if not self._trusted:
             if network.prefixlen < _WIDEST[network.version]:
                 return Target(reason=Reason.ADDRESS, detail=f"{text} is more than any site has")
-            # A private address may be a site of the user's network; an address that can be no site is refused.
-            low, high = int(network.network_address), int(network.broadcast_address)
-            if any(first <= high and low <= last for first, last in _no_sites(network.version)):
+            if has_no_site(network):
                 return Target(reason=Reason.ADDRESS, detail=f"{text} is no address of a site")
         return Target(network=network)
 
@@ -296,18 +307,10 @@ class Locator:
 
 
 @cache
-def _no_sites(version: int) -> tuple[tuple[int, int], ...]:
-    """The first and the last address of what can be no site's."""
-    networks: list[Network] = [IPv4Network(text) for text in _NO_SITES_4]
-    if version == 6:
-        # RFC 4291 section 2.5.5: an IPv4 address in IPv6's clothes is no more a site than it is without.
-        dressed = [
-            IPv6Network((before << 32 | int(network.network_address), 96 + network.prefixlen))
-            for network in networks
-            for before in (0, 0xFFFF)
-        ]
-        networks = [*map(IPv6Network, _NO_SITES_6), *dressed]
-    return tuple((int(network.network_address), int(network.broadcast_address)) for network in networks)
+def _published() -> frozenset[str]:
+    """The suffixes that a fetched list may block whole (``data/suffixes.txt``)."""
+    lines = _PUBLISHED.read_text(encoding="utf-8").split("\n")
+    return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
 def _no_address(text: str) -> str:

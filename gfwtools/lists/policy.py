@@ -8,7 +8,7 @@ for every name is a property test.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Set
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Network
@@ -80,12 +80,12 @@ class _Above(dict[str, _By]):
     def __init__(self, blocks: Set[str], special: Set[str]) -> None:
         super().__init__()
         self._blocks = blocks
-        self._special = special
+        self.special = special
 
     def __missing__(self, name: str) -> _By:
         by, rest = _By.NOTHING, name
         while rest:
-            if rest in self._special:
+            if rest in self.special:
                 by = _By.OTHERS
                 break
             if rest in self._blocks:
@@ -130,7 +130,7 @@ class Policy:
 
     def match(self, name: str, *, inside: bool = False) -> Match:
         """The match of a name in A-labels; with ``inside``, of a name under it that no list names."""
-        blocks, special = self.blocks, self._special
+        blocks, special = self.blocks, self.special
         block = exception = None
         rest = name
         while True:
@@ -167,9 +167,14 @@ class Policy:
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
         freed: list[str] = []
-        for name in self._special.union(standing.contested):
-            parent = name.partition(".")[2]
-            above = bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
+        names = self.special.union(standing.contested) if standing.contested else self.special
+
+        @lru_cache(1000)  # a million names have one parent at worst
+        def is_tunnelled_below(parent: str) -> bool:
+            return bool(parent) and self.match(parent, inside=True).verdict == "tunnel"
+
+        for name in names:
+            above = is_tunnelled_below(name.partition(".")[2])
             own = self.match(name).verdict == "tunnel"
             if own != above:
                 (tunnelled if own else freed).append(name)
@@ -209,7 +214,7 @@ class Policy:
     def standing(self) -> Standing:
         """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
         times as much: where there is nothing but other blocks above a block, it changes nothing."""
-        special = self._special
+        special = self.special
         above = _Above(self.blocks.keys(), special)
         nothing, others = _By.NOTHING, _By.OTHERS
         alone, contested = [], []
@@ -221,8 +226,15 @@ class Policy:
                 alone.append(name)
         return Standing(alone, contested)
 
+    def of_list(self) -> "Policy":
+        """The policy that the fetched list alone would be."""
+        alone = Policy()
+        alone.blocks, alone.exceptions, alone.under = self.blocks, self.exceptions, self.under
+        alone.networks, alone.freed = self.networks, self.freed
+        return alone
+
     @cached_property
-    def _special(self) -> set[str]:
+    def special(self) -> set[str]:
         """The domains of everything but blocks."""
         return self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
 

@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Anchor", "Rule", "Scan"]
+__all__ = ["MAX_LINE", "Anchor", "Rule", "Scan", "may_mean", "too_long"]
+
+#: The longest line that is read (characters). The longest name has 253, and dnsmasq itself reads no line of 1,025.
+MAX_LINE = 4096
 
 
 class Anchor(Enum):
@@ -49,3 +52,24 @@ class Scan(NamedTuple):
     """The line of each of ``names``."""
     rules: Iterable[Rule]
     """All others, in the list's order."""
+
+
+def may_mean(rule: Rule, domain: str) -> bool:
+    """Whether ``rule`` may mean ``domain`` (A-labels), its top-level domain or any under it. A question about one name
+    keeps only such rules: a million of others would take a quarter of a gigabyte."""
+    host = rule.host
+    if rule.anchor is Anchor.REGEX or "*" in host or not host.isascii():
+        return True
+    return domain in host or host.strip(".") == domain.rpartition(".")[2]
+
+
+def too_long(line: str, number: int) -> Rule:
+    """What stands for a line that is longer than :data:`MAX_LINE`: no pattern is tried on it."""
+    return Rule(
+        number,
+        line[:MAX_LINE],
+        False,
+        f"{line[:20]!r}... has {len(line):,} characters; of a line at most {MAX_LINE:,} are read",
+        Anchor.NONE,
+        True,
+    )

@@ -5,16 +5,19 @@ One domain a line: dnsmasq walks its set entries one by one for each answer, and
 queries that it answers a second (docs/how-it-works.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from gfwtools.config.model import PolicyConfig, Upstream
 from gfwtools.lists.policy import Cover
 from gfwtools.render import ipset
-from gfwtools.render.header import header
+from gfwtools.render.header import header, written
 from gfwtools.render.sets import SetNames
 
-__all__ = ["inline_servers", "paired", "pairs", "second", "servers", "split_main"]
+__all__ = ["inline_servers", "paired", "paired_file", "pairs", "second", "servers", "split_main"]
+
+#: The lines of a million patterns, each a text of its own, would take twice the file.
+_BATCH = 10_000
 
 
 def paired(
@@ -34,14 +37,27 @@ def paired(
     :param unset: domains that need a set line alone (:meth:`gfwtools.lists.policy.Policy.unset`).
     :param sets: the sets of the policy; by default ipset's.
     """
+    return paired_file(cover, policy, unset=unset, sets=sets, list_date=list_date).decode()
+
+
+def paired_file(
+    cover: Cover,
+    policy: PolicyConfig,
+    *,
+    unset: Iterable[str] = (),
+    sets: SetNames | None = None,
+    list_date: str = "",
+    stamp: Callable[[str], str] | None = None,
+) -> bytes:
+    """The same with a ``stamp`` (:func:`gfwtools.render.header.written`)."""
     names = sets or ipset.set_names(policy)
-    body = pairs(cover, policy.upstream, names.directive, names.value, names.direct_value, unset)
-    return header(f"policy {policy.name}, paired layout", list_date, body) + body
+    body = _pairs(cover, policy.upstream, names.directive, names.value, names.direct_value, unset)
+    return written(f"policy {policy.name}, paired layout", list_date, body, stamp)
 
 
 def servers(cover: Cover, policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
     """The ``servers-file`` of the split layout: every domain to the second dnsmasq at ``port``."""
-    body = _servers(cover, port)
+    body = "".join(_servers(cover, port))
     return header(f"policy {policy.name}, split layout: read again on SIGHUP", list_date, body) + body
 
 
@@ -51,14 +67,15 @@ def split_main(policy: PolicyConfig, servers_file: str) -> str:
     return header(f"policy {policy.name}, split layout", "", body) + body
 
 
-def inline_servers(cover: Cover, policy: PolicyConfig, port: int, *, list_date: str = "") -> str:
+def inline_servers(
+    cover: Cover, policy: PolicyConfig, port: int, *, list_date: str = "", stamp: Callable[[str], str] | None = None
+) -> bytes:
     """The same for a list that is too long for a ``servers-file``."""
-    body = _servers(cover, port)
-    return header(f"policy {policy.name}, split layout", list_date, body) + body
+    return written(f"policy {policy.name}, split layout", list_date, _servers(cover, port), stamp)
 
 
-def _servers(cover: Cover, port: int) -> str:
-    return pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", "")
+def _servers(cover: Cover, port: int) -> Iterator[str]:
+    return _pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", "")
 
 
 def second(policy: PolicyConfig, port: int, pid_file: str, sets: SetNames) -> str:
@@ -84,15 +101,25 @@ def pairs(
     cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, direct: str, unset: Iterable[str] = ()
 ) -> str:
     """The lines themselves; ``sets`` may be empty for no set lines."""
+    return "".join(_pairs(cover, upstream, keyword, sets, direct, unset))
+
+
+def _pairs(
+    cover: Cover, upstream: Iterable[Upstream], keyword: str, sets: str, direct: str, unset: Iterable[str] = ()
+) -> Iterator[str]:
+    """The same in parts."""
     tunnel, free = [("server", str(server)) for server in upstream], [("server", "#")]
     if sets:
         tunnel.append((keyword, sets))
         free.append((keyword, direct))
-    return _lines(cover.tunnelled, tunnel) + _lines(cover.freed, free) + _lines(unset, free[1:])
+    yield from _lines(cover.tunnelled, tunnel)
+    yield from _lines(cover.freed, free)
+    yield from _lines([*unset], free[1:])
 
 
-def _lines(patterns: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:
-    """``KEY=/PATTERN/VALUE`` for each pattern and each (key, value)."""
+def _lines(patterns: Sequence[str], settings: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """``KEY=/PATTERN/VALUE`` for each pattern and each (key, value), :data:`_BATCH` patterns at a time."""
     # What stands between a pattern and the same one again: str.join writes all the lines of one at once.
     between = "".join(f"{key}=/\0/{value}\n" for key, value in settings).split("\0")
-    return "".join([pattern.join(between) for pattern in patterns])
+    for start in range(0, len(patterns), _BATCH):
+        yield "".join([pattern.join(between) for pattern in patterns[start : start + _BATCH]])

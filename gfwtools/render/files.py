@@ -49,15 +49,15 @@ def files_of(
     paths, name, date = config.paths, policy.name, decoded.last_modified
     files: dict[Path, str | bytes] = {
         paths.list(name): decoded.data,
-        paths.direct(name): plain.direct(cover),
-        paths.domains(name): plain.domains(cover),
+        paths.direct(name): plain.direct(cover).encode(),
+        paths.domains(name): plain.domains(cover).encode(),
     }
     sets = backend.names(policy)
     files[backend.seed_file(paths, name)] = backend.seed(policy, seeds, list_date=date)
     main = config.dnsmasq_conf(policy)
+    stamp = generation.stamp_of(name)
     if config.dns.layout == "paired":
-        text = dnsmasq.paired(cover, policy, unset=unset, sets=sets, list_date=date)
-        files[main] = generation.at_start(text, name)
+        files[main] = dnsmasq.paired_file(cover, policy, unset=unset, sets=sets, list_date=date, stamp=stamp)
     else:
         port = config.second_port(policy)
         pid_file = on_host(config, paths.second_pid(name))
@@ -65,7 +65,7 @@ def files_of(
         files[paths.second(name)] = generation.at_start(second, name)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
         if len(cover.patterns) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:
-            files[main] = generation.at_start(dnsmasq.inline_servers(cover, policy, port, list_date=date), name)
+            files[main] = dnsmasq.inline_servers(cover, policy, port, list_date=date, stamp=stamp)
         else:
             servers = dnsmasq.servers(cover, policy, port, list_date=date)
             files[paths.servers(name)] = generation.on_sighup(servers, name)

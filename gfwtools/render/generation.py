@@ -9,9 +9,10 @@ does not exist (RFC 6761 section 6.4).
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Generation", "at_start", "generation_of", "leading", "on_sighup"]
+__all__ = ["Generation", "at_start", "generation_of", "leading", "on_sighup", "stamp_of"]
 
 _ZONE = "gfwtools.invalid"
 _STAMP = (
@@ -30,7 +31,12 @@ class Generation(NamedTuple):
 
 def at_start(text: str, policy: str) -> str:
     """``text`` as a file that dnsmasq reads at start."""
-    return _stamped(text, f"txt-record=generation.{policy}.{_ZONE},{_digest(text)}\n")
+    return _stamped(text, stamp_of(policy)(_digest(text)))
+
+
+def stamp_of(policy: str) -> Callable[[str], str]:
+    """Makes the line that :func:`at_start` adds, from the digest of a file."""
+    return lambda digest: f"txt-record=generation.{policy}.{_ZONE},{digest}\n"
 
 
 def leading(text: str, policy: str) -> str:

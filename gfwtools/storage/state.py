@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gfwtools.storage.atomic import read_ours, write_all
 
-__all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", "write_state"]
+__all__ = ["HISTORY", "Change", "Mirror", "PolicyState", "State", "read_state", "usable_of", "write_state"]
 
 STATE_VERSION = 1
 #: How many updates ``state.json`` remembers.
@@ -42,6 +42,16 @@ class Change(NamedTuple):
     domains: int
     added: int
     removed: int
+    forced: bool = False
+    """The user has given ``--force`` for this list: what was before counts for nothing when the next is measured."""
+
+
+def usable_of(counts: dict[str, Any]) -> int | None:
+    """How many rules name a host, of the ``counts`` of a state; None where they do not say."""
+    match counts:
+        case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
+            return read - sum(dropped.values())
+    return None
 
 
 class PolicyState(NamedTuple):
@@ -67,6 +77,8 @@ class PolicyState(NamedTuple):
     mirrors: dict[str, Mirror] = _NOTHING
     answered: str = ""
     """The configured source that answered last, without its password: the next update asks it first."""
+    reference: str = ""
+    """Since when the list that new ones are compared with is not in use any more: ISO 8601, UTC."""
     history: tuple[Change, ...] = ()
 
     @property
@@ -75,8 +87,14 @@ class PolicyState(NamedTuple):
         return [path for path, written in self.files.items() if written]
 
     def remember(self, change: Change) -> "PolicyState":
-        """The state with one more update in its history."""
-        return self._replace(history=(*self.history, change)[-HISTORY:])
+        """The state with one more update in its history. Of the older ones the largest list stays as long as others
+        are measured by it: thirty small changes in a row do not make it forgotten."""
+        history = [*self.history, change]
+        while len(history) > HISTORY:
+            oldest, *others = [usable_of(old.counts) or 0 for old in history]
+            counts = oldest > max(others) and not any(old.forced for old in history[1:])
+            history.pop(1 if counts else 0)
+        return self._replace(history=tuple(history))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -1,10 +1,11 @@
 """The list of a policy: fetched, the last good one, or the starter list; whether it may be used."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from gfwtools.config.model import Config, PolicyConfig, is_url
+from gfwtools.config.model import MIRRORS, Config, PolicyConfig, is_url
 from gfwtools.config.userinfo import masked
 from gfwtools.errors import FetchError, ListError
 from gfwtools.lists.decode import Decoded, decode
@@ -12,6 +13,15 @@ from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.storage import atomic
 from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
 from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
+from gfwtools.update.measure import (
+    in_common,
+    largest,
+    require_names,
+    require_networks,
+    require_not_older,
+    require_size,
+)
+from gfwtools.update.reference import reference_of
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
@@ -76,9 +86,12 @@ def obtain(
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
             require_list(compiled(), policy.name)
+            now = datetime.now(UTC)
             if good and not force:
-                counted = _counted(state) if held == state.list_digest else None
-                _require_share(_usable(compiled()), counted, good, policy, config.fetch.min_share)
+                require_not_older(decoded.last_modified, good.last_modified, now)
+                _require_kept(compiled(), config, policy, state, good, now)
+            elif not force and not explicit and (starting or policy.sources == MIRRORS):
+                _require_starter(compiled(), policy, config.fetch.min_share)
         return decoded, compiled
 
     try:
@@ -141,7 +154,8 @@ def _starter_stands_in(policy: PolicyConfig) -> bool:
 def require_list(compiled: "Compiled", policy: str) -> None:
     """Whether what was compiled is a list in the format of ``policy``.
 
-    :raises ListError: it looks like one in another format, or hardly a line of it names a host.
+    :raises ListError: it looks like one in another format, hardly a line of it names a host, or it has too much of the
+        Internet.
     """
     listing = compiled.listing
     if other := looks_like(listing.text, listing.format):
@@ -150,40 +164,33 @@ def require_list(compiled: "Compiled", policy: str) -> None:
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
+    require_networks(compiled)
 
 
-def _require_share(usable: int, counted: int | None, good: Decoded, policy: PolicyConfig, min_share: float) -> None:
-    """``usable``: how many rules of a list name a host; ``counted``: of the last good one, when it came.
+def _require_kept(
+    compiled: "Compiled", config: Config, policy: PolicyConfig, state: PolicyState, good: Decoded, now: datetime
+) -> None:
+    """Whether a list is much the same as the last good one, or as an earlier one where that is the measure.
 
-    :raises ListError: they are less than ``min_share`` of those of the last good one.
+    :raises ListError: it is much smaller, or has other names.
     """
-    before = counted
-    if before is None or usable < min_share * before:
-        # A number in state.json, which may have been edited, is no reason to refuse a list.
-        before = _usable(_alone(good, policy))
-    if usable < min_share * before:
-        raise ListError(
-            f"the list has {usable:,} rules, the last good one has {before:,}; less than fetch.min_share, "
-            f"{min_share:g} of it, is not accepted",
-            "give --force if that is right",
-        )
+    min_share = config.fetch.min_share
+    earlier = reference_of(config, policy, state, now)
+    which = "the list that was in use before" if earlier else "the last good one"
+    found = in_common(Listing("", (earlier or good).text, policy.format), compiled, policy.granularity)
+    require_size(_usable(compiled), max(largest(state.history, now), found.usable), min_share)
+    require_names(found, which, min_share)
+
+
+def _require_starter(compiled: "Compiled", policy: PolicyConfig, min_share: float) -> None:
+    """Whether a first list has the names of the starter list, which stands for it.
+
+    :raises ListError: it has less than ``min_share`` of them.
+    """
+    found = in_common(Listing("", starter_list().text), compiled, policy.granularity)
+    require_names(found, "the built-in starter list", min_share)
 
 
 def _usable(compiled: "Compiled") -> int:
     """How many rules of a list name a host."""
     return compiled.read - sum(compiled.dropped.values())
-
-
-def _counted(state: PolicyState) -> int | None:
-    """The same of the last good list, as it was counted when it came; None where ``state`` has no such number."""
-    match state.counts:
-        case {"read": int(read), "dropped": dict(dropped)} if all(isinstance(n, int) for n in dropped.values()):
-            return read - sum(dropped.values())
-    return None
-
-
-def _alone(decoded: Decoded, policy: PolicyConfig) -> "Compiled":
-    """A list without the user's."""
-    from gfwtools.lists.compiler import compile_lists
-
-    return compile_lists(Listing("", decoded.text, policy.format))

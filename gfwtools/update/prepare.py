@@ -1,19 +1,23 @@
 """Everything that an update does before it writes: for each policy its list, its files and its new state."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
+from gfwtools.lists.lines import batches
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.storage import atomic
 from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_state
 from gfwtools.update.inputs import UserLists, digest_of
+from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, never_fetched
+from gfwtools.update.reference import next_reference
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ def prepare(
             progress=progress,
         )
         inputs = digest_of(config, policy, obtained.decoded, own, backend, inputs)
-        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done))
+        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done, force))
     gone = {
         name: _files_of(config, name, policy_state)
         for name, policy_state in state.policies.items()
@@ -75,6 +79,7 @@ def _prepare_policy(
     obtained: Obtained,
     inputs: str,
     before: Sequence[PolicyUpdate],
+    force: bool,
 ) -> PolicyUpdate:
     decoded = obtained.decoded
     if state.inputs == inputs and _intact(config, state):
@@ -93,7 +98,16 @@ def _prepare_policy(
         )
     files = files_of(config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset_of(config, compiled))
     domains_file = config.paths.domains(policy.name)
-    added, removed = _difference(atomic.read_ours(domains_file), cover.tunnelled)
+    written = atomic.read_ours(domains_file)
+    added, removed = _difference(written, cover.tunnelled)
+    list_digest = atomic.digest(decoded.data)
+    is_other = bool(state.list_digest) and state.list_digest != list_digest
+    reference = next_reference(config, policy, state, datetime.now(UTC), is_other=is_other, force=force)
+    if reference.data:
+        files[config.paths.reference(policy.name)] = reference.data
+    if is_other and not state.starter and written:
+        much = changed_much(written.count(b"\n"), len(added), len(removed))
+        warnings += [f"policy.{policy.name}: {much}"] if much else []
     counts = compiled.counts()
     now = atomic.now()
     digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
@@ -101,24 +115,32 @@ def _prepare_policy(
         source=obtained.source,
         starter=obtained.starter,
         list_date=decoded.last_modified,
-        list_digest=atomic.digest(decoded.data),
+        list_digest=list_digest,
         inputs=inputs,
         updated=now,
         counts=counts._asdict(),
         domains=len(cover.tunnelled),
         files=digests,
         effective={
-            on_host(config, path): atomic.digest(without_comments(data))
+            on_host(config, path): atomic.digest(_without_comments(data))
             for path, data in files.items()
             if role_of(config, policy, path) is not Role.NONE
         },
         loaded=state.loaded,
         mirrors=_mirrors(state, obtained),
         answered=obtained.answered or state.answered,
+        reference=reference.since,
         history=state.history,
     )
     change = Change(
-        now, obtained.source, new_state.list_digest, counts._asdict(), new_state.domains, len(added), len(removed)
+        now,
+        obtained.source,
+        new_state.list_digest,
+        counts._asdict(),
+        new_state.domains,
+        len(added),
+        len(removed),
+        force and is_other,
     )
     return PolicyUpdate(
         policy,
@@ -148,18 +170,19 @@ def _with_answer(state: PolicyState, obtained: Obtained) -> PolicyState:
     return state._replace(answered=obtained.answered, mirrors=_mirrors(state, obtained))
 
 
-def without_comments(data: bytes) -> bytes:
+def _without_comments(data: bytes) -> memoryview:
     """What a program reads of a file of ours, which has comments at its head only: a list's new date is nothing to
     reload for."""
     start = 0
     while data.startswith(b"#", start):
         start = data.find(b"\n", start) + 1 or len(data)
-    return data[start:]
+    return memoryview(data)[start:]
 
 
 def _files_of(config: Config, policy: str, state: PolicyState) -> tuple[Path, ...]:
     """The files that the state speaks of. It is only a file, too: nothing but names of ours is believed."""
-    names = {f"{policy}.{ending}" for ending in ("conf", "servers", "list", "direct", "domains", "ipset", "nft")}
+    endings = ("conf", "servers", "list", "earlier", "direct", "domains", "ipset", "nft")
+    names = {f"{policy}.{ending}" for ending in endings}
     paths = map(Path, state.in_place)
     return tuple(config.paths.at(path) for path in paths if path.name in names and ".." not in path.parts)
 
@@ -172,8 +195,19 @@ def _intact(config: Config, state: PolicyState) -> bool:
 
 
 def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The domains that came and those that went, each sorted as the ``new`` ones are."""
+    """The domains that came and those that went. Both lists are sorted, so that no set of a million is made of one."""
     if not before:
         return tuple(new), ()
-    old = set(before.decode("utf-8", "replace").split())
-    return tuple(domain for domain in new if domain not in old), tuple(sorted(old.difference(new)))
+    added, removed = [], []
+    lines = (line for _, lines in batches(before.decode("utf-8", "replace")) for line in lines if line)
+    old = next(lines, None)
+    for domain in new:
+        while old is not None and old < domain:
+            removed.append(old)
+            old = next(lines, None)
+        if old == domain:
+            old = next(lines, None)
+        else:
+            added.append(domain)
+    removed += [] if old is None else [old, *lines]
+    return tuple(added), tuple(removed)
