@@ -227,7 +227,9 @@ def test_a_shrunken_list_is_accepted_with_force(tmp_path: Path) -> None:
 def test_a_deny_list_may_be_a_url_whose_last_good_copy_is_kept(tmp_path: Path) -> None:
     shared = tmp_path.with_name(f"{tmp_path.name}.www")
     shared.mkdir()
-    (shared / "deny.txt").write_text("one.example\n")
+    deny = shared / "deny.txt"
+    deny.write_text("one.example\n")
+    os.utime(deny, (0, 0))  # the server knows the version of a file by its time, in seconds
     domains = tmp_path / VAR / "gfwlist.domains"
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(shared))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -235,13 +237,14 @@ def test_a_deny_list_may_be_a_url_whose_last_good_copy_is_kept(tmp_path: Path) -
         configure(tmp_path, f'[policy.gfwlist]\nsources = ["{LIST}"]\ndeny = ["{url}"]\n')
         gfwtools(tmp_path, "update")
         assert "one.example\n" in domains.read_text()
-        (shared / "deny.txt").write_text("two.example\n")
+        deny.write_text("two.example\n")
+        os.utime(deny, (1, 1))
         gfwtools(tmp_path, "update", "--dry-run")
         assert "one.example\n" in domains.read_text()
         gfwtools(tmp_path, "update")
         assert "two.example\n" in domains.read_text()
         assert "nothing new" in gfwtools(tmp_path, "update").stdout
-        (shared / "deny.txt").write_text("<html>login</html>\n")
+        deny.write_text("<html>login</html>\n")
         assert "this is a web page" in gfwtools(tmp_path, "update").stderr
         server.shutdown()
     said = gfwtools(tmp_path, "update").stderr

@@ -129,6 +129,7 @@ _REASONS = {
     "deny": "your deny list",
     "allow": "your allow list",
     "exception": "an exception of the list",
+    "direct": "a direct list; the list blocks no more than a part of its domain",
 }
 
 

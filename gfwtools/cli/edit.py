@@ -19,6 +19,7 @@ _BY = {
     "deny": "your deny list has {}",
     "allow": "your allow list has {}",
     "exception": "an exception of the list frees {}",
+    "direct": "a direct list has {}",
     "none": "no list names it",
     "": "your list or the fetched one has {}",
 }

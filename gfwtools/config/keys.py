@@ -212,6 +212,14 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "Files or URLs with your own domains, one a line, that always go through the tunnel.",
         ),
         Key(
+            "direct",
+            "list",
+            list_of(own_list, 'files and URLs, ["/etc/gfwtools/direct.conf"]'),
+            "Files or URLs of domains that are known to work directly, one a line or as dnsmasq files: no rule of the "
+            "list is widened over them.",
+            see="[lists.md](lists.md)",
+        ),
+        Key(
             "granularity",
             "choice",
             choice("registrable", "host"),

@@ -117,6 +117,13 @@ def _check_together(config: Config, name: str) -> None:
             f"{'policy' if most == 1 else 'policies'}, and there are {len(config.policies)}",
             "give more bits",
         )
+    for policy in config.policies:
+        if policy.direct and policy.granularity == "host":
+            raise ConfigError(
+                f'{name}: policy.{policy.name}.direct: with granularity = "host" no rule is widened, and a direct list '
+                "changes nothing",
+                "remove one of the two",
+            )
     for key in ("mark", "table", "set"):
         seen: dict[object, str] = {}
         for policy in config.policies:

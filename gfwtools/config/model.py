@@ -91,6 +91,7 @@ class PolicyConfig(NamedTuple):
     sources: tuple[str, ...] = MIRRORS
     allow: tuple[str, ...] = ("/etc/gfwtools/allow.txt",)
     deny: tuple[str, ...] = ("/etc/gfwtools/deny.txt",)
+    direct: tuple[str, ...] = ()
     granularity: Literal["registrable", "host"] = "registrable"
     upstream: tuple[Upstream, ...] = (Upstream(IPv4Address("8.8.8.8")),)
     set: str = "gfwlist"
@@ -100,6 +101,11 @@ class PolicyConfig(NamedTuple):
     nat: str = "masquerade"
     seeds: tuple[Network, ...] = ()
     routes: tuple[Network, ...] = ()
+
+    @property
+    def own_lists(self) -> tuple[str, ...]:
+        """The lists beside the fetched one, all of them."""
+        return (*self.allow, *self.deny, *self.direct)
 
     @property
     def set6(self) -> str:
@@ -163,7 +169,8 @@ class Paths(NamedTuple):
         return self.state_dir / f"{policy}.direct"
 
     def own_list(self, entry: str) -> Path:
-        """Where an entry of ``allow`` or ``deny`` is on disk: the file itself, or the last good copy of a URL."""
+        """Where an entry of :attr:`PolicyConfig.own_lists` is on disk: the file itself, or the last good copy of a
+        URL."""
         if not is_url(entry):
             return self.at(entry)
         from hashlib import sha256
@@ -195,7 +202,7 @@ class Paths(NamedTuple):
 
 
 def is_url(entry: str) -> bool:
-    """Whether an entry of ``allow`` or ``deny`` is fetched, and no file of this host."""
+    """Whether an entry of ``allow``, ``deny`` or ``direct`` is fetched, and no file of this host."""
     return entry.startswith(("http://", "https://"))
 
 

@@ -124,15 +124,17 @@ def _rules(match: Match, compiled: Compiled) -> Iterator[RuleRef]:
     """The lines that gave the matched domain."""
     if match.matched is None:
         return
-    if match.reason in ("deny", "allow"):
-        table = compiled.policy.deny if match.reason == "deny" else compiled.policy.allow
-        ref = table[match.matched]
+    tables = {"deny": compiled.policy.deny, "allow": compiled.policy.allow, "direct": compiled.policy.direct}
+    if match.reason in tables:
+        ref = tables[match.reason][match.matched]
         data = text_of(Path(ref.source).read_bytes()).split("\n")
         yield RuleRef(ref.source, ref.line, data[ref.line - 1].strip())
         return
     under = match.matched.startswith("*.")
     domain = match.matched.removeprefix("*.")
     source, locator, exception = compiled.listing.source, compiled.locator, match.reason == "exception"
+    if compiled.narrow and not exception and compiled.policy.is_direct(domain):
+        locator = compiled.narrow
     names, lines, rules = compiled.scan_about(domain)
     found = []
     if not exception:

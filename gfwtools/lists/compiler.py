@@ -15,7 +15,7 @@ from gfwtools.config.model import Network
 from gfwtools.lists.budget import Budget
 from gfwtools.lists.formats import FORMATS, Listing, decoded_text
 from gfwtools.lists.locator import Locator, Reason, Target
-from gfwtools.lists.policy import Cover, Policy, Ref, Standing
+from gfwtools.lists.policy import Cover, Match, Policy, Ref, Standing
 from gfwtools.lists.rule import Rule, Scan
 from gfwtools.lists.suffixes import Suffixes, bundled
 
@@ -73,6 +73,8 @@ class _Compiled(NamedTuple):
     dropped: Counter[Reason]
     wide: set[str]
     """Blocks that are wider than what the rule for them names."""
+    narrow: Locator | None
+    """Finds the domains of blocks as they are written; only where there are direct lists."""
     groups: dict[str, int]
     """Blocks of rules that stand for several domains, such as ``google.*`` -> a number of the rule's own."""
     problems: tuple[Problem, ...] = ()
@@ -144,6 +146,8 @@ class Compiled(_Compiled):
     @cached_property
     def _counts(self) -> Counts:
         policy = self.policy
+        if policy.direct:
+            return self._counted_one_by_one()
         blocks = [name for name in self.cover.tunnelled if name in policy.blocks and self._by_list(name)]
         # Each domain is its first rule's, and most rules have one domain.
         wide, groups = self.wide, self.groups
@@ -157,6 +161,12 @@ class Compiled(_Compiled):
         dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
         redundant = self.read - applied - widened - sum(dropped.values())
         return Counts(self.read, applied, widened, redundant, dropped)
+
+    def _counted_one_by_one(self) -> Counts:
+        """With direct lists a rule may stand for its widened domain, for the one that it writes, or for both."""
+        ends = Counter(outcome.status for outcome in self.outcomes())
+        dropped = {reason.slug: count for reason, count in self.dropped.most_common()}
+        return Counts(self.read, ends[Status.APPLIED], ends[Status.WIDENED], ends[Status.REDUNDANT], dropped)
 
     def _by_list(self, name: str) -> bool:
         """Whether the list's own block decides ``name``, and not the user's entry for the same domain."""
@@ -173,7 +183,12 @@ class Compiled(_Compiled):
             target = self.locator.locate(rule)
             yield self._outcome(rule, target, before)
             before.update((rule.exception, target.under, name) for name in target.domains)
+            before.update((self.narrow, name) for name in self._written(rule))
             before.add((rule.exception, target.network))
+
+    def _written(self, rule: Rule) -> tuple[str, ...]:
+        """The domains of a block as it is written, where there are direct lists."""
+        return self.narrow.locate(rule).domains if self.narrow and not rule.exception else ()
 
     def _outcome(self, rule: Rule, target: Target, before: Set[object]) -> Outcome:
         """``before``: what the rules before this one on its line are for; of hosts(5) and dnsmasq.conf(5) a line may
@@ -190,16 +205,27 @@ class Compiled(_Compiled):
             for name in target.domains
             if table[name] == rule.line and (rule.exception, target.under, name) not in before
         ]
-        if not firsts:
+        applied = any(
+            policy.narrow[name] == rule.line and (self.narrow, name) not in before and self._narrows(name)
+            for name in self._written(rule)
+        )
+        if not firsts and not applied:
             return Outcome(rule, Status.REDUNDANT, target, f"the same as line {table[target.domains[0]]}")
         if rule.exception:
             name = f"*.{firsts[0]}" if target.under else firsts[0]
             if name in self._freeing:
                 return Outcome(rule, Status.APPLIED, target, "")
             return Outcome(rule, Status.REDUNDANT, target, "it frees nothing that is blocked")
-        if any(name in self._emitted and self._by_list(name) for name in firsts):
+        if any(name in self._emitted and self._by_list(name) and not policy.is_direct(name) for name in firsts):
             return Outcome(rule, Status.WIDENED if target.wider else Status.APPLIED, target, "")
+        if applied:
+            return Outcome(rule, Status.APPLIED, target, "")
         return Outcome(rule, Status.REDUNDANT, target, self._why_redundant(firsts[0]))
+
+    def _narrows(self, name: str) -> bool:
+        """Whether ``name``, a block as it is written, tunnels what a direct list would free."""
+        found = self.policy.match(name)
+        return name in self._emitted and found == Match("tunnel", name, "list") and self.policy.is_direct(name)
 
     def _address_outcome(self, rule: Rule, target: Target, network: Network, before: Set[object]) -> Outcome:
         policy = self.policy
@@ -220,9 +246,12 @@ class Compiled(_Compiled):
         policy = self.policy
         match = policy.match(name)
         if match.reason == "list" and match.matched:
-            return f"{match.matched} covers it (line {policy.blocks[match.matched]})"
+            lines = policy.narrow if policy.is_direct(match.matched) else policy.blocks
+            return f"{match.matched} covers it (line {lines[match.matched]})"
         if match.reason == "exception":
             return f"the exception for {match.matched} frees it"
+        if match.reason == "direct":
+            return f"a direct list has {match.matched}"
         return f"your {match.reason} list decides it ({match.matched})"
 
 
@@ -231,12 +260,14 @@ def compile_lists(
     *,
     allow: Iterable[Listing] = (),
     deny: Iterable[Listing] = (),
+    direct: Iterable[Listing] = (),
     granularity: str = "registrable",
     suffixes: Suffixes | None = None,
     about: str | None = None,
 ) -> Compiled:
     """Compile a fetched list and the user's.
 
+    :param direct: lists of domains that are known to work directly. No block is widened over them.
     :param granularity: ``registrable`` or ``host``: what a block of the fetched list is widened to. Exceptions and the
         user's own domains stay as they are written.
     :param about: a name in A-labels: the policy need only be right for it and the domains above it. What surely says
@@ -251,6 +282,11 @@ def compile_lists(
     wide: set[str] = set()
     groups: dict[str, int] = {}
     problems = _merge_user_lists(policy, allow, deny, Locator(suffixes, trusted=True))
+    narrow: Locator | None = None
+    if granularity == "registrable":  # at that of a host nothing is widened
+        problems += _merge_direct_lists(policy, direct, Locator(suffixes, trusted=True), about)
+    if policy.direct:
+        narrow = Locator(suffixes, "host")
     # Of what covers a name, all but a rule for a whole top-level domain has the name's last two labels.
     part = listing.scan_about(".".join(about.split(".")[-2:])) if about else None
     read = 0
@@ -270,6 +306,9 @@ def compile_lists(
             )
         for domain, line in zip(domains, lines, strict=True):
             first(domain, line)
+        if narrow:
+            for name, line in zip(names, lines, strict=True):
+                policy.narrow.setdefault(name, line)
         wide.update(
             domain
             for line, name, domain in zip(lines, names, domains, strict=True)
@@ -295,7 +334,9 @@ def compile_lists(
                         (wide.add if wider else wide.discard)(name)
                         if len(found) > 1:
                             groups[name] = read
-    return Compiled(policy, listing, locator, read, dropped, wide, groups, tuple(problems), part)
+                for name in narrow.locate(rule).domains if narrow else ():
+                    policy.narrow[name] = min(line, policy.narrow.get(name, line))
+    return Compiled(policy, listing, locator, read, dropped, wide, narrow, groups, tuple(problems), part)
 
 
 def _merge_user_lists(
@@ -329,11 +370,41 @@ def _merge_user_lists(
     return sorted(problems)
 
 
+#: The lines of a direct list that name no domain are reported, so many; the rest is counted.
+_SHOWN = 3
+
+
+def _merge_direct_lists(
+    policy: Policy, listings: Iterable[Listing], locator: Locator, about: str | None
+) -> list[Problem]:
+    problems: list[Problem] = []
+    for listing in listings:
+        wrong: list[Problem] = []
+        for rule in listing.rules_about(about) if about else listing.rules():
+            ref = Ref(listing.source, rule.line)
+            target = locator.locate(rule)
+            if target.reason:
+                wrong.append(Problem(ref, rule.text, target.detail or target.reason.sentence))
+            elif target.network:
+                wrong.append(Problem(ref, rule.text, f"{target.network} is an address; your allow list takes those"))
+            elif rule.exception:
+                wrong.append(Problem(ref, rule.text, f"an exception for {target.domains[0]}: a direct list has none"))
+            else:
+                for name in target.domains:
+                    policy.direct.setdefault(name, ref)
+        problems += wrong[:_SHOWN]
+        if len(wrong) > _SHOWN:
+            more = len(wrong) - _SHOWN
+            problems.append(Problem(wrong[_SHOWN].ref, "", f"{more:,} lines from here on name no domain"))
+    return problems
+
+
 def compile(
     text: str | bytes,
     *,
     allow: Iterable[str] = (),
     deny: Iterable[str] = (),
+    direct: Iterable[str] = (),
     granularity: str = "registrable",
     format: str = "autoproxy",
 ) -> Policy:
@@ -341,20 +412,23 @@ def compile(
 
     :param allow: domains that are always direct.
     :param deny: domains that are always tunnelled.
+    :param direct: domains that are known to work directly: no block is widened over them.
     :param granularity: ``registrable`` (example.co.uk from any host under it) or ``host``.
     :param format: one of :data:`gfwtools.lists.formats.FORMATS`.
     :raises ListError: the text is base64 that is broken, or its checksum is wrong.
-    :raises ValueError: no such format or granularity, or a line of ``allow`` or ``deny`` is no domain.
+    :raises ValueError: no such format or granularity, or a line of ``allow``, ``deny`` or ``direct`` is no domain.
     """
     if granularity not in ("registrable", "host"):
         raise ValueError(f"{granularity!r} is no granularity; give registrable or host")
     if format not in FORMATS:
         raise ValueError(f"{format!r} is no format; give {', '.join(FORMATS)}")
-    users = {name: [side] if isinstance(side, str) else list(side) for name, side in (("allow", allow), ("deny", deny))}
+    sides = (("allow", allow), ("deny", deny), ("direct", direct))
+    users = {name: [side] if isinstance(side, str) else list(side) for name, side in sides}
     compiled = compile_lists(
         Listing("list", decoded_text(text, format), format),
         allow=[Listing("allow", "\n".join(users["allow"]), "domains")],
         deny=[Listing("deny", "\n".join(users["deny"]), "domains")],
+        direct=[Listing("direct", "\n".join(users["direct"]), "domains")],
         granularity=granularity,
     )
     wrong = [problem for problem in compiled.problems if not problem.decided]

@@ -6,7 +6,7 @@ for every name is a property test.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ from gfwtools.lists.hostname import to_ascii
 __all__ = ["Cover", "Match", "MatchReason", "Policy", "Ref", "Standing", "Verdict"]
 
 Verdict = Literal["tunnel", "direct"]
-MatchReason = Literal["list", "deny", "allow", "exception", "none"]
+MatchReason = Literal["list", "deny", "allow", "exception", "direct", "none"]
 
 
 class Match(NamedTuple):
@@ -60,7 +60,7 @@ class Standing(NamedTuple):
     alone: list[str]
     """With nothing above them."""
     contested: list[str]
-    """With an exception or one of the user's domains at or above them."""
+    """With an exception, or a domain of the user's or of a direct list, at or above them."""
 
 
 class _By(Enum):
@@ -109,6 +109,10 @@ class Policy:
         """Exceptions that free what is under a domain and not the domain itself."""
         self.deny: dict[str, Ref] = {}
         self.allow: dict[str, Ref] = {}
+        self.direct: dict[str, Ref] = {}
+        """Domains of the direct lists: no block of the fetched list is widened over them."""
+        self.narrow: dict[str, int] = {}
+        """The blocks as the fetched list writes them, not widened -> its line; only where there are direct lists."""
         self.networks: dict[Network, Ref] = {}
         """Addresses of the list's IP rules."""
         self.freed: dict[Network, Ref] = {}
@@ -122,7 +126,7 @@ class Policy:
         """What happens to ``name``: any spelling of a host name is understood.
 
         The longest of the user's domains that covers it decides, deny before allow; else an exception frees it; else a
-        block tunnels it.
+        block tunnels it. Where a direct list covers the name, only a block that is not widened does.
 
         :raises InvalidNameError: it is no host name.
         """
@@ -153,8 +157,31 @@ class Policy:
         if exception:
             return Match("direct", exception, "exception")
         if block:
-            return Match("tunnel", block, "list")
+            return self._unless_direct(name, block) if self.direct else Match("tunnel", block, "list")
         return _UNNAMED
+
+    def _unless_direct(self, name: str, block: str) -> Match:
+        """The match of a name that ``block``, which may be widened, covers and no exception frees."""
+        direct = self._at_or_above(name, self.direct)
+        if direct is None:
+            return Match("tunnel", block, "list")
+        narrow, rest = None, name
+        while rest:
+            if rest in self.narrow:
+                narrow = rest  # the last one is the widest, as for blocks
+            rest = rest.partition(".")[2]
+        return Match("tunnel", narrow, "list") if narrow else Match("direct", direct, "direct")
+
+    def is_direct(self, name: str) -> bool:
+        """Whether a direct list covers ``name``, in A-labels."""
+        return self._at_or_above(name, self.direct) is not None
+
+    @staticmethod
+    def _at_or_above(name: str, domains: Container[str]) -> str | None:
+        """The longest of ``domains`` that covers ``name``."""
+        while name and name not in domains:
+            name = name.partition(".")[2]
+        return name or None
 
     def cover(self, standing: Standing | None = None, *, beside: bool = False) -> Cover:
         """The smallest equivalent output.
@@ -167,7 +194,7 @@ class Policy:
         standing = standing or self.standing()
         tunnelled: list[str] = standing.alone.copy()
         freed: list[str] = []
-        names = self.special.union(standing.contested) if standing.contested else self.special
+        names = self.special.union(standing.contested, self._narrowing)
 
         @lru_cache(1000)  # a million names have one parent at worst
         def is_tunnelled_below(parent: str) -> bool:
@@ -181,7 +208,7 @@ class Policy:
             if own and name in self.under and self.match(name, inside=True).verdict == "direct":
                 freed.append(f"*.{name}")
         if beside:
-            named = self.blocks.keys() | self.deny.keys()
+            named = self.blocks.keys() | self.deny.keys() | self.narrow.keys()
             tunnelled = [*{*tunnelled, *(name for name in named if self.match(name).verdict == "tunnel")}]
             freed += self.unset(Cover(tunnelled, freed))
         return Cover(sorted(tunnelled), sorted(freed))
@@ -214,7 +241,7 @@ class Policy:
     def standing(self) -> Standing:
         """The blocks, by what is above them. Only those that are contested are worth a closer look, which costs ten
         times as much: where there is nothing but other blocks above a block, it changes nothing."""
-        special = self.special
+        special = self.special | self.direct.keys() if self.direct else self.special
         above = _Above(self.blocks.keys(), special)
         nothing, others = _By.NOTHING, _By.OTHERS
         alone, contested = [], []
@@ -237,6 +264,14 @@ class Policy:
     def special(self) -> set[str]:
         """The domains of everything but blocks."""
         return self.exceptions.keys() | self.under.keys() | self.deny.keys() | self.allow.keys()
+
+    @cached_property
+    def _narrowing(self) -> set[str]:
+        """The domains at which a direct list changes something: its own under a block, and blocks at or under them."""
+        if not self.direct:
+            return set()
+        freed = {name for name in self.direct if self._at_or_above(name, self.blocks)}
+        return freed | {name for name in self.narrow if self._at_or_above(name, self.direct)}
 
     def seeds(self) -> list[Network]:
         """The networks that the lists put into the set, sorted.

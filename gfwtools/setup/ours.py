@@ -21,7 +21,7 @@ def possible_files(config: Config) -> Iterator[Path]:
         yield config.dnsmasq_conf(policy)
         for place in (paths.servers, paths.second, paths.list, paths.direct, paths.domains, paths.ipset, paths.nft):
             yield place(policy.name)
-        yield from (paths.own_list(entry) for entry in (*policy.allow, *policy.deny) if is_url(entry))
+        yield from (paths.own_list(entry) for entry in policy.own_lists if is_url(entry))
 
 
 def generated_files(config: Config) -> list[str]:

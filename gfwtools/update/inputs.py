@@ -11,7 +11,7 @@ from gfwtools._version import __version__
 from gfwtools.config.model import BackendName, Config, PolicyConfig
 from gfwtools.errors import ListError
 from gfwtools.lists.decode import Decoded, as_stored, decode, text_of
-from gfwtools.lists.formats import Listing
+from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.lists.suffixes import bundled_stamp
 from gfwtools.plumbing.choice import decide
 from gfwtools.render.backends import TEXTS
@@ -29,6 +29,7 @@ __all__ = [
     "compile_with",
     "current_list",
     "digest_of",
+    "in_its_format",
     "is_stale",
     "is_starter",
     "list_or_starter",
@@ -92,6 +93,7 @@ class UserLists(NamedTuple):
 
     allow: Sequence[Listing]
     deny: Sequence[Listing]
+    direct: Sequence[Listing]
 
     @classmethod
     def read(
@@ -101,9 +103,13 @@ class UserLists(NamedTuple):
 
         :param fetched: what will be on disk in place of what is there.
         :raises StoreError: one is there and cannot be read.
+        :raises ListError: a direct list is in a format that is not known.
         """
-        at = config.paths.own_list
-        return cls(read_listings(map(at, policy.allow), fetched), read_listings(map(at, policy.deny), fetched))
+        allow, deny, direct = (
+            read_listings(map(config.paths.own_list, entries), fetched)
+            for entries in (policy.allow, policy.deny, policy.direct)
+        )
+        return cls(allow, deny, [in_its_format(listing) for listing in direct])
 
 
 def read_listings(paths: Iterable[str | Path], fetched: Mapping[Path, bytes] = MappingProxyType({})) -> list[Listing]:
@@ -119,6 +125,19 @@ def read_listings(paths: Iterable[str | Path], fetched: Mapping[Path, bytes] = M
             data = atomic.read(Path(path), limit=USER_LIST_LIMIT) or b""
         listings.append(Listing(str(path), text_of(data), "domains"))
     return listings
+
+
+def in_its_format(listing: Listing) -> Listing:
+    """A direct list in the format that it shows; one domain a line where it shows none.
+
+    :raises ListError: that one cannot be read.
+    """
+    other = looks_like(listing.text, listing.format)
+    if other is None:
+        return listing
+    if not other.format:
+        raise ListError(f"{listing.source}: {other.what}" if listing.source else other.what, other.remedy)
+    return listing._replace(format=other.format)
 
 
 def compile_policy(config: Config, policy: PolicyConfig, decoded: Decoded, *, about: str | None = None) -> "Compiled":
@@ -142,6 +161,7 @@ def compile_with(
         Listing(source, decoded.text, policy.format),
         allow=own.allow,
         deny=own.deny,
+        direct=own.direct,
         granularity=policy.granularity,
         about=about,
     )
@@ -191,5 +211,5 @@ def digest_of(
         repr((backend, config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
         atomic.digest(decoded.data),
     ]
-    parts += [listing.text for listing in (*own.allow, *own.deny)]
+    parts += [listing.text for listings in own for listing in listings]
     return atomic.digest("\0".join(parts).encode("utf-8", "surrogatepass"))

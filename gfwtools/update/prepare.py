@@ -16,7 +16,7 @@ from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_stat
 from gfwtools.update.inputs import UserLists, digest_of
 from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
-from gfwtools.update.own_lists import fetch_own_lists, never_fetched
+from gfwtools.update.own_lists import fetch_own_lists, held_own_lists
 from gfwtools.update.reference import next_reference
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
@@ -44,9 +44,9 @@ def prepare(
     backend = decide_here(config)
     done: list[PolicyUpdate] = []
     inputs = ""
-    copies, own_warnings = ({}, never_fetched(config)) if offline else fetch_own_lists(config, progress)
+    own_lists = held_own_lists(config) if offline else fetch_own_lists(config, state, progress)
     for index, policy in enumerate(config.policies):
-        own = UserLists.read(config, policy, {**copies, **edits})
+        own = UserLists.read(config, policy, {**own_lists.copies, **edits})
         obtained = obtain(
             config,
             policy,
@@ -58,17 +58,20 @@ def prepare(
             progress=progress,
         )
         inputs = digest_of(config, policy, obtained.decoded, own, backend, inputs)
-        done.append(_prepare_policy(config, policy, backend, state.of(policy.name), obtained, inputs, done, force))
+        before = state.of(policy.name)
+        if mirrors := own_lists.mirrors_of(policy):
+            before = before._replace(mirrors=before.mirrors | mirrors)
+        done.append(_prepare_policy(config, policy, backend, before, obtained, inputs, done, force))
     gone = {
         name: _files_of(config, name, policy_state)
         for name, policy_state in state.policies.items()
         if name not in {policy.name for policy in config.policies}
     }
-    warnings = [*([state.problem] if state.problem else []), *own_warnings]
+    warnings = [*([state.problem] if state.problem else []), *own_lists.warnings]
     warnings += [f"policy.{name} is no longer in the configuration; its files are removed" for name in gone]
     new_state = State({update.policy.name: update.state for update in done})
     learned = new_state.policies != state.policies
-    return Update(tuple(done), new_state, gone, tuple(warnings), learned, copies, edits)
+    return Update(tuple(done), new_state, gone, tuple(warnings), learned, own_lists.copies, edits)
 
 
 def _prepare_policy(

@@ -37,7 +37,7 @@ PROTOCOLS = "igmp 2 IGMP\nah 51 AH\nospf 89 OSPF\nvrrp 112 VRRP\nsctp 132 SCTP\n
 
 
 def need(program: str) -> None:
-    """Where systemd runs, the package would start this firewall on the host that tests: the test is skipped there."""
+    """Where systemd runs, the package would start this program on the host that tests: the test is skipped there."""
     if shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin") is None:
         is_live = Path("/run/systemd/system").is_dir()
         (pytest.skip if is_live else pytest.fail)(f"no {program}; its package would start it here (make packages)")
