@@ -170,8 +170,23 @@ def test_the_second_dnsmasq_has_a_unit_in_the_split_layout_only() -> None:
 
 @pytest.mark.parametrize("init", ["systemd", "openrc", "none"])
 def test_the_places_are_those_of_all_files(init: Init) -> None:
-    wrote = {file.path for text in (TWO, SPLIT, "") for file in boot.boot_files(loads(text), init, PROGRAM)}
+    texts = (TWO, SPLIT, "")
+    wrote = {file.path for text in texts for file in boot.boot_files(loads(text), init, PROGRAM, networkd=True)}
     assert wrote <= set(boot.places())
+
+
+def test_networkd_leaves_our_rules_and_routes_where_it_is_used() -> None:
+    path = "/etc/systemd/networkd.conf.d/50-gfwtools.conf"
+    text = by_path(boot.boot_files(Config(), "systemd", PROGRAM, networkd=True))[path]
+    assert "\nManageForeignRoutingPolicyRules=no\nManageForeignRoutes=no\n" in text
+    assert path not in by_path(boot.boot_files(Config(), "systemd", PROGRAM))
+
+
+@pytest.mark.parametrize(("state", "expected"), [("enabled\n", True), (None, False)])
+def test_networkd_counts_where_it_is_enabled(state: str | None, expected: bool) -> None:
+    asked = ("systemctl", "is-enabled", "systemd-networkd.service")
+    runner = Recorder({asked: state} if state else {}, frozenset({"systemctl"}))
+    assert boot.has_networkd(Config(), runner) is expected
 
 
 def test_cron_is_for_hosts_without_the_timer() -> None:

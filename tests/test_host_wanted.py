@@ -204,6 +204,42 @@ def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
         assert not set(piece.why) & set("\"'\\\n")
 
 
+# ---------------------------------------------------------------- the kill switch
+
+
+def drops(state: Wanted) -> list[tuple[int | None, str | None]]:
+    return [(entry.marked, entry.leaves_not_by) for entry in state.kill_switch if entry.drop and entry.marked]
+
+
+def test_what_has_a_policys_mark_leaves_by_its_tunnel_or_not_at_all() -> None:
+    assert drops(wanted(TWO, facts(WG0, WG1))) == [(0xCA6C, "wg0"), (0xBEEF, "wg1")]
+
+
+def test_the_kill_switch_drops_without_the_tunnel_too() -> None:
+    assert drops(wanted(ONE, facts())) == [(0xCA6C, "wg0")]
+
+
+def test_a_connection_of_a_policy_is_dropped_without_its_mark() -> None:
+    found = [entry.connmark for entry in wanted(ONE, facts(WG0)).kill_switch if entry.drop and not entry.marked]
+    assert found == [Masked(0x1000000, 0xF000000), Masked(0xCA6C, 0xFFFFFFFF)]
+
+
+def test_answers_the_peer_and_local_addresses_are_let_go_before_the_kill_switch_drops() -> None:
+    entries = wanted(ONE, facts(WG0, inside=("tun5",))).kill_switch
+    first = next(index for index, entry in enumerate(entries) if entry.drop)
+    let_go = entries[:first]
+    assert any(entry.answers for entry in let_go)
+    assert {"lo", "tun5"} <= {entry.leaves_by for entry in let_go}
+    assert ENDPOINT in {entry.to for entry in let_go}
+    assert ip_network("192.168.0.0/16") in {entry.within for entry in let_go}
+
+
+def test_a_tunnel_that_keeps_the_mark_on_its_own_packets_is_not_cut_off() -> None:
+    gre = replace(WG0, endpoints=(), keeps_mark=True)
+    assert drops(wanted(ONE, facts(gre))) == []
+    assert drops(wanted(ONE, facts(replace(gre, endpoints=(ENDPOINT,))))) == [(0xCA6C, "wg0")]
+
+
 # ---------------------------------------------------------------- in the words of a backend
 
 

@@ -1,7 +1,8 @@
 """The backend of iptables and ipset: ``ipset restore``, and one ``iptables-restore`` for each table that differs.
 
-Ours are the sets that bear a policy's names, the chain GFWLIST, the rules whose comment begins with ``gfwtools``, and
-every rule that jumps to that chain. A chain of that name without any rule of ours belongs to another program.
+Ours are the sets that bear a policy's names, the chains GFWLIST and GFWLIST_KILL, the rules whose comment begins with
+``gfwtools``, and every rule that jumps to one of those chains. A chain of such a name without any rule of ours belongs
+to another program.
 """
 
 import json
@@ -20,7 +21,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, KILL_SWITCH, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -31,6 +32,8 @@ __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
+#: The chains that are ours as a whole, in the mangle table.
+_OURS = (CHAIN, KILL_SWITCH)
 _TABLES = ("mangle", "nat")
 _JUMPS = ("PREROUTING", "OUTPUT")
 _CLAMPS = ("INPUT", "FORWARD", "POSTROUTING")
@@ -55,7 +58,9 @@ class Chain(NamedTuple):
         """What the rules of ours in it are for."""
         if self.table == "nat":
             return Kind.NAT
-        return {CHAIN: Kind.CHAIN, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(self.name, Kind.CLAMP)
+        return {CHAIN: Kind.CHAIN, KILL_SWITCH: Kind.KILL_SWITCH, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(
+            self.name, Kind.CLAMP
+        )
 
     @property
     def rename(self) -> str:
@@ -109,7 +114,7 @@ class IptablesState:
                 (_NFT_FAMILY[chain.family], chain.table, name)
                 for chain in rules
                 for name in ("", chain.name)
-                if chain.name != CHAIN
+                if chain.name not in _OURS
             }
             base = base.union(needed)
         return cls(sets, rules, base)
@@ -203,7 +208,9 @@ class Iptables:
                 chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical
             )
             remedy = chain.rename if chain in there.taken else ""
-            pieces += [replace(piece, remedy=remedy) for piece in found_rules]
+            for piece in found_rules:
+                kind = Kind.KILL_SWITCH if piece.subject == KILL_SWITCH else piece.kind
+                pieces.append(replace(piece, remedy=remedy, kind=kind))
             if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
                 detail = f"a rule behind it takes the mark back: {there.overtaken[chain]}"
                 pieces.append(Piece(str(chain), State.MISMATCH, detail, chain.kind))
@@ -382,9 +389,14 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
     )
     for hook in _JUMPS:
         put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
+    closing = [Worded.of(_entry(e, family), e) for e in wanted.kill_switch if e.family in (None, family)]
+    put("mangle", KILL_SWITCH, closing)
     for hook in _CLAMPS:
-        clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
-        put("mangle", hook, [Worded.of(_clamp(clamp), clamp) for clamp in clamps])
+        lines = [Worded.of(_clamp(c), c) for c in wanted.clamps if (c.family, c.hook) == (family, hook)]
+        if closing and hook == "POSTROUTING":
+            # It has no target REJECT: that one is for the filter table, before a packet's last way out is known.
+            lines.insert(0, Worded.of(f"{_comment('what leaves')} -j {KILL_SWITCH}", KILL_SWITCH))
+        put("mangle", hook, lines)
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
@@ -393,8 +405,14 @@ def _entry(entry: Entry, family: Family) -> str:
     words = []
     if entry.arrives_on:
         words.append(f"-i {entry.arrives_on}")
+    if entry.leaves_by:
+        words.append(f"-o {entry.leaves_by}")
+    if entry.leaves_not_by:
+        words.append(f"! -o {entry.leaves_not_by}")
     if entry.to:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
+    if entry.within:
+        words.append(f"-d {entry.within}")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
     if entry.running:
@@ -412,7 +430,7 @@ def _entry(entry: Entry, family: Family) -> str:
     elif entry.keep:
         words.append(f"-j CONNMARK --set-xmark {_masked(entry.keep)}")
     else:
-        words.append("-j RETURN")
+        words.append("-j DROP" if entry.drop else "-j RETURN")
     return " ".join(words)
 
 
@@ -456,8 +474,8 @@ def canonical(rule: str) -> frozenset[tuple[str, ...]]:
 
 
 def _chains(*rules: Mapping[Chain, object]) -> list[Chain]:
-    """The chains of all, GFWLIST first: the others jump to it."""
-    return sorted({chain for some in rules for chain in some}, key=lambda chain: (chain.name != CHAIN, chain))
+    """The chains of all, ours first: the others jump to them."""
+    return sorted({chain for some in rules for chain in some}, key=lambda chain: (chain.name not in _OURS, chain))
 
 
 def _same(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
@@ -486,11 +504,11 @@ def _transaction(
             continue
         if _same(old.get(chain), new.get(chain)) and not (chain in again and chain in new):
             continue
-        if chain.name == CHAIN and chain in new:
-            declare.append(f":{CHAIN} - [0:0]")  # which also empties it
-            add += [f"-A {CHAIN} {rule}" for rule in new[chain]]
-        elif chain.name == CHAIN:
-            drop += [f"-F {CHAIN}", f"-X {CHAIN}"]
+        if chain.name in _OURS and chain in new:
+            declare.append(f":{chain.name} - [0:0]")  # which also empties it
+            add += [f"-A {chain.name} {rule}" for rule in new[chain]]
+        elif chain.name in _OURS:
+            drop += [f"-F {chain.name}", f"-X {chain.name}"]
         else:
             remove += [f"-D {chain.name} {rule}" for rule in old.get(chain, ())]
             if chain.kind is Kind.JUMP:
@@ -564,21 +582,24 @@ def _parse_rules(
 ) -> tuple[dict[Chain, tuple[str, ...]], set[tuple[str, str, str]], list[Chain]]:
     """The output of ``iptables-save``: our rules, the chains that others use, and chains of others with our name."""
     chains, lines = _lines(family, text)
-    ours = Chain(family, "mangle", CHAIN)
-    inside = [rule for chain, rule in lines if chain == ours]
-    is_taken = not ownership.is_chain(inside)
-    rules: dict[Chain, tuple[str, ...]] = {ours: ()} if ours in chains and not is_taken else {}
+    named = [Chain(family, "mangle", name) for name in _OURS]
+    taken = [ours for ours in named if not ownership.is_chain(rule for chain, rule in lines if chain == ours)]
+    rules: dict[Chain, tuple[str, ...]] = {ours: () for ours in named if ours in chains and ours not in taken}
     # A chain of another program, or a base chain with a policy other than ACCEPT.
     foreign = {chain for chain, policy in chains.items() if policy != "ACCEPT" and chain not in rules}
     for chain, rule in lines:
         # With a jump to it our chain could not be removed.
-        belongs = chain == ours or (chain.table == ours.table and _jumps_to(CHAIN, rule))
-        if (belongs and not is_taken) or ownership.is_rule(rule):
+        belongs = any(
+            chain == ours or (chain.table == ours.table and _jumps_to(ours.name, rule))
+            for ours in named
+            if ours not in taken
+        )
+        if belongs or ownership.is_rule(rule):
             rules[chain] = (*rules.get(chain, ()), rule)
         else:
             foreign.add(chain)
     used = {(_NFT_FAMILY[family], chain.table, chain.name) for chain in foreign}
-    return rules, used, [ours] if is_taken else []
+    return rules, used, taken
 
 
 def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chain, str]]]:
@@ -641,7 +662,7 @@ def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:
                 found.add((table["family"], table["name"], ""))
             elif chain and chain["table"] in _TABLES and chain["family"] in _NFT_FAMILY.values():
                 found.add((chain["family"], chain["table"], chain["name"]))
-    found -= {(family, "mangle", CHAIN) for family in _NFT_FAMILY.values()}
+    found -= {(family, "mangle", name) for family, name in product(_NFT_FAMILY.values(), _OURS)}
     return frozenset(found)
 
 

@@ -17,7 +17,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, KILL_SWITCH, Clamp, Entry, Nat, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -40,9 +40,12 @@ _CLAMPS = {
     hook: (name, f"type filter hook {hook.lower()} priority mangle; policy accept;")
     for hook, name in (("INPUT", "input"), ("FORWARD", "forward"), ("POSTROUTING", "leaving"))
 }
+# What routes the packet a second time after its mark, and other people's rules in output, is done by then.
+_LEAVING = "type filter hook postrouting priority mangle + 1; policy accept;"
 _RUNNING = {"confirmed": "ct status confirmed", "related": "ct state related"}
 _KINDS = {
     CHAIN: Kind.CHAIN,
+    KILL_SWITCH: Kind.KILL_SWITCH,
     "output": Kind.JUMP,
     "prerouting": Kind.JUMP,
     **{name: Kind.CLAMP for name, _ in _CLAMPS.values()},
@@ -236,6 +239,9 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
         clamps = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
         if clamps:
             chains[name] = NftChain(hook, clamps)
+    if wanted.kill_switch:
+        closing = tuple(Worded.of(_entry(entry), entry) for entry in wanted.kill_switch)
+        chains[KILL_SWITCH] = NftChain(_LEAVING, closing)
     if wanted.nats:
         chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
@@ -253,8 +259,15 @@ def _entry(entry: Entry) -> str:
         words.append(f"ct mark {value:#x}" if mask == ALL_BITS else f"ct mark & {mask:#x} == {value:#x}")
     if entry.arrives_on:
         words.append(f'iifname "{entry.arrives_on}"')
+    if entry.leaves_by:
+        words.append(f'oifname "{entry.leaves_by}"')
+    if entry.leaves_not_by:
+        words.append(f'oifname != "{entry.leaves_not_by}"')
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
+    if entry.within:
+        # nft prints a single address without its length.
+        words.append(f"{ip} daddr {str(entry.within).removesuffix('/32').removesuffix('/128')}")
     if entry.marked is not None:
         words.append(f"meta mark {entry.marked:#x}")
     if entry.mark is not None:
@@ -266,7 +279,7 @@ def _entry(entry: Entry) -> str:
         others = f"ct mark & {~mask & ALL_BITS | value:#x} | " if mask != ALL_BITS else ""
         words.append(f"ct mark set {others}{value:#x}")
     else:
-        words.append("return")
+        words.append("counter drop" if entry.drop else "return")
     return " ".join([*words, _comment(entry.why)])
 
 

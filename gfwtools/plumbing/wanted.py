@@ -9,6 +9,7 @@ The way of a packet to a blocked site::
     the mark selects the policy's table          Rule
     whose default route is the tunnel            Route
     which knows only the tunnel's own address    Nat
+    and any other way out is closed              Entry
     and less room in a packet                    Clamp
 
 Nothing is read here and nothing is run.
@@ -20,11 +21,12 @@ from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
-from gfwtools.plumbing.facts import Facts, Family, Interface
+from gfwtools.plumbing.facts import LOCAL, Facts, Family, Interface
 
 __all__ = [
     "ALL_BITS",
     "CHAIN",
+    "KILL_SWITCH",
     "KILL_SWITCH_METRIC",
     "MAIN",
     "AddressSets",
@@ -45,6 +47,8 @@ __all__ = [
 
 #: The chain that marks, in both backends.
 CHAIN = "GFWLIST"
+#: The chain that what leaves passes, in both backends.
+KILL_SWITCH = "GFWLIST_KILL"
 #: The main table (rtnetlink(7)).
 MAIN = 254
 #: Behind every route that people set, and not the 4294967295 that the kernel has for its own null entry.
@@ -91,7 +95,8 @@ class Connmark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule of the chain GFWLIST: ``mark`` the packet, ``keep`` that in the connection mark, or leave the chain.
+    """One rule of a chain of ours: ``mark`` the packet, ``keep`` that in the connection mark, ``drop`` it, or leave the
+    chain.
 
     A None matches any packet.
     """
@@ -103,13 +108,18 @@ class Entry:
     running: Literal["confirmed", "related"] | None = None
     """Only packets of a connection that is known already, or that belongs to one (FTP's data)."""
     arrives_on: str | None = None
+    leaves_by: str | None = None
+    leaves_not_by: str | None = None
     to: Address | None = None
+    within: Network | None = None
+    """Only packets to an address of this network."""
     to_set_of: PolicyConfig | None = None
     connmark: Masked | None = None
     """Only packets of a connection that has this in its mark."""
     marked: int | None = None
     mark: int | None = None
     keep: Masked | None = None
+    drop: bool = False
     policy: str = field(default="", compare=False)
     """The only policy that it is for."""
 
@@ -195,6 +205,7 @@ class Wanted:
     sets: tuple[AddressSets, ...] = ()
     entries: tuple[Entry, ...] = ()
     connmarks: tuple[Connmark, ...] = ()
+    kill_switch: tuple[Entry, ...] = ()
     jumps: tuple[Jump, ...] = ()
     clamps: tuple[Clamp, ...] = ()
     nats: tuple[Nat, ...] = ()
@@ -223,6 +234,7 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         ),
         entries=_entries(config, facts),
         connmarks=connmarks(config),
+        kill_switch=_kill_switch(config, facts),
         jumps=_jumps(gateway),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
@@ -284,10 +296,7 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
         for name in dict.fromkeys(policy.interface for policy in config.policies):
             entries.append(Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name))
     # If the tunnel's own packets to the peer were marked, the tunnel would be sent into itself.
-    for tunnel in tunnels:
-        for endpoint in tunnel.endpoints:
-            family: Family = 4 if endpoint.version == 4 else 6
-            entries.append(Entry(f"the peer of {tunnel.name} is reached without it", family=family, to=endpoint))
+    entries += _peers(tunnels)
     entries += _running(config)
     for policy in config.policies:
         # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
@@ -301,19 +310,72 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def _peers(tunnels: list[Interface]) -> Iterator[Entry]:
+    for tunnel in tunnels:
+        for endpoint in tunnel.endpoints:
+            yield Entry(f"the peer of {tunnel.name} is reached without it", family=_family(endpoint), to=endpoint)
+
+
+def _family(item: Address | Network) -> Family:
+    return 4 if item.version == 4 else 6
+
+
+def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
+    """The chain of what leaves: it needs neither ip rules nor routes to keep a packet of a policy off every other way.
+
+    A more specific route of the main table wins over the tunnel on purpose: to local addresses, and by interfaces that
+    do not lead to the Internet.
+    """
+    policies = [policy for policy in config.policies if _is_guarded(policy, facts)]
+    if not policies:
+        return ()
+    entries = [
+        Entry("neither the packet nor its connection is of a policy", marked=0, connmark=Masked(0, ALL_BITS)),
+        Entry("an answer leaves by where the question came in", answers=True),
+        Entry("this host itself", leaves_by="lo"),
+        *(Entry(f"{name} does not lead to the Internet", leaves_by=name) for name in facts.inside),
+        # They bear the mark where wg's fwmark is the same one, and where a tunnel of another kind leaves it on them.
+        *_peers(_tunnels(config, facts)),
+    ]
+    for network in LOCAL:
+        entries.append(Entry("a local address is no blocked site", family=_family(network), within=network))
+    for policy in config.policies:
+        for network in policy.routes:
+            why = f"a network at the other end of {policy.interface}"
+            entries.append(Entry(why, family=_family(network), within=network, leaves_by=policy.interface))
+    for policy in policies:
+        why = f"policy {policy.name} leaves by {policy.interface} or not at all"
+        entries.append(Entry(why, marked=policy.mark, leaves_not_by=policy.interface, drop=True))
+        for connmark in _connmarks_of(config, policy):
+            entries.append(Entry(why, connmark=connmark, leaves_not_by=policy.interface, drop=True))
+    return tuple(entries)
+
+
+def _is_guarded(policy: PolicyConfig, facts: Facts) -> bool:
+    """False where the tunnel's own packets have the mark and their destination is unknown: they would be dropped."""
+    tunnel = facts.interfaces.get(policy.interface)
+    return tunnel is None or not tunnel.keeps_mark or bool(tunnel.endpoints)
+
+
+def _connmarks_of(config: Config, policy: PolicyConfig) -> Iterator[Masked]:
+    """The connection marks of a policy."""
+    bits = _bits(config, policy)
+    yield bits
+    if not policy.mark & bits.mask:
+        # Others save the packet's mark as a whole, over our bits of the connection mark: wg-quick does for UDP.
+        yield Masked(policy.mark, ALL_BITS)
+
+
 def _running(config: Config) -> Iterator[Entry]:
     """A connection keeps the way of its first packet: on another one it would have another source address, and hang.
 
     The sets have a say in new connections only.
     """
     for policy in config.policies:
-        bits = _bits(config, policy)
         why = f"a connection of policy {policy.name}"
-        yield Entry(why, connmark=bits, mark=policy.mark, policy=policy.name)
-        if not policy.mark & bits.mask:
-            # Others save the packet's mark as a whole, over our bits of the connection mark: wg-quick does for UDP.
-            saved = Masked(policy.mark, ALL_BITS)
-            yield Entry(f"{why} whose mark was saved whole", connmark=saved, mark=policy.mark, policy=policy.name)
+        for connmark in _connmarks_of(config, policy):
+            saved = " whose mark was saved whole" if connmark.mask == ALL_BITS else ""
+            yield Entry(f"{why}{saved}", connmark=connmark, mark=policy.mark, policy=policy.name)
         yield Entry(f"policy {policy.name} keeps it", marked=policy.mark, policy=policy.name)
     # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
     yield Entry("a connection that began directly stays direct", running="confirmed")

@@ -30,6 +30,7 @@ __all__ = [
     "boot_files",
     "boot_steps",
     "forget_steps",
+    "has_networkd",
     "init_of",
     "leave_steps",
     "observe",
@@ -39,6 +40,7 @@ __all__ = [
 
 LOCAL_D = "/etc/local.d"
 CRON_D = "/etc/cron.d"
+NETWORKD_D = "/etc/systemd/networkd.conf.d"
 #: OpenRC's own service that runs ``local.d``; whether it was in the runlevel before is what the journal remembers.
 LOCAL = "local"
 LOCAL_ENABLED = "local-enabled"
@@ -82,10 +84,14 @@ def init_of(paths: Iterable[str]) -> Init | None:
     return None
 
 
-def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
+def boot_files(
+    config: Config, init: Init, program: str, *, cron: bool = True, networkd: bool = False
+) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
+    :param networkd: systemd-networkd manages interfaces here. It reads the file when it starts, which is when it would
+        remove ours: it need not be restarted now.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """
     if not _PROGRAM.fullmatch(program):
@@ -103,6 +109,9 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
         ]
+        if networkd:
+            why = "networkd leaves our rules and routes alone"
+            files.append(_edit(NETWORKD_D, "50-gfwtools.conf", why, words, template="networkd.conf"))
         return [*files, _edit(UNITS, "gfwtools-dns@.service", "the second dnsmasq", words)] if split else files
     files = []
     if init == "openrc":
@@ -128,7 +137,16 @@ def places() -> tuple[str, ...]:
         f"{LOCAL_D}/01-gfwtools.stop",
         f"{INIT_D}/gfwtools-dns",
         f"{CRON_D}/gfwtools",
+        f"{NETWORKD_D}/50-gfwtools.conf",
     )
+
+
+def has_networkd(config: Config, runner: Runner) -> bool:
+    """Whether systemd-networkd manages interfaces of this host, or will from the next boot."""
+    unit = "systemd-networkd.service"
+    if runner.ask(*systemctl(config, "is-enabled", unit)) is not None:
+        return True
+    return is_live(config, "systemd", runner) and runner.ask("systemctl", "is-active", unit) is not None
 
 
 def _edit(

@@ -137,7 +137,10 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
     chosen: Init = detect_init(root) if init == "auto" else init  # type: ignore[assignment]
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
-    edits = [*resolver_edits.edits(config, facts), *boot.boot_files(config, chosen, program(), cron=has_cron)]
+    at_boot = boot.boot_files(
+        config, chosen, program(), cron=has_cron, networkd=chosen == "systemd" and boot.has_networkd(config, runner)
+    )
+    edits = [*resolver_edits.edits(config, facts), *at_boot]
     stuck = mounts_in_the_way(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
     if stuck:
         raise Refused(stuck)
