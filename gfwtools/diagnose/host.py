@@ -64,7 +64,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
 
 def _taken_down(config: Config) -> Iterator[Piece]:
     if taken_down.is_noted(config.paths):
-        detail = "taken down by `gfwtools down`; `gfwtools update --reload` does not bring it up"
+        detail = f"taken down by `{taken_down.how(config.paths)}`; `gfwtools update --reload` does not bring it up"
         yield Piece("plumbing", State.MISMATCH, detail, remedy=UP)
 
 

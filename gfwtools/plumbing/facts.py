@@ -24,14 +24,15 @@ _TOOLS = {"ip": "iproute2", "sysctl": "procps"}
 #: Tunnels inside of the kernel that send the packet itself, with a new header and its old mark (ip-link(8), TYPE).
 _KEEP_MARK = frozenset(("ipip", "sit", "ip6tnl", "gre", "ip6gre", "gretap", "ip6gretap", "erspan", "vxlan", "geneve"))
 _KEEP_MARK |= frozenset(("vti", "vti6", "xfrm", "ppp", "l2tp"))
-#: Routes of half the Internet or more are default routes by another name; 2000::/3 is all of it.
-_SHORTEST: dict[Family, int] = {4: 2, 6: 4}
-#: Networks that are not of the Internet: RFC 1918, 3927, 1112; RFC 4193, 4291.
+#: An interface with routes to this many addresses, a sixteenth of the Internet, leads there: two routes of half of it
+#: are a default route by another name, and so are the thirty that leave out private networks. IPv6's is 2000::/3.
+_MUCH: dict[int, int] = {4: 1 << 28, 6: 1 << 121}
+#: Networks that are not of the Internet: RFC 1918, 6598, 3927, 1112; RFC 4193, 4291.
 LOCAL = tuple(
     map(
         ip_network,
         (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "224.0.0.0/4"),
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "224.0.0.0/4"),
             *("fc00::/7", "fe80::/10", "ff00::/8"),
         ),
     )
@@ -188,8 +189,9 @@ def _inside(config: Config, families: Iterable[Family], runner: Runner) -> tuple
             )
             if "type" not in route
         ]
-        leads = any(route is None or route.prefixlen < _SHORTEST[4 if route.version == 4 else 6] for route in routes)
-        if not leads and any(route and not _is_local(route) for route in routes):
+        public = [route for route in routes if route and not _is_local(route)]
+        much = any(sum(r.num_addresses for r in public if r.version == family) >= _MUCH[family] for family in families)
+        if public and not much and None not in routes:
             found.append(name)
     return tuple(sorted(found))
 

@@ -412,6 +412,8 @@ def _entry(entry: Entry, family: Family) -> str:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
     if entry.within:
         words.append(f"-d {entry.within}")
+    if entry.own:
+        words.append("-m addrtype --src-type LOCAL")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
     if entry.running:

@@ -227,11 +227,9 @@ def _sets(wanted: Wanted) -> dict[str, NftSet]:
 
 def _chains(wanted: Wanted) -> dict[str, NftChain]:
     """The chains in the order in which they can be made: GFWLIST before those that jump to it."""
-    if not wanted.entries:
-        return {}
-    chains = {
-        CHAIN: NftChain("", tuple(Worded.of(rule, entry) for entry in wanted.entries for rule in _entries(entry)))
-    }
+    chains = {}
+    if wanted.entries:
+        chains[CHAIN] = NftChain("", _worded(wanted.entries))
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
         chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
@@ -240,11 +238,14 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
         if clamps:
             chains[name] = NftChain(hook, clamps)
     if wanted.kill_switch:
-        closing = tuple(Worded.of(_entry(entry), entry) for entry in wanted.kill_switch)
-        chains[KILL_SWITCH] = NftChain(_LEAVING, closing)
+        chains[KILL_SWITCH] = NftChain(_LEAVING, _worded(wanted.kill_switch))
     if wanted.nats:
         chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
+
+
+def _worded(entries: Iterable[Entry]) -> tuple[str, ...]:
+    return tuple(Worded.of(rule, entry) for entry in entries for rule in _entries(entry))
 
 
 def _entry(entry: Entry) -> str:
@@ -263,6 +264,8 @@ def _entry(entry: Entry) -> str:
         words.append(f'oifname "{entry.leaves_by}"')
     if entry.leaves_not_by:
         words.append(f'oifname != "{entry.leaves_not_by}"')
+    if entry.own:
+        words.append("fib saddr type local")
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
     if entry.within:

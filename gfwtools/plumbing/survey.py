@@ -15,11 +15,11 @@ from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.routing import Routing, RoutingState
 from gfwtools.plumbing.rt_tables import NamesState, TableNames
 from gfwtools.plumbing.sysctl import Sysctls, SysctlState
-from gfwtools.plumbing.wanted import Wanted, wanted
+from gfwtools.plumbing.wanted import Wanted, closed, wanted
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["Survey", "look", "look_for_down"]
+__all__ = ["Survey", "look", "look_for_closed", "look_for_down"]
 
 
 @dataclass(frozen=True)
@@ -196,3 +196,21 @@ def look_for_down(config: Config, runner: Runner) -> Survey:
             for policy in config.policies
         },
     )
+
+
+def look_for_closed(config: Config, runner: Runner, before: Survey) -> Survey:
+    """Look at the host, where nothing of ours is wanted but the sets, and the chain that drops what goes there.
+
+    :param before: :func:`look`.
+    :raises StoreError: one of our files cannot be read.
+    """
+    facts, down = before.facts, look_for_down(config, runner)
+    assert facts is not None
+    shall = closed(config, facts)
+    markings = tuple(
+        replace(marking, wanted=marking.backend.want(shall, facts.families, marking.there))
+        if marking.backend is before.backend
+        else marking
+        for marking in down.markings
+    )
+    return replace(down, wanted=shall, backend=before.backend, markings=markings, learned=before.learned)

@@ -41,6 +41,7 @@ __all__ = [
     "Sysctl",
     "TableName",
     "Wanted",
+    "closed",
     "connmarks",
     "wanted",
 ]
@@ -110,6 +111,8 @@ class Entry:
     arrives_on: str | None = None
     leaves_by: str | None = None
     leaves_not_by: str | None = None
+    own: bool = False
+    """Only packets that this host sends itself."""
     to: Address | None = None
     within: Network | None = None
     """Only packets to an address of this network."""
@@ -320,8 +323,14 @@ def _family(item: Address | Network) -> Family:
     return 4 if item.version == 4 else 6
 
 
+def closed(config: Config, facts: Facts) -> Wanted:
+    """What ``down --closed`` leaves: what goes to an address in a set is dropped, and no packet is marked or routed."""
+    whole = wanted(config, facts)
+    return Wanted(sets=whole.sets, kill_switch=whole.kill_switch)
+
+
 def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
-    """The chain of what leaves: it needs neither ip rules nor routes to keep a packet of a policy off every other way.
+    """The chain of what leaves: it keeps a packet of a policy off every other way, without ip rules, routes or marks.
 
     A more specific route of the main table wins over the tunnel on purpose: to local addresses, and by interfaces that
     do not lead to the Internet.
@@ -329,8 +338,9 @@ def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
     policies = [policy for policy in config.policies if _is_guarded(policy, facts)]
     if not policies:
         return ()
+    whole = Masked(0, ALL_BITS)
     entries = [
-        Entry("neither the packet nor its connection is of a policy", marked=0, connmark=Masked(0, ALL_BITS)),
+        Entry("a connection that is of no policy", running="confirmed", marked=0, connmark=whole),
         Entry("an answer leaves by where the question came in", answers=True),
         Entry("this host itself", leaves_by="lo"),
         *(Entry(f"{name} does not lead to the Internet", leaves_by=name) for name in facts.inside),
@@ -348,7 +358,30 @@ def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
         entries.append(Entry(why, marked=policy.mark, leaves_not_by=policy.interface, drop=True))
         for connmark in _connmarks_of(config, policy):
             entries.append(Entry(why, connmark=connmark, leaves_not_by=policy.interface, drop=True))
-    return tuple(entries)
+    return (*entries, *_without_mark(config, policies))
+
+
+def _without_mark(config: Config, policies: list[PolicyConfig]) -> Iterator[Entry]:
+    """The end of the chain of what leaves: a packet that the chain GFWLIST would have marked, and has not.
+
+    That chain, or a jump to it, is gone. What it passes without a mark passes here too.
+    """
+    for policy in config.policies:
+        yield Entry(f"it leaves by the tunnel of policy {policy.name}", marked=policy.mark)
+    yield from _directly()
+    gateway = config.host.gateway
+    for name in dict.fromkeys(policy.interface for policy in config.policies if gateway):
+        yield Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name)
+    for policy in policies:
+        for family in (4, 6):
+            yield Entry(
+                f"what policy {policy.name} lacks the mark on is not for another way",
+                family=family,
+                own=not gateway,
+                to_set_of=policy,
+                leaves_not_by=policy.interface,
+                drop=True,
+            )
 
 
 def _is_guarded(policy: PolicyConfig, facts: Facts) -> bool:
@@ -377,6 +410,10 @@ def _running(config: Config) -> Iterator[Entry]:
             saved = " whose mark was saved whole" if connmark.mask == ALL_BITS else ""
             yield Entry(f"{why}{saved}", connmark=connmark, mark=policy.mark, policy=policy.name)
         yield Entry(f"policy {policy.name} keeps it", marked=policy.mark, policy=policy.name)
+    yield from _directly()
+
+
+def _directly() -> Iterator[Entry]:
     # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
     yield Entry("a connection that began directly stays direct", running="confirmed")
     yield Entry("and so does one that belongs to it", running="related")
