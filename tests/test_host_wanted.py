@@ -261,7 +261,7 @@ def test_a_host_that_is_no_gateway_drops_only_what_it_sends_itself() -> None:
 
 def test_down_closed_leaves_the_sets_and_the_chain_of_what_leaves() -> None:
     whole, shut = wanted(TWO, facts(WG0, WG1)), closed(TWO, facts(WG0, WG1))
-    assert shut == Wanted(sets=whole.sets, kill_switch=whole.kill_switch)
+    assert shut == Wanted(sets=whole.sets, kill_switch=whole.kill_switch, bounds=whole.bounds)
 
 
 def routed(*destinations: str, family: int = 4) -> tuple[str, ...]:

@@ -75,6 +75,8 @@ class Facts:
     """Interfaces with an IPv6 default route from a router advertisement."""
     inside: tuple[str, ...] = ()
     """Interfaces that have routes to public networks of their own, and do not lead to the Internet."""
+    full: frozenset[str] = frozenset()
+    """Policies with a set that takes no more."""
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from pathlib import Path
 from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
@@ -19,9 +19,22 @@ from typing import NamedTuple
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
+from gfwtools.plumbing.learned import MOST
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, KILL_SWITCH, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
+from gfwtools.plumbing.wanted import (
+    CHAIN,
+    KILL_SWITCH,
+    AddressSets,
+    Answers,
+    Clamp,
+    Entry,
+    Jump,
+    Masked,
+    Nat,
+    Questions,
+    Wanted,
+)
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -254,7 +267,7 @@ class Iptables:
             )
         steps += self._rule_steps(there, wanted)
         if gone:
-            contents = {name: state.elements for name, state in gone.items()}
+            contents = {name: list(islice(state.elements, MOST)) for name, state in gone.items()}
             steps.append(
                 Step(
                     f"sets {', '.join(gone)}",
@@ -284,11 +297,19 @@ class Iptables:
                 steps.append(Step(f"empty chains of {tool}, table {table}", why, tuple(made), ()))
         return steps
 
-    def learned(self, there: IptablesState, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+    def held(self, there: IptablesState, policy: PolicyConfig) -> tuple[tuple[str, int], ...]:
+        names = [name for name in _names(policy) if name in there.sets]
+        return tuple((name, len(there.sets[name].elements)) for name in names)
+
+    def learned(
+        self, there: IptablesState, policy: PolicyConfig, seeds: Iterable[Network], most: int | None = None
+    ) -> tuple[Address, ...]:
         """The addresses that dnsmasq has put into the sets of ``policy``."""
         names = [name for name in (policy.set, policy.set6) if name in there.sets]
-        found = frozenset[str]().union(*(there.sets[name].elements for name in names))
-        return tuple(map(ip_address, sorted(e for e in found.difference(map(_element, seeds)) if "/" not in e)))
+        ours = frozenset(map(_element, seeds))
+        # Of each set as many: a full one leaves the other its share.
+        found = (e for name in names for e in islice(there.sets[name].elements - ours, most))
+        return tuple(map(ip_address, sorted(e for e in found if "/" not in e)))
 
 
 # ---------------------------------------------------------------- sets
@@ -392,6 +413,8 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
     put("mangle", KILL_SWITCH, closing)
     for hook in _CLAMPS:
         lines = [Worded.of(_clamp(c), c) for c in wanted.clamps if (c.family, c.hook) == (family, hook)]
+        if hook == "INPUT":
+            lines += [Worded.of(rule, bound) for bound in wanted.bounds if (rule := _bound(bound, family))]
         if closing and hook == "POSTROUTING":
             # It has no target REJECT: that one is for the filter table, before a packet's last way out is known.
             lines.insert(0, Worded.of(f"{_comment('what leaves')} -j {KILL_SWITCH}", KILL_SWITCH))
@@ -412,6 +435,9 @@ def _entry(entry: Entry, family: Family) -> str:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
     if entry.within:
         words.append(f"-d {entry.within}")
+    if entry.to_port:
+        protocol, port = entry.to_port
+        words.append(f"-p {protocol} -m {protocol} --dport {port}")
     if entry.own:
         words.append("-m addrtype --src-type LOCAL")
     if entry.answers:
@@ -448,6 +474,22 @@ def _clamp(clamp: Clamp) -> str:
     target = "--clamp-mss-to-pmtu" if clamp.mss is None else f"--set-mss {clamp.mss}"
     syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
     return f"{side} {clamp.interface} {syn} {_comment(clamp.why)} -j TCPMSS {target}"
+
+
+def _bound(bound: Questions | Answers, family: Family) -> str:
+    """Empty for one of the other family."""
+    protocol = f"-p {bound.protocol} -m {bound.protocol}"
+    if isinstance(bound, Questions):
+        limit = f"--hashlimit-above {bound.rate}/sec --hashlimit-burst {bound.burst} --hashlimit-mode srcip"
+        name = f"gfwtools_{bound.protocol} --hashlimit-htable-expire 60000"
+        match = f"! -i lo {protocol} --dport 53" if bound.family == family else ""
+    else:
+        address, port = bound.upstream
+        limit = f"--hashlimit-above {bound.rate}kb/s --hashlimit-burst {bound.burst}mb"
+        name = "gfwtools_answers"
+        match = f"-s {address}/{address.max_prefixlen} {protocol} --sport {port}" if address.version == family else ""
+    words = f"{match} -m hashlimit {limit} --hashlimit-name {name} {_comment(bound.why)} -j DROP"
+    return words if match else ""
 
 
 def _nat(nat: Nat) -> str:

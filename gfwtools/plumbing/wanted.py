@@ -19,23 +19,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from gfwtools.config.model import Address, Config, Network, PolicyConfig
+from gfwtools.config.model import Address, Config, Network, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import LOCAL, Facts, Family, Interface
 
 __all__ = [
     "ALL_BITS",
     "CHAIN",
+    "FULL",
     "KILL_SWITCH",
     "KILL_SWITCH_METRIC",
     "MAIN",
     "AddressSets",
+    "Answers",
     "Clamp",
     "Connmark",
     "Entry",
     "Jump",
     "Masked",
     "Nat",
+    "Questions",
     "Route",
     "Rule",
     "Sysctl",
@@ -60,6 +63,17 @@ _IPV6_METRIC = 1024
 _HEADERS: dict[Family, int] = {4: 40, 6: 60}
 #: The mask of a whole mark.
 ALL_BITS = 0xFFFFFFFF
+
+#: What DNS is carried by.
+PROTOCOLS: tuple[Literal["udp", "tcp"], Literal["udp", "tcp"]] = ("udp", "tcp")
+#: Questions of one client, a second and at once (docs/security.md).
+QUESTIONS_RATE, QUESTIONS_BURST = 50, 1000
+#: Kilobytes a second and megabytes at once from all clean resolvers together. An address takes 16 bytes of an answer
+#: (RFC 1035, section 4.1.3, with a compressed name), so in the five minutes between two looks at the sets no more than
+#: 370,000 addresses come. A set takes 1,048,576: it is looked at, and seen to be FULL, long before.
+ANSWERS_RATE, ANSWERS_BURST = 12, 2
+#: With this many addresses in a set, listed names are refused.
+FULL = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,7 @@ class Entry:
     own: bool = False
     """Only packets that this host sends itself."""
     to: Address | None = None
+    to_port: tuple[Literal["udp", "tcp"], int] | None = None
     within: Network | None = None
     """Only packets to an address of this network."""
     to_set_of: PolicyConfig | None = None
@@ -147,6 +162,29 @@ class Clamp:
     hook: Literal["POSTROUTING", "INPUT", "FORWARD"]
     mss: int | None
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """How many packets to port 53 a second one client may send, and how many at once; what is more is dropped."""
+
+    family: Family
+    protocol: Literal["udp", "tcp"]
+    rate: int
+    burst: int
+    why: str = "one client asks no more than this"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """From a clean resolver: how many kilobytes a second, and megabytes at once; what is more is dropped. All share
+    it."""
+
+    upstream: Upstream
+    protocol: Literal["udp", "tcp"]
+    rate: int
+    burst: int
+    why: str = "no set is full before it is looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +249,7 @@ class Wanted:
     kill_switch: tuple[Entry, ...] = ()
     jumps: tuple[Jump, ...] = ()
     clamps: tuple[Clamp, ...] = ()
+    bounds: tuple[Questions | Answers, ...] = ()
     nats: tuple[Nat, ...] = ()
     rules: tuple[Rule, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -240,6 +279,7 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         kill_switch=_kill_switch(config, facts),
         jumps=_jumps(gateway),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
+        bounds=_bounds(config, facts),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
         rules=tuple(
             rule
@@ -326,7 +366,7 @@ def _family(item: Address | Network) -> Family:
 def closed(config: Config, facts: Facts) -> Wanted:
     """What ``down --closed`` leaves: what goes to an address in a set is dropped, and no packet is marked or routed."""
     whole = wanted(config, facts)
-    return Wanted(sets=whole.sets, kill_switch=whole.kill_switch)
+    return Wanted(sets=whole.sets, kill_switch=whole.kill_switch, bounds=whole.bounds)
 
 
 def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
@@ -340,6 +380,7 @@ def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
         return ()
     whole = Masked(0, ALL_BITS)
     entries = [
+        *_refused(config, facts),
         Entry("a connection that is of no policy", running="confirmed", marked=0, connmark=whole),
         Entry("an answer leaves by where the question came in", answers=True),
         Entry("this host itself", leaves_by="lo"),
@@ -359,6 +400,30 @@ def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
         for connmark in _connmarks_of(config, policy):
             entries.append(Entry(why, connmark=connmark, leaves_not_by=policy.interface, drop=True))
     return (*entries, *_without_mark(config, policies))
+
+
+def _refused(config: Config, facts: Facts) -> Iterator[Entry]:
+    """With its questions dropped here, dnsmasq answers listed names with an error: their addresses would not all be in
+    the set."""
+    for policy in config.policies:
+        for address, port in policy.upstream if policy.name in facts.full else ():
+            for protocol in PROTOCOLS:
+                why = f"the set of policy {policy.name} is full: its names are refused"
+                yield Entry(why, family=_family(address), to=address, to_port=(protocol, port), drop=True)
+
+
+def _bounds(config: Config, facts: Facts) -> tuple[Questions | Answers, ...]:
+    questions = [
+        Questions(family, protocol, QUESTIONS_RATE, QUESTIONS_BURST)
+        for family in facts.families
+        for protocol in PROTOCOLS
+        if config.host.gateway
+    ]
+    upstreams = dict.fromkeys(upstream for policy in config.policies for upstream in policy.upstream)
+    answers = [
+        Answers(upstream, protocol, ANSWERS_RATE, ANSWERS_BURST) for upstream in upstreams for protocol in PROTOCOLS
+    ]
+    return (*questions, *answers)
 
 
 def _without_mark(config: Config, policies: list[PolicyConfig]) -> Iterator[Entry]:

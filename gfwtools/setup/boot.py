@@ -7,6 +7,7 @@ At boot, with systemd::
     gfwtools-link@INTERFACE   the routes                                  each time the interface appears
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
     gfwtools-update.timer     the list, and repairs
+    gfwtools-room.timer       repairs, and room in the sets
 
 OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the second and cron for the last.
 """
@@ -108,6 +109,8 @@ def boot_files(
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
+            _edit(UNITS, "gfwtools-room.service", "repairs, and looks for room in the sets", words),
+            _edit(UNITS, "gfwtools-room.timer", "every five minutes", words),
         ]
         if networkd:
             why = "networkd leaves our rules and routes alone"
@@ -129,10 +132,11 @@ def boot_files(
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
+    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-room", "gfwtools-dns@")
     return (
         *(f"{UNITS}/{name}.service" for name in units),
         f"{UNITS}/gfwtools-update.timer",
+        f"{UNITS}/gfwtools-room.timer",
         f"{LOCAL_D}/01-gfwtools.start",
         f"{LOCAL_D}/01-gfwtools.stop",
         f"{INIT_D}/gfwtools-dns",
@@ -190,6 +194,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
             ),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
             Service("gfwtools-update.timer", "the list changes several times a week"),
+            Service("gfwtools-room.timer", "the sets are looked at before one can be full"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so
             # that it is stopped, and the learned addresses are kept, when the host goes down.
             Service("gfwtools.service", "the plumbing comes back at boot"),
