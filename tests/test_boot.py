@@ -170,8 +170,23 @@ def test_the_second_dnsmasq_has_a_unit_in_the_split_layout_only() -> None:
 
 @pytest.mark.parametrize("init", ["systemd", "openrc", "none"])
 def test_the_places_are_those_of_all_files(init: Init) -> None:
-    wrote = {file.path for text in (TWO, SPLIT, "") for file in boot.boot_files(loads(text), init, PROGRAM)}
+    texts = (TWO, SPLIT, "")
+    wrote = {file.path for text in texts for file in boot.boot_files(loads(text), init, PROGRAM, networkd=True)}
     assert wrote <= set(boot.places())
+
+
+def test_networkd_leaves_our_rules_and_routes_where_it_is_used() -> None:
+    path = "/etc/systemd/networkd.conf.d/50-gfwtools.conf"
+    text = by_path(boot.boot_files(Config(), "systemd", PROGRAM, networkd=True))[path]
+    assert "\nManageForeignRoutingPolicyRules=no\nManageForeignRoutes=no\n" in text
+    assert path not in by_path(boot.boot_files(Config(), "systemd", PROGRAM))
+
+
+@pytest.mark.parametrize(("state", "expected"), [("enabled\n", True), (None, False)])
+def test_networkd_counts_where_it_is_enabled(state: str | None, expected: bool) -> None:
+    asked = ("systemctl", "is-enabled", "systemd-networkd.service")
+    runner = Recorder({asked: state} if state else {}, frozenset({"systemctl"}))
+    assert boot.has_networkd(Config(), runner) is expected
 
 
 def test_cron_is_for_hosts_without_the_timer() -> None:
@@ -233,7 +248,9 @@ def test_scripts_can_be_executed() -> None:
 def cron_job() -> str:
     """The job's command, after five fields of time and the user (crontab(5))."""
     lines = [line for line in every_file()["/etc/cron.d/gfwtools"].splitlines() if not line.startswith("#")]
-    assert [line for line in lines if re.fullmatch(r"[A-Z]+=\S+", line)] == lines[:-1]
+    *settings, room, _ = lines
+    assert [line for line in settings if re.fullmatch(r"[A-Z]+=\S+", line)] == settings
+    assert re.fullmatch(r"\*/5 \* \* \* \* root .* up --unless-down >/dev/null 2>&1", room)
     minute, hour, day, month, weekday, user, command = lines[-1].split(maxsplit=6)
     assert (minute, hour, day, month, weekday, user) == ("0", "*/6", "*", "*", "*", "root")
     return command
@@ -309,6 +326,7 @@ def test_systemd_enables_the_plumbing_last() -> None:
         r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
         "systemctl enable gfwtools-again.service",
         "systemctl enable --now gfwtools-update.timer",
+        "systemctl enable --now gfwtools-room.timer",
         "systemctl enable --now gfwtools.service",
     ]
 
@@ -361,6 +379,7 @@ def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     there = BootState(enabled=names, running=names - {"gfwtools-link@wg0.service", "gfwtools-again.service"}, live=True)
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [
         "systemctl disable --now gfwtools.service",
+        "systemctl disable --now gfwtools-room.timer",
         "systemctl disable --now gfwtools-update.timer",
         "systemctl disable gfwtools-again.service",
         "systemctl disable gfwtools-link@wg0.service",

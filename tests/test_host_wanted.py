@@ -1,5 +1,6 @@
 """The wanted state as data: what a configuration wants of a host."""
 
+import json
 import re
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
@@ -15,7 +16,7 @@ from gfwtools.plumbing.facts import Facts, Interface, parse_endpoints, parse_see
 from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
 from gfwtools.plumbing.nftables import NftablesState
 from gfwtools.plumbing.nftables import canonical as nft_canonical
-from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Masked, Route, Rule, Wanted, wanted
+from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Masked, Route, Rule, Wanted, closed, wanted
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Recorder
 
@@ -202,6 +203,95 @@ def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
         # nftables takes 128 octets, iptables 255.
         assert len(f"gfwtools: {piece.why}") < 128
         assert not set(piece.why) & set("\"'\\\n")
+
+
+# ---------------------------------------------------------------- the kill switch
+
+
+def drops(state: Wanted) -> list[tuple[int | None, str | None]]:
+    return [(entry.marked, entry.leaves_not_by) for entry in state.kill_switch if entry.drop and entry.marked]
+
+
+def test_what_has_a_policys_mark_leaves_by_its_tunnel_or_not_at_all() -> None:
+    assert drops(wanted(TWO, facts(WG0, WG1))) == [(0xCA6C, "wg0"), (0xBEEF, "wg1")]
+
+
+def test_the_kill_switch_drops_without_the_tunnel_too() -> None:
+    assert drops(wanted(ONE, facts())) == [(0xCA6C, "wg0")]
+
+
+def test_a_connection_of_a_policy_is_dropped_without_its_mark() -> None:
+    found = [entry.connmark for entry in wanted(ONE, facts(WG0)).kill_switch if entry.drop and entry.connmark]
+    assert found == [Masked(0x1000000, 0xF000000), Masked(0xCA6C, 0xFFFFFFFF)]
+
+
+def test_answers_the_peer_and_local_addresses_are_let_go_before_the_kill_switch_drops() -> None:
+    entries = wanted(ONE, facts(WG0, inside=("tun5",))).kill_switch
+    first = next(index for index, entry in enumerate(entries) if entry.drop)
+    let_go = entries[:first]
+    assert any(entry.answers for entry in let_go)
+    assert {"lo", "tun5"} <= {entry.leaves_by for entry in let_go}
+    assert ENDPOINT in {entry.to for entry in let_go}
+    assert ip_network("192.168.0.0/16") in {entry.within for entry in let_go}
+
+
+def test_a_tunnel_that_keeps_the_mark_on_its_own_packets_is_not_cut_off() -> None:
+    gre = replace(WG0, endpoints=(), keeps_mark=True)
+    assert drops(wanted(ONE, facts(gre))) == []
+    assert drops(wanted(ONE, facts(replace(gre, endpoints=(ENDPOINT,))))) == [(0xCA6C, "wg0")]
+
+
+def without_mark(state: Wanted) -> list[tuple[str, str | None, bool]]:
+    return [
+        (entry.to_set_of.name, entry.leaves_not_by, entry.own)
+        for entry in state.kill_switch
+        if entry.to_set_of and entry.drop
+    ]
+
+
+def test_what_should_have_the_mark_and_has_not_is_dropped_at_every_other_way_out() -> None:
+    state = wanted(TWO, facts(WG0, WG1))
+    assert without_mark(state) == [("gfwlist", "wg0", False)] * 2 + [("work", "wg1", False)] * 2
+    assert state.kill_switch[-4:] == tuple(entry for entry in state.kill_switch if entry.to_set_of)
+
+
+def test_a_host_that_is_no_gateway_drops_only_what_it_sends_itself() -> None:
+    assert without_mark(wanted(ONE, facts(WG0))) == [("gfwlist", "wg0", True)] * 2
+
+
+def test_down_closed_leaves_the_sets_and_the_chain_of_what_leaves() -> None:
+    whole, shut = wanted(TWO, facts(WG0, WG1)), closed(TWO, facts(WG0, WG1))
+    assert shut == Wanted(sets=whole.sets, kill_switch=whole.kill_switch, bounds=whole.bounds)
+
+
+def routed(*destinations: str, family: int = 4) -> tuple[str, ...]:
+    """The interfaces that lead inside, where tun5 has routes to these networks."""
+    default = json.dumps([{"dst": "default", "dev": "eth0"}])
+    links = [{"ifname": name, "flags": ["UP"]} for name in ("eth0", "tun5")]
+    routes = [{"dst": destination, "dev": "tun5"} for destination in destinations]
+    answers = {
+        ("ip", "-4", "-j", "route", "show", "default"): default,
+        ("ip", "-j", "link", "show", "up"): json.dumps(links),
+        ("ip", f"-{family}", "-j", "route", "show", "table", "all", "dev", "tun5"): json.dumps(routes),
+        ("sysctl", "-n", "net.ipv6.conf.all.disable_ipv6"): "0\n",
+    }
+    tools = {"ip", "sysctl", "nft", "iptables", "ipset", "iptables-save", "iptables-restore"}
+    return read_facts(ONE, Recorder(answers, frozenset(tools))).inside
+
+
+@pytest.mark.parametrize(
+    ("destinations", "leads"),
+    [
+        (("198.51.100.0/24",), True),
+        (("18.0.0.0/8", "10.0.0.0/8"), True),
+        (("10.0.0.0/8", "100.64.0.0/10"), False),
+        (("default",), False),
+        (("0.0.0.0/1", "128.0.0.0/1"), False),
+        (("0.0.0.0/5", "8.0.0.0/7", "11.0.0.0/8", "12.0.0.0/6", "16.0.0.0/4", "32.0.0.0/3"), False),
+    ],
+)
+def test_an_interface_with_public_networks_of_its_own_leads_inside(destinations: tuple[str, ...], leads: bool) -> None:
+    assert routed(*destinations) == (("tun5",) if leads else ())
 
 
 # ---------------------------------------------------------------- in the words of a backend

@@ -67,23 +67,34 @@ def renew_resolvers(context: Context, *, restarts: bool) -> None:
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")
+@click.option("--closed", is_flag=True, help="Refuse blocked sites meanwhile: no packet to them leaves this host.")
 @click.pass_obj
-def down(context: Context) -> None:
+def down(context: Context, closed: bool) -> None:
     """Remove the sets, marks, rules, routes and NAT of gfwtools, and nothing else.
 
-    The addresses that dnsmasq has learned are kept for the next `gfwtools up`. Blocked sites are then unreachable;
-    everything else still works. It stays down until `gfwtools up` or the next boot: `gfwtools update --reload`, which
-    repairs the plumbing otherwise, leaves it down.
+    This opens the host: packets to blocked sites then leave by the WAN in clear, and the ISP sees and drops them. With
+    --closed the sets and the rules that drop those packets stay.
+
+    The addresses that dnsmasq has learned are kept for the next `gfwtools up`. Everything else still works. It stays
+    down until `gfwtools up` or the next boot: `gfwtools update --reload`, which repairs the plumbing otherwise, leaves
+    it down.
 
     \b
     Examples:
       gfwtools down
+      gfwtools down --closed     stop the tunnel for an hour, and leak nothing
     """
+    from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
-    _report(context, updown.down(context.config, context.runner(), by_hand=True), "down")
+    config, runner = context.config, context.runner()
+    if closed:
+        done = updown.close(config, runner, clear_caches=Dnsmasq(config, runner).clear_caches)
+        _report(context, done, "closed")
+    else:
+        _report(context, updown.down(config, runner, by_hand=True), "down")
 
 
 def _report(context: Context, done: "Sequence[Step]", what: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
-from gfwtools.diagnose import own_lines, usual
+from gfwtools.diagnose import own_lines, room, usual
 from gfwtools.diagnose.clean import clean_piece
 from gfwtools.diagnose.firewall.crossing import Verdict
 from gfwtools.diagnose.firewall.judge import Judged, judge_firewall, judge_questions_of_lan
@@ -44,6 +44,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
     assert seen.facts is not None
     findings = list(_taken_down(config))
     findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
+    findings += [piece for policy in config.policies for piece in room.pieces(seen, policy)]
     routed = all(piece.state is State.OK for piece in seen.pieces if piece.kind in (Kind.RULE, Kind.ROUTE))
     for policy in config.policies:
         findings += _tunnel(config, policy, seen.facts, once, routed=routed)
@@ -64,7 +65,7 @@ def check(config: Config, runner: Runner) -> list[Piece]:
 
 def _taken_down(config: Config) -> Iterator[Piece]:
     if taken_down.is_noted(config.paths):
-        detail = "taken down by `gfwtools down`; `gfwtools update --reload` does not bring it up"
+        detail = f"taken down by `{taken_down.how(config.paths)}`; `gfwtools update --reload` does not bring it up"
         yield Piece("plumbing", State.MISMATCH, detail, remedy=UP)
 
 

@@ -286,7 +286,7 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
 
 def _segments(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     """Of what this host sends itself, and of all that leaves by the tunnel."""
-    bad = [piece for piece in _bad(pieces, Kind.CLAMP) if not _is_forwarded(piece)]
+    bad = [p for p in _bad(pieces, Kind.CLAMP) if isinstance(p.subject, Clamp) and not _is_forwarded(p)]
     return _link("segments", f"segments of TCP fit into {policy.interface}", bad)
 
 

@@ -61,11 +61,17 @@ class Backend(Part[Any], Protocol):
     def next_record(self, record: Record, there: Any, wanted: Any) -> Record:
         """The record once the steps are done."""
 
-    def learned(self, there: Any, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+    def learned(
+        self, there: Any, policy: PolicyConfig, seeds: Iterable[Network], most: int | None = None
+    ) -> tuple[Address, ...]:
         """The addresses that dnsmasq has put into the sets of the policy.
 
         :param seeds: what was in the sets before.
+        :param most: of each set no more than this.
         """
+
+    def held(self, there: Any, policy: PolicyConfig) -> tuple[tuple[str, int], ...]:
+        """The sets of the policy that dnsmasq fills, and how many elements are in each."""
 
     def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""

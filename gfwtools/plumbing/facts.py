@@ -12,14 +12,31 @@ from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.render.ipset import seed_networks
 from gfwtools.storage import atomic
+from gfwtools.system import networks
 from gfwtools.system.commands import Runner
 
-__all__ = ["Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
+__all__ = ["LOCAL", "Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
 
 Family = Literal[4, 6]
 
 #: Tools that are needed with every backend, and the package that has them.
 _TOOLS = {"ip": "iproute2", "sysctl": "procps"}
+#: Tunnels inside of the kernel that send the packet itself, with a new header and its old mark (ip-link(8), TYPE).
+_KEEP_MARK = frozenset(("ipip", "sit", "ip6tnl", "gre", "ip6gre", "gretap", "ip6gretap", "erspan", "vxlan", "geneve"))
+_KEEP_MARK |= frozenset(("vti", "vti6", "xfrm", "ppp", "l2tp"))
+#: An interface with routes to this many addresses, a sixteenth of the Internet, leads there: two routes of half of it
+#: are a default route by another name, and so are the thirty that leave out private networks. IPv6's is 2000::/3.
+_MUCH: dict[int, int] = {4: 1 << 28, 6: 1 << 121}
+#: Networks that are not of the Internet: RFC 1918, 6598, 3927, 1112; RFC 4193, 4291.
+LOCAL = tuple(
+    map(
+        ip_network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "224.0.0.0/4"),
+            *("fc00::/7", "fe80::/10", "ff00::/8"),
+        ),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,9 @@ class Interface:
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     """Those of global scope: a link-local address carries no traffic of the Internet."""
     endpoints: tuple[Address, ...] = ()
-    """The outer addresses of its WireGuard peers; none for another kind of tunnel."""
+    """The outer addresses of its peers: WireGuard's, or the remote of a tunnel that has one; none where unknown."""
+    keeps_mark: bool = False
+    """Its own packets, outside, have the mark of those that they carry."""
 
     def carries(self, family: int) -> bool:
         """Has it an address of this family? One without any address is taken for a plain IPv4 link."""
@@ -54,6 +73,10 @@ class Facts:
     """Policy -> addresses that dnsmasq had learned when the plumbing was taken down."""
     advertised: tuple[str, ...] = ()
     """Interfaces with an IPv6 default route from a router advertisement."""
+    inside: tuple[str, ...] = ()
+    """Interfaces that have routes to public networks of their own, and do not lead to the Internet."""
+    full: frozenset[str] = frozenset()
+    """Policies with a set that takes no more."""
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:
@@ -74,6 +97,7 @@ def read_facts(config: Config, runner: Runner) -> Facts:
         families=families,
         interfaces=interfaces,
         advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
+        inside=_inside(config, families, runner),
     )
 
 
@@ -93,6 +117,8 @@ def _interface(name: str, runner: Runner) -> Interface | None:
     links: list[dict[str, Any]] = [link for link in json.loads(text) if link.get("ifname") == name]
     if not links:
         return None
+    details: list[dict[str, Any]] = json.loads(runner.ask("ip", "-d", "-j", "link", "show", "dev", name) or "[]")
+    link = details[0] if details else {}
     return Interface(
         name=name,
         up="UP" in links[0]["flags"],
@@ -102,21 +128,28 @@ def _interface(name: str, runner: Runner) -> Interface | None:
             for address in links[0].get("addr_info", ())
             if address.get("scope") == "global"
         ),
-        endpoints=_endpoints(name, runner),
+        endpoints=_endpoints(name, link, runner),
+        keeps_mark=_kind(link) in _KEEP_MARK,
     )
 
 
-def _endpoints(name: str, runner: Runner) -> tuple[Address, ...]:
-    """Where the tunnel's own packets go; none for a tunnel that is not WireGuard's.
+def _kind(link: Mapping[str, Any]) -> str:
+    return str(link.get("linkinfo", {}).get("info_kind", ""))
+
+
+def _endpoints(name: str, link: Mapping[str, Any], runner: Runner) -> tuple[Address, ...]:
+    """Where the tunnel's own packets go; none where only the program knows that holds the tunnel.
 
     :raises HostError: it is WireGuard's and cannot be asked: the rule that keeps the tunnel out of itself would go.
     """
-    if not runner.has("wg"):
-        details = json.loads(runner.ask("ip", "-d", "-j", "link", "show", "dev", name) or "[]")
-        kinds = [link.get("linkinfo", {}).get("info_kind") for link in details]
-        # Those that run as a program have a socket (wg(8), "configuration protocol").
-        if "wireguard" in kinds or Path(f"/run/wireguard/{name}.sock").exists():
-            raise HostError("wg: no such program", "install wireguard-tools")
+    # WireGuard that runs as a program has a socket (wg(8), "configuration protocol").
+    is_wireguard = _kind(link) == "wireguard" or Path(f"/run/wireguard/{name}.sock").exists()
+    if is_wireguard and not runner.has("wg"):
+        raise HostError("wg: no such program", "install wireguard-tools")
+    if _kind(link) in _KEEP_MARK:
+        data = link["linkinfo"].get("info_data", {})
+        remotes = (ip_address(data[key]) for key in ("remote", "remote6") if data.get(key, "any") != "any")
+        return tuple(remote for remote in remotes if not remote.is_unspecified)
     return parse_endpoints(runner.ask("wg", "show", name, "endpoints") or "")
 
 
@@ -134,6 +167,39 @@ def _advertised(runner: Runner) -> tuple[str, ...]:
     # A route over several routers has its interfaces in "nexthops".
     hops = [hop for route in routes for hop in (route, *route.get("nexthops", ()))]
     return tuple(dict.fromkeys(hop["dev"] for hop in hops if "dev" in hop))
+
+
+def _inside(config: Config, families: Iterable[Family], runner: Runner) -> tuple[str, ...]:
+    """The interfaces that lead to public networks, such as a LAN with addresses of the ISP, and not to the Internet."""
+    wans = networks.wans(runner)
+    tunnels = {policy.interface for policy in config.policies}
+    links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "link", "show", "up") or "[]")
+    found = []
+    # On a host that is not on the Internet yet, the interface that will lead there looks like any other.
+    for link in links if wans else ():
+        if "ifname" not in link or "master" in link or "LOOPBACK" in link["flags"]:
+            continue
+        name = link["ifname"]
+        if name in wans or name in tunnels:
+            continue
+        # Asked for one device: a table may hold a million routes.
+        routes = [
+            ip_network(route["dst"]) if route["dst"] != "default" else None
+            for family in families
+            for route in json.loads(
+                runner.ask("ip", f"-{family}", "-j", "route", "show", "table", "all", "dev", name) or "[]"
+            )
+            if "type" not in route
+        ]
+        public = [route for route in routes if route and not _is_local(route)]
+        much = any(sum(r.num_addresses for r in public if r.version == family) >= _MUCH[family] for family in families)
+        if public and not much and None not in routes:
+            found.append(name)
+    return tuple(sorted(found))
+
+
+def _is_local(network: Network) -> bool:
+    return any(network.network_address in local and network.broadcast_address in local for local in LOCAL)
 
 
 # ---------------------------------------------------------------- seeds

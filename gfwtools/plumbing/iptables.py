@@ -1,7 +1,8 @@
 """The backend of iptables and ipset: ``ipset restore``, and one ``iptables-restore`` for each table that differs.
 
-Ours are the sets that bear a policy's names, the chain GFWLIST, the rules whose comment begins with ``gfwtools``, and
-every rule that jumps to that chain. A chain of that name without any rule of ours belongs to another program.
+Ours are the sets that bear a policy's names, the chains GFWLIST and GFWLIST_KILL, the rules whose comment begins with
+``gfwtools``, and every rule that jumps to one of those chains. A chain of such a name without any rule of ours belongs
+to another program.
 """
 
 import json
@@ -10,7 +11,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from pathlib import Path
 from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
@@ -18,9 +19,22 @@ from typing import NamedTuple
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
+from gfwtools.plumbing.learned import MOST
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
+from gfwtools.plumbing.wanted import (
+    CHAIN,
+    KILL_SWITCH,
+    AddressSets,
+    Answers,
+    Clamp,
+    Entry,
+    Jump,
+    Masked,
+    Nat,
+    Questions,
+    Wanted,
+)
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -31,6 +45,8 @@ __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 
 _TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
+#: The chains that are ours as a whole, in the mangle table.
+_OURS = (CHAIN, KILL_SWITCH)
 _TABLES = ("mangle", "nat")
 _JUMPS = ("PREROUTING", "OUTPUT")
 _CLAMPS = ("INPUT", "FORWARD", "POSTROUTING")
@@ -55,7 +71,9 @@ class Chain(NamedTuple):
         """What the rules of ours in it are for."""
         if self.table == "nat":
             return Kind.NAT
-        return {CHAIN: Kind.CHAIN, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(self.name, Kind.CLAMP)
+        return {CHAIN: Kind.CHAIN, KILL_SWITCH: Kind.KILL_SWITCH, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(
+            self.name, Kind.CLAMP
+        )
 
     @property
     def rename(self) -> str:
@@ -109,7 +127,7 @@ class IptablesState:
                 (_NFT_FAMILY[chain.family], chain.table, name)
                 for chain in rules
                 for name in ("", chain.name)
-                if chain.name != CHAIN
+                if chain.name not in _OURS
             }
             base = base.union(needed)
         return cls(sets, rules, base)
@@ -203,7 +221,9 @@ class Iptables:
                 chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical
             )
             remedy = chain.rename if chain in there.taken else ""
-            pieces += [replace(piece, remedy=remedy) for piece in found_rules]
+            for piece in found_rules:
+                kind = Kind.KILL_SWITCH if piece.subject == KILL_SWITCH else piece.kind
+                pieces.append(replace(piece, remedy=remedy, kind=kind))
             if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
                 pieces.append(Piece(str(chain), State.MISMATCH, there.overtaken[chain], chain.kind))
         return pieces
@@ -247,7 +267,7 @@ class Iptables:
             )
         steps += self._rule_steps(there, wanted)
         if gone:
-            contents = {name: state.elements for name, state in gone.items()}
+            contents = {name: list(islice(state.elements, MOST)) for name, state in gone.items()}
             steps.append(
                 Step(
                     f"sets {', '.join(gone)}",
@@ -277,11 +297,19 @@ class Iptables:
                 steps.append(Step(f"empty chains of {tool}, table {table}", why, tuple(made), ()))
         return steps
 
-    def learned(self, there: IptablesState, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+    def held(self, there: IptablesState, policy: PolicyConfig) -> tuple[tuple[str, int], ...]:
+        names = [name for name in _names(policy) if name in there.sets]
+        return tuple((name, len(there.sets[name].elements)) for name in names)
+
+    def learned(
+        self, there: IptablesState, policy: PolicyConfig, seeds: Iterable[Network], most: int | None = None
+    ) -> tuple[Address, ...]:
         """The addresses that dnsmasq has put into the sets of ``policy``."""
         names = [name for name in (policy.set, policy.set6) if name in there.sets]
-        found = frozenset[str]().union(*(there.sets[name].elements for name in names))
-        return tuple(map(ip_address, sorted(e for e in found.difference(map(_element, seeds)) if "/" not in e)))
+        ours = frozenset(map(_element, seeds))
+        # Of each set as many: a full one leaves the other its share.
+        found = (e for name in names for e in islice(there.sets[name].elements - ours, most))
+        return tuple(map(ip_address, sorted(e for e in found if "/" not in e)))
 
 
 # ---------------------------------------------------------------- sets
@@ -381,9 +409,16 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
     )
     for hook in _JUMPS:
         put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
+    closing = [Worded.of(_entry(e, family), e) for e in wanted.kill_switch if e.family in (None, family)]
+    put("mangle", KILL_SWITCH, closing)
     for hook in _CLAMPS:
-        clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
-        put("mangle", hook, [Worded.of(_clamp(clamp), clamp) for clamp in clamps])
+        lines = [Worded.of(_clamp(c), c) for c in wanted.clamps if (c.family, c.hook) == (family, hook)]
+        if hook == "INPUT":
+            lines += [Worded.of(rule, bound) for bound in wanted.bounds if (rule := _bound(bound, family))]
+        if closing and hook == "POSTROUTING":
+            # It has no target REJECT: that one is for the filter table, before a packet's last way out is known.
+            lines.insert(0, Worded.of(f"{_comment('what leaves')} -j {KILL_SWITCH}", KILL_SWITCH))
+        put("mangle", hook, lines)
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
@@ -392,8 +427,19 @@ def _entry(entry: Entry, family: Family) -> str:
     words = []
     if entry.arrives_on:
         words.append(f"-i {entry.arrives_on}")
+    if entry.leaves_by:
+        words.append(f"-o {entry.leaves_by}")
+    if entry.leaves_not_by:
+        words.append(f"! -o {entry.leaves_not_by}")
     if entry.to:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
+    if entry.within:
+        words.append(f"-d {entry.within}")
+    if entry.to_port:
+        protocol, port = entry.to_port
+        words.append(f"-p {protocol} -m {protocol} --dport {port}")
+    if entry.own:
+        words.append("-m addrtype --src-type LOCAL")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
     if entry.running:
@@ -411,7 +457,7 @@ def _entry(entry: Entry, family: Family) -> str:
     elif entry.keep:
         words.append(f"-j CONNMARK --set-xmark {_masked(entry.keep)}")
     else:
-        words.append("-j RETURN")
+        words.append("-j DROP" if entry.drop else "-j RETURN")
     return " ".join(words)
 
 
@@ -428,6 +474,22 @@ def _clamp(clamp: Clamp) -> str:
     target = "--clamp-mss-to-pmtu" if clamp.mss is None else f"--set-mss {clamp.mss}"
     syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
     return f"{side} {clamp.interface} {syn} {_comment(clamp.why)} -j TCPMSS {target}"
+
+
+def _bound(bound: Questions | Answers, family: Family) -> str:
+    """Empty for one of the other family."""
+    protocol = f"-p {bound.protocol} -m {bound.protocol}"
+    if isinstance(bound, Questions):
+        limit = f"--hashlimit-above {bound.rate}/sec --hashlimit-burst {bound.burst} --hashlimit-mode srcip"
+        name = f"gfwtools_{bound.protocol} --hashlimit-htable-expire 60000"
+        match = f"! -i lo {protocol} --dport 53" if bound.family == family else ""
+    else:
+        address, port = bound.upstream
+        limit = f"--hashlimit-above {bound.rate}kb/s --hashlimit-burst {bound.burst}mb"
+        name = "gfwtools_answers"
+        match = f"-s {address}/{address.max_prefixlen} {protocol} --sport {port}" if address.version == family else ""
+    words = f"{match} -m hashlimit {limit} --hashlimit-name {name} {_comment(bound.why)} -j DROP"
+    return words if match else ""
 
 
 def _nat(nat: Nat) -> str:
@@ -455,8 +517,8 @@ def canonical(rule: str) -> frozenset[tuple[str, ...]]:
 
 
 def _chains(*rules: Mapping[Chain, object]) -> list[Chain]:
-    """The chains of all, GFWLIST first: the others jump to it."""
-    return sorted({chain for some in rules for chain in some}, key=lambda chain: (chain.name != CHAIN, chain))
+    """The chains of all, ours first: the others jump to them."""
+    return sorted({chain for some in rules for chain in some}, key=lambda chain: (chain.name not in _OURS, chain))
 
 
 def _same(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
@@ -485,11 +547,11 @@ def _transaction(
             continue
         if _same(old.get(chain), new.get(chain)) and not (chain in again and chain in new):
             continue
-        if chain.name == CHAIN and chain in new:
-            declare.append(f":{CHAIN} - [0:0]")  # which also empties it
-            add += [f"-A {CHAIN} {rule}" for rule in new[chain]]
-        elif chain.name == CHAIN:
-            drop += [f"-F {CHAIN}", f"-X {CHAIN}"]
+        if chain.name in _OURS and chain in new:
+            declare.append(f":{chain.name} - [0:0]")  # which also empties it
+            add += [f"-A {chain.name} {rule}" for rule in new[chain]]
+        elif chain.name in _OURS:
+            drop += [f"-F {chain.name}", f"-X {chain.name}"]
         else:
             remove += [f"-D {chain.name} {rule}" for rule in old.get(chain, ())]
             if chain.kind is Kind.JUMP:
@@ -563,21 +625,24 @@ def _parse_rules(
 ) -> tuple[dict[Chain, tuple[str, ...]], set[tuple[str, str, str]], list[Chain]]:
     """The output of ``iptables-save``: our rules, the chains that others use, and chains of others with our name."""
     chains, lines = _lines(family, text)
-    ours = Chain(family, "mangle", CHAIN)
-    inside = [rule for chain, rule in lines if chain == ours]
-    is_taken = not ownership.is_chain(inside)
-    rules: dict[Chain, tuple[str, ...]] = {ours: ()} if ours in chains and not is_taken else {}
+    named = [Chain(family, "mangle", name) for name in _OURS]
+    taken = [ours for ours in named if not ownership.is_chain(rule for chain, rule in lines if chain == ours)]
+    rules: dict[Chain, tuple[str, ...]] = {ours: () for ours in named if ours in chains and ours not in taken}
     # A chain of another program, or a base chain with a policy other than ACCEPT.
     foreign = {chain for chain, policy in chains.items() if policy != "ACCEPT" and chain not in rules}
     for chain, rule in lines:
         # With a jump to it our chain could not be removed.
-        belongs = chain == ours or (chain.table == ours.table and _jumps_to(CHAIN, rule))
-        if (belongs and not is_taken) or ownership.is_rule(rule):
+        belongs = any(
+            chain == ours or (chain.table == ours.table and _jumps_to(ours.name, rule))
+            for ours in named
+            if ours not in taken
+        )
+        if belongs or ownership.is_rule(rule):
             rules[chain] = (*rules.get(chain, ()), rule)
         else:
             foreign.add(chain)
     used = {(_NFT_FAMILY[family], chain.table, chain.name) for chain in foreign}
-    return rules, used, [ours] if is_taken else []
+    return rules, used, taken
 
 
 def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chain, str]]]:
@@ -683,7 +748,7 @@ def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:
                 found.add((table["family"], table["name"], ""))
             elif chain and chain["table"] in _TABLES and chain["family"] in _NFT_FAMILY.values():
                 found.add((chain["family"], chain["table"], chain["name"]))
-    found -= {(family, "mangle", CHAIN) for family in _NFT_FAMILY.values()}
+    found -= {(family, "mangle", name) for family, name in product(_NFT_FAMILY.values(), _OURS)}
     return frozenset(found)
 
 

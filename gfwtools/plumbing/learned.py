@@ -12,7 +12,11 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths
 from gfwtools.storage import atomic
 
-__all__ = ["forget", "load", "path", "save"]
+__all__ = ["MOST", "forget", "load", "path", "save"]
+
+#: This many of a set are kept, and restored when ``down`` fails; what a household learns in a year is less. A set that
+#: was filled on purpose must not make ``down`` slow or its files large.
+MOST = 65_536
 
 
 def path(paths: Paths, policy: str) -> Path:

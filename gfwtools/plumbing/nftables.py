@@ -7,7 +7,7 @@ dnsmasq has learned stays in them.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
+from gfwtools.plumbing.learned import MOST
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, KILL_SWITCH, Answers, Clamp, Entry, Nat, Questions, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -40,9 +41,19 @@ _CLAMPS = {
     hook: (name, f"type filter hook {hook.lower()} priority mangle; policy accept;")
     for hook, name in (("INPUT", "input"), ("FORWARD", "forward"), ("POSTROUTING", "leaving"))
 }
+# What routes the packet a second time after its mark, and other people's rules in output, is done by then.
+_LEAVING = "type filter hook postrouting priority mangle + 1; policy accept;"
+#: Where what comes from the clean resolvers is bounded; they share one limit.
+_ANSWERS = "answers"
+#: Who asks, and how much: the kernel fills these. A client that is silent leaves them.
+_ASKING = {
+    4: ("asking4", ("type ipv4_addr", "size 65536", "flags dynamic,timeout", "timeout 1m")),
+    6: ("asking6", ("type ipv6_addr", "size 65536", "flags dynamic,timeout", "timeout 1m")),
+}
 _RUNNING = {"confirmed": "ct status confirmed", "related": "ct state related"}
 _KINDS = {
     CHAIN: Kind.CHAIN,
+    KILL_SWITCH: Kind.KILL_SWITCH,
     "output": Kind.JUMP,
     "prerouting": Kind.JUMP,
     **{name: Kind.CLAMP for name, _ in _CLAMPS.values()},
@@ -184,18 +195,33 @@ class Nftables:
         if not do:
             return []
         why = "mark packets to the sets, translate their source" if wanted.exists else "not wanted any more"
-        undo = transaction(wanted, there)
+        undo = transaction(wanted, _bounded(there))
         return [Step(f"table {TABLE}", why, (_nft(do),), (_nft(undo),) if undo else ())]
 
-    def learned(self, there: NftablesState, policy: PolicyConfig, seeds: Iterable[Network]) -> tuple[Address, ...]:
+    def held(self, there: NftablesState, policy: PolicyConfig) -> tuple[tuple[str, int], ...]:
+        names = [name for name in render.set_names(policy).learned if name in there.sets]
+        return tuple((name, len(there.sets[name].elements)) for name in names)
+
+    def learned(
+        self, there: NftablesState, policy: PolicyConfig, seeds: Iterable[Network], most: int | None = None
+    ) -> tuple[Address, ...]:
         """The addresses that dnsmasq has put into the sets of ``policy``, which hold nothing of the seed."""
         return tuple(
             address
             for name in render.set_names(policy).learned
-            for span in there.sets.get(name, NftSet(())).elements
+            for span in there.sets.get(name, NftSet(())).elements[:most]
             for network in _networks(span)
             for address in network
         )
+
+
+def _bounded(state: NftablesState) -> NftablesState:
+    """With no more elements in a set than are restored."""
+    sets = {
+        name: found if found.is_seed else replace(found, elements=found.elements[:MOST])
+        for name, found in state.sets.items()
+    }
+    return replace(state, sets=sets)
 
 
 # ---------------------------------------------------------------- wanted, in the words of nft
@@ -217,28 +243,42 @@ def _sets(wanted: Wanted) -> dict[str, NftSet]:
             match = _DECLARATION.fullmatch(line)
             if match:
                 properties = tuple(part.strip() for part in match["properties"].split(";") if part.strip())
-                spans = _merge(map(_span, elements.get(match["name"], ())))
-                sets[match["name"]] = NftSet(properties, spans, policy)
+                made = NftSet(properties, policy=policy)
+                spans = map(_span, elements.get(match["name"], ()))
+                # Two neighbours are a network, which a set without intervals does not take.
+                sets[match["name"]] = replace(
+                    made, elements=_merge(spans) if made.is_seed else tuple(sorted(set(spans)))
+                )
+    for name, properties in (_ASKING[bound.family] for bound in wanted.bounds if isinstance(bound, Questions)):
+        sets[name] = NftSet(properties)
     return sets
 
 
 def _chains(wanted: Wanted) -> dict[str, NftChain]:
     """The chains in the order in which they can be made: GFWLIST before those that jump to it."""
-    if not wanted.entries:
-        return {}
-    chains = {
-        CHAIN: NftChain("", tuple(Worded.of(rule, entry) for entry in wanted.entries for rule in _entries(entry)))
-    }
+    chains = {}
+    if wanted.entries:
+        chains[CHAIN] = NftChain("", _worded(wanted.entries))
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
         chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
+    if answers := [bound for bound in wanted.bounds if isinstance(bound, Answers)]:
+        chains[_ANSWERS] = NftChain("", (Worded.of(_limit(answers[0]), answers[0]),))
     for place, (name, hook) in _CLAMPS.items():
-        clamps = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
-        if clamps:
-            chains[name] = NftChain(hook, clamps)
+        rules = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
+        if place == "INPUT":
+            rules += tuple(Worded.of(_bound(bound), bound) for bound in wanted.bounds)
+        if rules:
+            chains[name] = NftChain(hook, rules)
+    if wanted.kill_switch:
+        chains[KILL_SWITCH] = NftChain(_LEAVING, _worded(wanted.kill_switch))
     if wanted.nats:
         chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
+
+
+def _worded(entries: Iterable[Entry]) -> tuple[str, ...]:
+    return tuple(Worded.of(rule, entry) for entry in entries for rule in _entries(entry))
 
 
 def _entry(entry: Entry) -> str:
@@ -253,8 +293,20 @@ def _entry(entry: Entry) -> str:
         words.append(f"ct mark {value:#x}" if mask == ALL_BITS else f"ct mark & {mask:#x} == {value:#x}")
     if entry.arrives_on:
         words.append(f'iifname "{entry.arrives_on}"')
+    if entry.leaves_by:
+        words.append(f'oifname "{entry.leaves_by}"')
+    if entry.leaves_not_by:
+        words.append(f'oifname != "{entry.leaves_not_by}"')
+    if entry.own:
+        words.append("fib saddr type local")
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
+    if entry.within:
+        # nft prints a single address without its length.
+        words.append(f"{ip} daddr {str(entry.within).removesuffix('/32').removesuffix('/128')}")
+    if entry.to_port:
+        protocol, port = entry.to_port
+        words.append(f"{protocol} dport {port}")
     if entry.marked is not None:
         words.append(f"meta mark {entry.marked:#x}")
     if entry.mark is not None:
@@ -266,7 +318,7 @@ def _entry(entry: Entry) -> str:
         others = f"ct mark & {~mask & ALL_BITS | value:#x} | " if mask != ALL_BITS else ""
         words.append(f"ct mark set {others}{value:#x}")
     else:
-        words.append("return")
+        words.append("counter drop" if entry.drop else "return")
     return " ".join([*words, _comment(entry.why)])
 
 
@@ -284,6 +336,22 @@ def _clamp(clamp: Clamp) -> str:
     size = "rt mtu" if clamp.mss is None else str(clamp.mss)
     match = f'meta nfproto ipv{clamp.family} {side} "{clamp.interface}" tcp flags syn'
     return f"{match} tcp option maxseg size set {size} {_comment(clamp.why)}"
+
+
+def _bound(bound: Questions | Answers) -> str:
+    if isinstance(bound, Answers):
+        address, port = bound.upstream
+        match = f"{'ip' if address.version == 4 else 'ip6'} saddr {address} {bound.protocol} sport {port}"
+        return f"{match} jump {_ANSWERS} {_comment(bound.why)}"
+    name, _ = _ASKING[bound.family]
+    limit = f"limit rate over {bound.rate}/second burst {bound.burst} packets"
+    who = f"add @{name} {{ {'ip' if bound.family == 4 else 'ip6'} saddr {limit} }}"
+    return f'iifname != "lo" {bound.protocol} dport 53 {who} counter drop {_comment(bound.why)}'
+
+
+def _limit(bound: Answers) -> str:
+    limit = f"limit rate over {bound.rate} kbytes/second burst {bound.burst} mbytes"
+    return f"{limit} counter drop {_comment(bound.why)}"
 
 
 def _nat(nat: Nat) -> str:

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     SETS = "sets"
     CHAIN = "chain"  #: the chain that marks
     JUMP = "jump"  #: from the hooks into that chain
+    KILL_SWITCH = "kill switch"  #: drops what would leave by another way than its tunnel
     CLAMP = "clamp"  #: the size of TCP segments
     NAT = "nat"
     RULE = "rule"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
-from gfwtools.config.model import Address, Config, Network
+from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.plumbing import learned, record, routing, rt_tables, sysctl
 from gfwtools.plumbing.backend import BACKENDS, Backend, Marking, seed_files, working_backend
 from gfwtools.plumbing.facts import Facts, Interface, families_of, read_facts, seeds_of
@@ -15,11 +15,11 @@ from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.routing import Routing, RoutingState
 from gfwtools.plumbing.rt_tables import NamesState, TableNames
 from gfwtools.plumbing.sysctl import Sysctls, SysctlState
-from gfwtools.plumbing.wanted import Wanted, wanted
+from gfwtools.plumbing.wanted import FULL, Wanted, closed, wanted
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["Survey", "look", "look_for_down"]
+__all__ = ["Survey", "look", "look_for_closed", "look_for_down"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Survey:
         # The new backend marks before the old one stops.
         new_first = sorted(self.markings, key=lambda marking: marking.backend is not self.backend)
         return [*ways, *(step for marking in new_first for step in marking.steps())]
+
+    def held(self, policy: PolicyConfig) -> tuple[tuple[str, int], ...]:
+        """The sets of ``policy`` that dnsmasq fills, and how many elements are in each."""
+        found = [marking for marking in self.markings if marking.backend is self.backend]
+        return tuple(each for marking in found for each in marking.backend.held(marking.there, policy))
 
     @property
     def is_up(self) -> bool:
@@ -125,7 +130,8 @@ def look(config: Config, runner: Runner, endpoints: Mapping[str, Address] = Mapp
             for name, addresses in _learned(config, marking).items():
                 saved[name] = tuple(dict.fromkeys((*saved[name], *addresses)))
     interfaces = {name: _with_endpoint(each, endpoints.get(name)) for name, each in facts.interfaces.items()}
-    facts = replace(facts, interfaces=interfaces, seeds=_seeds(config, backend), learned=saved)
+    full = frozenset(policy.name for policy in config.policies if _is_full(policy, backend, there))
+    facts = replace(facts, interfaces=interfaces, seeds=_seeds(config, backend), learned=saved, full=full)
     shall = wanted(config, facts)
     names = rt_tables.observe(config.paths, known.folders)
     values = sysctl.observe(runner, [*(item.key for item in shall.sysctls), *known.sysctls])
@@ -145,6 +151,11 @@ def look(config: Config, runner: Runner, endpoints: Mapping[str, Address] = Mapp
         ),
         learned=saved,
     )
+
+
+def _is_full(policy: PolicyConfig, backend: Backend, markings: list[Marking]) -> bool:
+    there = next(marking.there for marking in markings if marking.backend is backend)
+    return any(count >= FULL for _, count in backend.held(there, policy))
 
 
 def _with_endpoint(interface: Interface, endpoint: Address | None) -> Interface:
@@ -169,7 +180,10 @@ def _seeds(config: Config, backend: Backend) -> dict[str, tuple[Network, ...]]:
 def _learned(config: Config, marking: Marking) -> dict[str, tuple[Address, ...]]:
     """Policy -> what dnsmasq has put into the sets of a backend."""
     backend, seeds = marking.backend, _seeds(config, marking.backend)
-    return {policy.name: backend.learned(marking.there, policy, seeds[policy.name]) for policy in config.policies}
+    return {
+        policy.name: backend.learned(marking.there, policy, seeds[policy.name], learned.MOST)
+        for policy in config.policies
+    }
 
 
 def look_for_down(config: Config, runner: Runner) -> Survey:
@@ -196,3 +210,21 @@ def look_for_down(config: Config, runner: Runner) -> Survey:
             for policy in config.policies
         },
     )
+
+
+def look_for_closed(config: Config, runner: Runner, before: Survey) -> Survey:
+    """Look at the host, where nothing of ours is wanted but the sets, and the chain that drops what goes there.
+
+    :param before: :func:`look`.
+    :raises StoreError: one of our files cannot be read.
+    """
+    facts, down = before.facts, look_for_down(config, runner)
+    assert facts is not None
+    shall = closed(config, facts)
+    markings = tuple(
+        replace(marking, wanted=marking.backend.want(shall, facts.families, marking.there))
+        if marking.backend is before.backend
+        else marking
+        for marking in down.markings
+    )
+    return replace(down, wanted=shall, backend=before.backend, markings=markings, learned=before.learned)

@@ -8,18 +8,27 @@ from pathlib import Path
 from gfwtools.config.model import Paths
 from gfwtools.storage import atomic
 
-__all__ = ["forget", "is_noted", "note"]
+__all__ = ["forget", "how", "is_noted", "note"]
 
-_TEXT = b"The plumbing was taken down by `gfwtools down`. It stays down until `gfwtools up` or the next boot.\n"
+_DOWN, _CLOSED = "gfwtools down", "gfwtools down --closed"
+_TEXT = "The plumbing was taken down by `{}`. It stays down until `gfwtools up` or the next boot.\n"
 
 
 def _path(paths: Paths) -> Path:
     return paths.at("/run/gfwtools/down")
 
 
-def note(paths: Paths) -> None:
+def note(paths: Paths, *, closed: bool = False) -> None:
     """:raises StoreError: it cannot be written."""
-    atomic.write_all({_path(paths): _TEXT})
+    atomic.write_all({_path(paths): _TEXT.format(_CLOSED if closed else _DOWN).encode()})
+
+
+def how(paths: Paths) -> str:
+    """The command that has taken it down.
+
+    :raises StoreError: the note cannot be read.
+    """
+    return _CLOSED if _CLOSED.encode() in (atomic.read(_path(paths)) or b"") else _DOWN
 
 
 def is_noted(paths: Paths) -> bool:

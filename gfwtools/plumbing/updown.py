@@ -9,13 +9,13 @@ from gfwtools.config.model import Address, Config
 from gfwtools.plumbing import connections, learned, record, taken_down
 from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.survey import Survey, look, look_for_down
+from gfwtools.plumbing.survey import Survey, look, look_for_closed, look_for_down
 from gfwtools.storage.journal import Entry, Journal, Undo
 from gfwtools.storage.lock import lock
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["as_data", "down", "go_back", "keep_up", "look", "look_for_down", "up"]
+__all__ = ["as_data", "close", "down", "go_back", "keep_up", "look", "look_for_down", "up"]
 
 #: The transaction of both; made with host.lock held.
 NAME = "plumbing"
@@ -100,6 +100,27 @@ def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]
         elif was_up:
             taken_down.note(config.paths)
         return [*survey.steps, *connections.drop_all(config, survey)]
+
+
+def close(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -> list[Step]:
+    """The same as :func:`down` by hand, but what goes to an address in a set is refused: the sets stay, and dnsmasq
+    fills them.
+
+    :param clear_caches: as for :func:`up`.
+    :returns: the steps that were run.
+    :raises HostError: a tool is missing; or a step failed, and the plumbing is as it was before.
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with lock(config.paths.state_dir / "host.lock"):
+        _recover(config, runner)
+        before = look(config, runner)
+        survey = look_for_closed(config, runner, before)
+        _run(config, survey, runner, survey.next_record())
+        taken_down.note(config.paths, closed=True)
+        if survey.makes_sets:
+            clear_caches()
+        learned.forget(config)
+        return [*survey.steps, *connections.drop_all(config, survey), *connections.settle(config, before)]
 
 
 def as_data(config: Config, before: Survey, runner: Runner) -> dict[str, Any]:

@@ -9,6 +9,7 @@ The way of a packet to a blocked site::
     the mark selects the policy's table          Rule
     whose default route is the tunnel            Route
     which knows only the tunnel's own address    Nat
+    and any other way out is closed              Entry
     and less room in a packet                    Clamp
 
 Nothing is read here and nothing is run.
@@ -18,33 +19,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from gfwtools.config.model import Address, Config, Network, PolicyConfig
+from gfwtools.config.model import Address, Config, Network, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.plumbing.facts import Facts, Family, Interface
+from gfwtools.plumbing.facts import LOCAL, Facts, Family, Interface
 
 __all__ = [
     "ALL_BITS",
     "CHAIN",
+    "FULL",
+    "KILL_SWITCH",
     "KILL_SWITCH_METRIC",
     "MAIN",
     "AddressSets",
+    "Answers",
     "Clamp",
     "Connmark",
     "Entry",
     "Jump",
     "Masked",
     "Nat",
+    "Questions",
     "Route",
     "Rule",
     "Sysctl",
     "TableName",
     "Wanted",
+    "closed",
     "connmarks",
     "wanted",
 ]
 
 #: The chain that marks, in both backends.
 CHAIN = "GFWLIST"
+#: The chain that what leaves passes, in both backends.
+KILL_SWITCH = "GFWLIST_KILL"
 #: The main table (rtnetlink(7)).
 MAIN = 254
 #: Behind every route that people set, and not the 4294967295 that the kernel has for its own null entry.
@@ -55,6 +63,17 @@ _IPV6_METRIC = 1024
 _HEADERS: dict[Family, int] = {4: 40, 6: 60}
 #: The mask of a whole mark.
 ALL_BITS = 0xFFFFFFFF
+
+#: What DNS is carried by.
+PROTOCOLS: tuple[Literal["udp", "tcp"], Literal["udp", "tcp"]] = ("udp", "tcp")
+#: Questions of one client, a second and at once (docs/security.md).
+QUESTIONS_RATE, QUESTIONS_BURST = 50, 1000
+#: Kilobytes a second and megabytes at once from all clean resolvers together. An address takes 16 bytes of an answer
+#: (RFC 1035, section 4.1.3, with a compressed name), so in the five minutes between two looks at the sets no more than
+#: 370,000 addresses come. A set takes 1,048,576: it is looked at, and seen to be FULL, long before.
+ANSWERS_RATE, ANSWERS_BURST = 12, 2
+#: With this many addresses in a set, listed names are refused.
+FULL = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,8 @@ class Connmark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule of the chain GFWLIST: ``mark`` the packet, ``keep`` that in the connection mark, or leave the chain.
+    """One rule of a chain of ours: ``mark`` the packet, ``keep`` that in the connection mark, ``drop`` it, or leave the
+    chain.
 
     A None matches any packet.
     """
@@ -103,13 +123,21 @@ class Entry:
     running: Literal["confirmed", "related"] | None = None
     """Only packets of a connection that is known already, or that belongs to one (FTP's data)."""
     arrives_on: str | None = None
+    leaves_by: str | None = None
+    leaves_not_by: str | None = None
+    own: bool = False
+    """Only packets that this host sends itself."""
     to: Address | None = None
+    to_port: tuple[Literal["udp", "tcp"], int] | None = None
+    within: Network | None = None
+    """Only packets to an address of this network."""
     to_set_of: PolicyConfig | None = None
     connmark: Masked | None = None
     """Only packets of a connection that has this in its mark."""
     marked: int | None = None
     mark: int | None = None
     keep: Masked | None = None
+    drop: bool = False
     policy: str = field(default="", compare=False)
     """The only policy that it is for."""
 
@@ -134,6 +162,29 @@ class Clamp:
     hook: Literal["POSTROUTING", "INPUT", "FORWARD"]
     mss: int | None
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """How many packets to port 53 a second one client may send, and how many at once; what is more is dropped."""
+
+    family: Family
+    protocol: Literal["udp", "tcp"]
+    rate: int
+    burst: int
+    why: str = "one client asks no more than this"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """From a clean resolver: how many kilobytes a second, and megabytes at once; what is more is dropped. All share
+    it."""
+
+    upstream: Upstream
+    protocol: Literal["udp", "tcp"]
+    rate: int
+    burst: int
+    why: str = "no set is full before it is looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +246,10 @@ class Wanted:
     sets: tuple[AddressSets, ...] = ()
     entries: tuple[Entry, ...] = ()
     connmarks: tuple[Connmark, ...] = ()
+    kill_switch: tuple[Entry, ...] = ()
     jumps: tuple[Jump, ...] = ()
     clamps: tuple[Clamp, ...] = ()
+    bounds: tuple[Questions | Answers, ...] = ()
     nats: tuple[Nat, ...] = ()
     rules: tuple[Rule, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -223,8 +276,10 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         ),
         entries=_entries(config, facts),
         connmarks=connmarks(config),
+        kill_switch=_kill_switch(config, facts),
         jumps=_jumps(gateway),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
+        bounds=_bounds(config, facts),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
         rules=tuple(
             rule
@@ -284,10 +339,7 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
         for name in dict.fromkeys(policy.interface for policy in config.policies):
             entries.append(Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name))
     # If the tunnel's own packets to the peer were marked, the tunnel would be sent into itself.
-    for tunnel in tunnels:
-        for endpoint in tunnel.endpoints:
-            family: Family = 4 if endpoint.version == 4 else 6
-            entries.append(Entry(f"the peer of {tunnel.name} is reached without it", family=family, to=endpoint))
+    entries += _peers(tunnels)
     entries += _running(config)
     for policy in config.policies:
         # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
@@ -301,20 +353,132 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def _peers(tunnels: list[Interface]) -> Iterator[Entry]:
+    for tunnel in tunnels:
+        for endpoint in tunnel.endpoints:
+            yield Entry(f"the peer of {tunnel.name} is reached without it", family=_family(endpoint), to=endpoint)
+
+
+def _family(item: Address | Network) -> Family:
+    return 4 if item.version == 4 else 6
+
+
+def closed(config: Config, facts: Facts) -> Wanted:
+    """What ``down --closed`` leaves: what goes to an address in a set is dropped, and no packet is marked or routed."""
+    whole = wanted(config, facts)
+    return Wanted(sets=whole.sets, kill_switch=whole.kill_switch, bounds=whole.bounds)
+
+
+def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
+    """The chain of what leaves: it keeps a packet of a policy off every other way, without ip rules, routes or marks.
+
+    A more specific route of the main table wins over the tunnel on purpose: to local addresses, and by interfaces that
+    do not lead to the Internet.
+    """
+    policies = [policy for policy in config.policies if _is_guarded(policy, facts)]
+    if not policies:
+        return ()
+    whole = Masked(0, ALL_BITS)
+    entries = [
+        *_refused(config, facts),
+        Entry("a connection that is of no policy", running="confirmed", marked=0, connmark=whole),
+        Entry("an answer leaves by where the question came in", answers=True),
+        Entry("this host itself", leaves_by="lo"),
+        *(Entry(f"{name} does not lead to the Internet", leaves_by=name) for name in facts.inside),
+        # They bear the mark where wg's fwmark is the same one, and where a tunnel of another kind leaves it on them.
+        *_peers(_tunnels(config, facts)),
+    ]
+    for network in LOCAL:
+        entries.append(Entry("a local address is no blocked site", family=_family(network), within=network))
+    for policy in config.policies:
+        for network in policy.routes:
+            why = f"a network at the other end of {policy.interface}"
+            entries.append(Entry(why, family=_family(network), within=network, leaves_by=policy.interface))
+    for policy in policies:
+        why = f"policy {policy.name} leaves by {policy.interface} or not at all"
+        entries.append(Entry(why, marked=policy.mark, leaves_not_by=policy.interface, drop=True))
+        for connmark in _connmarks_of(config, policy):
+            entries.append(Entry(why, connmark=connmark, leaves_not_by=policy.interface, drop=True))
+    return (*entries, *_without_mark(config, policies))
+
+
+def _refused(config: Config, facts: Facts) -> Iterator[Entry]:
+    """With its questions dropped here, dnsmasq answers listed names with an error: their addresses would not all be in
+    the set."""
+    for policy in config.policies:
+        for address, port in policy.upstream if policy.name in facts.full else ():
+            for protocol in PROTOCOLS:
+                why = f"the set of policy {policy.name} is full: its names are refused"
+                yield Entry(why, family=_family(address), to=address, to_port=(protocol, port), drop=True)
+
+
+def _bounds(config: Config, facts: Facts) -> tuple[Questions | Answers, ...]:
+    questions = [
+        Questions(family, protocol, QUESTIONS_RATE, QUESTIONS_BURST)
+        for family in facts.families
+        for protocol in PROTOCOLS
+        if config.host.gateway
+    ]
+    upstreams = dict.fromkeys(upstream for policy in config.policies for upstream in policy.upstream)
+    answers = [
+        Answers(upstream, protocol, ANSWERS_RATE, ANSWERS_BURST) for upstream in upstreams for protocol in PROTOCOLS
+    ]
+    return (*questions, *answers)
+
+
+def _without_mark(config: Config, policies: list[PolicyConfig]) -> Iterator[Entry]:
+    """The end of the chain of what leaves: a packet that the chain GFWLIST would have marked, and has not.
+
+    That chain, or a jump to it, is gone. What it passes without a mark passes here too.
+    """
+    for policy in config.policies:
+        yield Entry(f"it leaves by the tunnel of policy {policy.name}", marked=policy.mark)
+    yield from _directly()
+    gateway = config.host.gateway
+    for name in dict.fromkeys(policy.interface for policy in config.policies if gateway):
+        yield Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name)
+    for policy in policies:
+        for family in (4, 6):
+            yield Entry(
+                f"what policy {policy.name} lacks the mark on is not for another way",
+                family=family,
+                own=not gateway,
+                to_set_of=policy,
+                leaves_not_by=policy.interface,
+                drop=True,
+            )
+
+
+def _is_guarded(policy: PolicyConfig, facts: Facts) -> bool:
+    """False where the tunnel's own packets have the mark and their destination is unknown: they would be dropped."""
+    tunnel = facts.interfaces.get(policy.interface)
+    return tunnel is None or not tunnel.keeps_mark or bool(tunnel.endpoints)
+
+
+def _connmarks_of(config: Config, policy: PolicyConfig) -> Iterator[Masked]:
+    """The connection marks of a policy."""
+    bits = _bits(config, policy)
+    yield bits
+    if not policy.mark & bits.mask:
+        # Others save the packet's mark as a whole, over our bits of the connection mark: wg-quick does for UDP.
+        yield Masked(policy.mark, ALL_BITS)
+
+
 def _running(config: Config) -> Iterator[Entry]:
     """A connection keeps the way of its first packet: on another one it would have another source address, and hang.
 
     The sets have a say in new connections only.
     """
     for policy in config.policies:
-        bits = _bits(config, policy)
         why = f"a connection of policy {policy.name}"
-        yield Entry(why, connmark=bits, mark=policy.mark, policy=policy.name)
-        if not policy.mark & bits.mask:
-            # Others save the packet's mark as a whole, over our bits of the connection mark: wg-quick does for UDP.
-            saved = Masked(policy.mark, ALL_BITS)
-            yield Entry(f"{why} whose mark was saved whole", connmark=saved, mark=policy.mark, policy=policy.name)
+        for connmark in _connmarks_of(config, policy):
+            saved = " whose mark was saved whole" if connmark.mask == ALL_BITS else ""
+            yield Entry(f"{why}{saved}", connmark=connmark, mark=policy.mark, policy=policy.name)
         yield Entry(f"policy {policy.name} keeps it", marked=policy.mark, policy=policy.name)
+    yield from _directly()
+
+
+def _directly() -> Iterator[Entry]:
     # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
     yield Entry("a connection that began directly stays direct", running="confirmed")
     yield Entry("and so does one that belongs to it", running="related")

@@ -7,6 +7,7 @@ At boot, with systemd::
     gfwtools-link@INTERFACE   the routes                                  each time the interface appears
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
     gfwtools-update.timer     the list, and repairs
+    gfwtools-room.timer       repairs, and room in the sets
 
 OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the second and cron for the last.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "boot_files",
     "boot_steps",
     "forget_steps",
+    "has_networkd",
     "init_of",
     "leave_steps",
     "observe",
@@ -39,6 +41,7 @@ __all__ = [
 
 LOCAL_D = "/etc/local.d"
 CRON_D = "/etc/cron.d"
+NETWORKD_D = "/etc/systemd/networkd.conf.d"
 #: OpenRC's own service that runs ``local.d``; whether it was in the runlevel before is what the journal remembers.
 LOCAL = "local"
 LOCAL_ENABLED = "local-enabled"
@@ -82,10 +85,14 @@ def init_of(paths: Iterable[str]) -> Init | None:
     return None
 
 
-def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
+def boot_files(
+    config: Config, init: Init, program: str, *, cron: bool = True, networkd: bool = False
+) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
+    :param networkd: systemd-networkd manages interfaces here. It reads the file when it starts, which is when it would
+        remove ours: it need not be restarted now.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """
     if not _PROGRAM.fullmatch(program):
@@ -102,7 +109,12 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
+            _edit(UNITS, "gfwtools-room.service", "repairs, and looks for room in the sets", words),
+            _edit(UNITS, "gfwtools-room.timer", "every five minutes", words),
         ]
+        if networkd:
+            why = "networkd leaves our rules and routes alone"
+            files.append(_edit(NETWORKD_D, "50-gfwtools.conf", why, words, template="networkd.conf"))
         return [*files, _edit(UNITS, "gfwtools-dns@.service", "the second dnsmasq", words)] if split else files
     files = []
     if init == "openrc":
@@ -120,15 +132,25 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
+    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-room", "gfwtools-dns@")
     return (
         *(f"{UNITS}/{name}.service" for name in units),
         f"{UNITS}/gfwtools-update.timer",
+        f"{UNITS}/gfwtools-room.timer",
         f"{LOCAL_D}/01-gfwtools.start",
         f"{LOCAL_D}/01-gfwtools.stop",
         f"{INIT_D}/gfwtools-dns",
         f"{CRON_D}/gfwtools",
+        f"{NETWORKD_D}/50-gfwtools.conf",
     )
+
+
+def has_networkd(config: Config, runner: Runner) -> bool:
+    """Whether systemd-networkd manages interfaces of this host, or will from the next boot."""
+    unit = "systemd-networkd.service"
+    if runner.ask(*systemctl(config, "is-enabled", unit)) is not None:
+        return True
+    return is_live(config, "systemd", runner) and runner.ask("systemctl", "is-active", unit) is not None
 
 
 def _edit(
@@ -172,6 +194,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
             ),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
             Service("gfwtools-update.timer", "the list changes several times a week"),
+            Service("gfwtools-room.timer", "the sets are looked at before one can be full"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so
             # that it is stopped, and the learned addresses are kept, when the host goes down.
             Service("gfwtools.service", "the plumbing comes back at boot"),

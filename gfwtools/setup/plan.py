@@ -141,7 +141,10 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
     chosen = detect_init(root) if init == "auto" else init
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
-    edits = [*resolver_edits.edits(config, facts), *boot.boot_files(config, chosen, program(), cron=has_cron)]
+    at_boot = boot.boot_files(
+        config, chosen, program(), cron=has_cron, networkd=chosen == "systemd" and boot.has_networkd(config, runner)
+    )
+    edits = [*resolver_edits.edits(config, facts), *at_boot]
     stuck = mounts_in_the_way(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
     if stuck:
         raise Refused(stuck)

@@ -26,9 +26,10 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "set",
         {
             # nf_tables lets go of the set a moment after the rules are gone.
-            "iptables": "iptables -t mangle -F GFWLIST; for i in 1 2 3 4 5 6 7 8 9; do "
+            "iptables": "iptables -t mangle -F GFWLIST; iptables -t mangle -F GFWLIST_KILL; for i in 1 2 3 4 5 6 7 8 9; do "
             "ipset destroy gfwlist 2>/dev/null && exit 0; sleep 0.1; done; exit 1",
-            "nftables": "nft flush chain inet gfwtools GFWLIST; nft delete set inet gfwtools gfwlist4",
+            "nftables": "for c in GFWLIST GFWLIST_KILL; do nft flush chain inet gfwtools $c; done; "
+            "nft delete set inet gfwtools gfwlist4",
         },
     ),
     "the clean resolver is not in the set": (

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
+from gfwtools.system import ownership
 
 __all__ = ["Sets", "parse", "variant"]
 
@@ -98,7 +99,8 @@ def parse(text: str, program: str, holds: Sets) -> list[BaseChain]:
             name, policy = line[1:].split()[:2]
             policies[name] = policy
             rules.setdefault(name, [])
-        elif line.startswith("-A "):
+        elif line.startswith("-A ") and not (" -m hashlimit " in line and ownership.is_rule(line)):
+            # Ours are left out: they stop who asks too much, and no one else.
             rules.setdefault(line.split(None, 2)[1], []).append(line)
     bases = []
     for table, (policies, rules) in tables.items():
