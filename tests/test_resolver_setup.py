@@ -269,8 +269,16 @@ def listens(config: Config, runner: Recorder = HOST) -> list[str]:
     return [line.partition("=")[2] for line in snippet(config, runner) if line.startswith("listen-address=")]
 
 
-def test_a_gateway_listens_on_the_lan_and_not_on_the_wan_or_the_tunnel(tmp_path: Path) -> None:
-    assert listens(host(tmp_path, {}, "[host]\ngateway = true\n")) == ["127.0.0.1", "::1", "192.168.7.1"]
+def test_a_gateway_names_the_lans_interface_and_neither_the_wans_nor_the_tunnels(tmp_path: Path) -> None:
+    found = snippet(host(tmp_path, {}, "[host]\ngateway = true\n"))
+    assert [line for line in found if line.startswith("interface=")] == ["interface=lan0"]
+    assert [line for line in found if line.startswith("listen-")] == ["listen-address=127.0.0.1", "listen-address=::1"]
+
+
+@pytest.mark.parametrize("own", ["bind-interfaces\ninterface=lan0\n", "listen-address=192.168.7.1\n"])
+def test_where_the_users_lines_decide_by_address_no_interface_is_named(tmp_path: Path, own: str) -> None:
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": own}, "[host]\ngateway = true\n"))
+    assert not any(line.startswith("interface=") for line in found)
 
 
 def test_configured_addresses_take_the_place_of_those_of_the_lan(tmp_path: Path) -> None:
@@ -432,6 +440,24 @@ def test_configured_resolvers_are_added_to_the_users_own(tmp_path: Path) -> None
 def test_a_server_for_one_domain_is_no_resolver_for_all(tmp_path: Path) -> None:
     tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n", "etc/dnsmasq.conf": "server=/corp.example/10.0.0.1\n"}
     assert "resolv-file=/var/lib/gfwtools/resolv.conf" in snippet(host(tmp_path, tree))
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "own", "filtered"),
+    [
+        ("2.90", "", "", True),
+        ("2.91", "", "filter-rr=ANY", True),
+        ("2.89", "", "", False),
+        ("2.90", "[dns]\nhttps_records = true\n", "", False),
+        ("2.90", "", "filter-rr=ANY,HTTPS", False),
+    ],
+)
+def test_https_records_are_left_out_where_dnsmasq_can_and_the_user_has_not_said_otherwise(
+    tmp_path: Path, version: str, text: str, own: str, filtered: bool
+) -> None:
+    runner = Recorder({("dnsmasq", "--version"): f"Dnsmasq version {version}  Copyright (c) 2000-2024 Simon Kelley"})
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": f"{own}\n"}, text), runner)
+    assert ("filter-rr=HTTPS" in found) is filtered
 
 
 def test_the_canary_can_be_switched_off(tmp_path: Path) -> None:

@@ -151,6 +151,13 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             "Answer NXDOMAIN for use-application-dns.net, so that Firefox does not bypass dnsmasq.",
             see="below",
         ),
+        Key(
+            "https_records",
+            "boolean",
+            boolean,
+            "Let HTTPS records (type 65) through. They may hold addresses that are in no set.",
+            see="below",
+        ),
         Key("dnssec", "boolean", boolean, "Let dnsmasq validate DNSSEC."),
         Key(
             "addn_hosts",

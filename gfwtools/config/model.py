@@ -69,6 +69,7 @@ class Dns(NamedTuple):
     resolvers: tuple[Upstream, ...] = ()
     listen: tuple[Address, ...] = ()
     canary: bool = True
+    https_records: bool = False
     dnssec: bool = False
     addn_hosts: tuple[str, ...] = ()
     warm: bool = False

@@ -17,7 +17,7 @@ from gfwtools.plumbing.backend import sets_with
 from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.survey import Survey
-from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Nat, Route, Rule
+from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Guard, Nat, Route, Rule
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
@@ -280,7 +280,9 @@ def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
 
 def _segments(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:
     """Of what this host sends itself, and of all that leaves by the tunnel."""
-    bad = [piece for piece in _bad(pieces, Kind.CLAMP) if not _is_forwarded(piece)]
+    bad = [
+        piece for piece in _bad(pieces, Kind.CLAMP) if not _is_forwarded(piece) and not isinstance(piece.subject, Guard)
+    ]
     return _link("segments", f"segments of TCP fit into {policy.interface}", bad)
 
 

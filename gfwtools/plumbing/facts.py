@@ -13,6 +13,7 @@ from gfwtools.errors import HostError
 from gfwtools.render.ipset import seed_networks
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
+from gfwtools.system.networks import wans
 
 __all__ = ["Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
 
@@ -54,6 +55,8 @@ class Facts:
     """Policy -> addresses that dnsmasq had learned when the plumbing was taken down."""
     advertised: tuple[str, ...] = ()
     """Interfaces with an IPv6 default route from a router advertisement."""
+    wans: tuple[str, ...] = ()
+    """Interfaces to the Internet, of a host that answers names for others."""
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:
@@ -74,6 +77,7 @@ def read_facts(config: Config, runner: Runner) -> Facts:
         families=families,
         interfaces=interfaces,
         advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
+        wans=tuple(sorted(wans(runner))) if config.host.gateway or config.dns.listen else (),
     )
 
 

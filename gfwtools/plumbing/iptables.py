@@ -20,7 +20,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Jump, Masked, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Guard, Jump, Masked, Nat, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -384,7 +384,9 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
     for hook in _CLAMPS:
         clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
-        put("mangle", hook, [Worded.of(_clamp(clamp), clamp) for clamp in clamps])
+        guards = wanted.guards if hook == "INPUT" else ()
+        guarded = [Worded.of(_guard(guard), guard) for guard in guards]
+        put("mangle", hook, [*guarded, *(Worded.of(_clamp(clamp), clamp) for clamp in clamps)])
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
 
@@ -395,6 +397,14 @@ def _entry(entry: Entry, family: Family) -> str:
         words.append(f"-i {entry.arrives_on}")
     if entry.to:
         words.append(f"-d {entry.to}/{entry.to.max_prefixlen}")
+    if entry.within:
+        words.append(f"-d {entry.within}")
+    if entry.question:
+        words.append(_to_port_53(entry.question))
+    if entry.from_this_host:
+        words.append("-m addrtype --src-type LOCAL")
+    if entry.to_this_host:
+        words.append("-m addrtype --dst-type LOCAL")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
     if entry.running:
@@ -422,6 +432,15 @@ def _masked(bits: Masked) -> str:
 
 def _jump(jump: Jump) -> str:
     return f"{_comment(jump.why)} -j {CHAIN}"
+
+
+def _to_port_53(protocol: str) -> str:
+    return f"-p {protocol} -m {protocol} --dport 53"
+
+
+def _guard(guard: Guard) -> str:
+    there = "-m addrtype ! --dst-type LOCAL --limit-iface-in"
+    return f"-i {guard.interface} {_to_port_53(guard.protocol)} {there} {_comment(guard.why)} -j DROP"
 
 
 def _clamp(clamp: Clamp) -> str:

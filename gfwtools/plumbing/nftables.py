@@ -17,7 +17,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Nat, Wanted
+from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Guard, Nat, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -233,9 +233,10 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
         name, hook = _HOOKS[jump.hook]
         chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
     for place, (name, hook) in _CLAMPS.items():
+        guards = tuple(Worded.of(_guard(guard), guard) for guard in wanted.guards if place == "INPUT")
         clamps = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
-        if clamps:
-            chains[name] = NftChain(hook, clamps)
+        if guards or clamps:
+            chains[name] = NftChain(hook, (*guards, *clamps))
     if wanted.nats:
         chains["postrouting"] = NftChain(_POSTROUTING, tuple(Worded.of(_nat(nat), nat) for nat in wanted.nats))
     return chains
@@ -255,6 +256,14 @@ def _entry(entry: Entry) -> str:
         words.append(f'iifname "{entry.arrives_on}"')
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
+    if entry.within:
+        words.append(f"{ip} daddr {_element(entry.within)}")
+    if entry.from_this_host:
+        words.append("fib saddr type local")
+    if entry.to_this_host:
+        words.append("fib daddr type local")
+    if entry.question:
+        words.append(f"{entry.question} dport 53")
     if entry.marked is not None:
         words.append(f"meta mark {entry.marked:#x}")
     if entry.mark is not None:
@@ -277,6 +286,11 @@ def _entries(entry: Entry) -> tuple[str, ...]:
     ip = "ip" if entry.family == 4 else "ip6"
     names = render.set_names(entry.to_set_of).marked_in(4 if entry.family == 4 else 6)
     return tuple(f"{ip} daddr @{name} {_entry(entry)}" for name in names)
+
+
+def _guard(guard: Guard) -> str:
+    match = f'iifname "{guard.interface}" {guard.protocol} dport 53 fib daddr . iif type != local'
+    return f"{match} drop {_comment(guard.why)}"
 
 
 def _clamp(clamp: Clamp) -> str:
@@ -351,12 +365,14 @@ def _fill(name: str, found: NftSet, wanted: NftSet) -> list[str]:
         return []
     lines = [f"flush set {TABLE} {name}"] if wanted.is_seed and found.elements else []
     new = wanted.elements if wanted.is_seed else sorted(set(wanted.elements) - set(found.elements))
-    elements = ", ".join(
-        str(network).removesuffix("/32").removesuffix("/128") for span in new for network in _networks(span)
-    )
+    elements = ", ".join(_element(network) for span in new for network in _networks(span))
     if elements:
         lines.append(f"add element {TABLE} {name} {{ {elements} }}")
     return lines
+
+
+def _element(network: Network) -> str:
+    return str(network).removesuffix("/32").removesuffix("/128")
 
 
 def _nft(text: str) -> Command:

@@ -16,11 +16,13 @@ Nothing is read here and nothing is run.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Facts, Family, Interface
+from gfwtools.render.ipset import seed_networks
 
 __all__ = [
     "ALL_BITS",
@@ -31,6 +33,7 @@ __all__ = [
     "Clamp",
     "Connmark",
     "Entry",
+    "Guard",
     "Jump",
     "Masked",
     "Nat",
@@ -53,6 +56,20 @@ KILL_SWITCH_METRIC = 4278198272
 _IPV6_METRIC = 1024
 #: Bytes of an IP and a TCP header without options: what of an MTU is not segment (RFC 879, RFC 8200 section 8.3).
 _HEADERS: dict[Family, int] = {4: 40, 6: 60}
+#: How names are asked for.
+Transport = Literal["udp", "tcp"]
+_TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
+#: What is never a site of the Internet: this network, private and shared addresses (RFC 1918, 6598), loopback,
+#: link-local, multicast and reserved ones (RFC 6890, 5771, 1112). Networks for documentation are nobody's to attack.
+_NOT_SITES: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/9", "ff00::/8"),
+        ),
+    )
+)
 #: The mask of a whole mark.
 ALL_BITS = 0xFFFFFFFF
 
@@ -105,6 +122,14 @@ class Entry:
     arrives_on: str | None = None
     to: Address | None = None
     to_set_of: PolicyConfig | None = None
+    within: Network | None = None
+    """Only packets to an address of this network."""
+    from_this_host: bool = False
+    """Only packets that this host sends itself."""
+    to_this_host: bool = False
+    """Only packets to an address that this host has."""
+    question: Transport | None = None
+    """Only packets to port 53, by this protocol."""
     connmark: Masked | None = None
     """Only packets of a connection that has this in its mark."""
     marked: int | None = None
@@ -112,6 +137,15 @@ class Entry:
     keep: Masked | None = None
     policy: str = field(default="", compare=False)
     """The only policy that it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What comes in by ``interface`` for port 53 of an address that another interface has: it is dropped."""
+
+    interface: str
+    protocol: Transport
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +230,7 @@ class Wanted:
     entries: tuple[Entry, ...] = ()
     connmarks: tuple[Connmark, ...] = ()
     jumps: tuple[Jump, ...] = ()
+    guards: tuple[Guard, ...] = ()
     clamps: tuple[Clamp, ...] = ()
     nats: tuple[Nat, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -224,6 +259,7 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         entries=_entries(config, facts),
         connmarks=connmarks(config),
         jumps=_jumps(gateway),
+        guards=_guards(config, facts),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
         rules=tuple(
@@ -289,6 +325,7 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
             family: Family = 4 if endpoint.version == 4 else 6
             entries.append(Entry(f"the peer of {tunnel.name} is reached without it", family=family, to=endpoint))
     entries += _running(config)
+    entries += _never(config)
     for policy in config.policies:
         # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
         for family in (4, 6):
@@ -318,6 +355,49 @@ def _running(config: Config) -> Iterator[Entry]:
     # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
     yield Entry("a connection that began directly stays direct", running="confirmed")
     yield Entry("and so does one that belongs to it", running="related")
+
+
+def _never(config: Config) -> Iterator[Entry]:
+    """What is not sent into a tunnel, though its address is in a set: the owner of a listed name chose the address.
+
+    What the configuration names itself wins: the clean resolver may have a private address, and so may the networks at
+    the other end (``routes``).
+    """
+    for policy in config.policies:
+        networks = filter(_is_no_site, policy.routes)
+        for network, sets in (*((seed, None) for seed in seed_networks(policy, ())), *((n, policy) for n in networks)):
+            family: Family = 4 if network.version == 4 else 6
+            why = f"the configuration of policy {policy.name} names it"
+            yield Entry(why, family, within=network, to_set_of=sets, mark=policy.mark, policy=policy.name)
+        why = f"the rest of the connection is for policy {policy.name} too"
+        yield Entry(why, marked=policy.mark, keep=_bits(config, policy), policy=policy.name)
+        yield Entry(f"policy {policy.name} has it already", marked=policy.mark, policy=policy.name)
+    yield Entry("this host is reached without a tunnel", to_this_host=True)
+    for net in _NOT_SITES:
+        yield Entry("not a site of the Internet", family=4 if net.version == 4 else 6, within=net)
+    for protocol in _TRANSPORTS:
+        # The owner of a listed name could send dnsmasq's questions to the ISP's resolver abroad, where it is silent.
+        why = "a resolver of what is not listed is asked directly"
+        yield Entry(why, from_this_host=True, question=protocol)
+
+
+def _is_no_site(network: Network) -> bool:
+    return any(
+        other.version == network.version and other.prefixlen <= network.prefixlen and network.network_address in other
+        for other in _NOT_SITES
+    )
+
+
+def _guards(config: Config, facts: Facts) -> tuple[Guard, ...]:
+    """The resolver is for the LAN. A host has its addresses on every interface, so the WAN could ask at the LAN's.
+
+    At an address of the WAN itself another program of the user may answer.
+    """
+    if not (config.host.gateway or config.dns.listen):
+        return ()
+    names = dict.fromkeys((*(policy.interface for policy in config.policies), *facts.wans))
+    why = "the resolver of the LAN does not answer what comes from {}"
+    return tuple(Guard(name, protocol, why.format(name)) for name in names for protocol in _TRANSPORTS)
 
 
 def connmarks(config: Config) -> tuple[Connmark, ...]:

@@ -62,10 +62,14 @@ class ResolverFacts:
     """The addresses of this host."""
     lan: tuple[Address, ...] = ()
     """The addresses at which the LAN reaches this host."""
+    inner: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    """The interfaces that lead to the LAN alone, each with its part of ``lan``."""
     others: tuple[OtherNetwork, ...] = ()
     """The networks of this host where another program answers names."""
     anchors: str = ""
     """The distribution's file with the root's keys, if there is one."""
+    filters_records: bool = False
+    """dnsmasq can leave out records of a kind (``filter-rr``, since 2.90)."""
     pid_folder: bool = False
     """The folder of ``dns.pid_file`` is there at every boot."""
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -129,8 +133,10 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         directives=found.directives,
         addresses=addresses,
         lan=listening.addresses,
+        inner=listening.interfaces,
         others=listening.others,
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
+        filters_records=_filters_records(runner),
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
         tools=frozenset(tool for tool, can in usable.items() if can),
@@ -173,6 +179,11 @@ def addresses_of(links: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Address
         for entry in link.get("addr_info", ()):
             if "local" in entry and entry.get("scope") != "link":
                 yield str(link.get("ifname")), ip_address(entry["local"])
+
+
+def _filters_records(runner: Runner) -> bool:
+    found = re.search(r"\bversion (\d+)\.(\d+)", runner.ask("dnsmasq", "--version") or "", re.IGNORECASE)
+    return found is not None and (int(found[1]), int(found[2])) >= (2, 90)
 
 
 def _stays(paths: Paths, pid_file: str) -> bool:
