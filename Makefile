@@ -10,14 +10,14 @@ DEV    := $(VENV)/.installed-dev
 # The tests start gfwtools thousands of times. Without cached byte code (as in many containers), each start compiles
 # everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Many tests wait for a daemon, a handshake or a timeout: three workers for two cores. worksteal shares out the last
+# Many tests wait for a daemon, a handshake or a timeout: two workers for each core. worksteal shares out the last
 # tests again, because the long ones stand side by side.
-WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
+WORKERS ?= $(shell expr $$(nproc) \* 2)
 
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick docs-commands
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-pairs docs-commands
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,8 +32,11 @@ run: $(STAMP) ## Try the main job below ./demo. It touches nothing else on this 
 	@echo "The files lie in:"
 	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
 
-test: packages check ## Run all tests (as root they include the network namespaces).
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: packages check ## Run the tests (as root they include the network namespaces).
+	$(BIN)/python -m pytest -m "not other_pair" -n $(WORKERS) --dist worksteal
+
+test-pairs: packages $(DEV) ## Run the pairs of backend and layout that test leaves out (as root).
+	$(BIN)/python -m pytest tests/e2e -m other_pair -n $(WORKERS) --dist worksteal
 
 test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons.
 	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal

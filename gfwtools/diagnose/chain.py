@@ -431,8 +431,8 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
         return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
-    alone = "" if lookup.strangers is None else " and no other"
-    return Link("upstream", _OK, expected, f"dnsmasq asks them{alone}")
+    words = "dnsmasq asks them" if lookup.strangers is None else "dnsmasq asks them and no other"
+    return Link("upstream", _OK, expected, words)
 
 
 def _reload(resolver: Resolver) -> str:

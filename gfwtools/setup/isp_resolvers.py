@@ -41,6 +41,8 @@ _KEPT = (
     *("/run/resolvconf/interface/*", "/run/resolvconf/interfaces/*"),
 )
 _COPIED_FROM = re.compile(r"^# Copied from: (\S+)$", re.MULTILINE)
+# What bootstrap notes in the file that dnsmasq reads.
+_NOTE = "# The resolvers of this host at bootstrap: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Surroundings:
     """A program wrote it that can only be followed by a hook (dhcpcd)."""
     setting: str = ""
     """The ``resolv-file`` that bootstrap has set before."""
+    noted: tuple[str, ...] = ()
+    """Those that bootstrap has noted in the file for dnsmasq, for a host that has lost our copy."""
     own: frozenset[Address] = frozenset()
     """The addresses of this host."""
 
@@ -112,6 +116,8 @@ def find(config: Config, around: Surroundings) -> Found:
     for path in (RESOLVED, NETWORK_MANAGER, RESOLVCONF):
         if servers := _read(paths, path, own):
             return Found(servers, path, COPY)
+    if noted := usable(around.noted, own):
+        return Found(noted, "an earlier bootstrap", COPY)
     return Found()
 
 
@@ -136,6 +142,17 @@ def copied(found: Found) -> str:
     """The copy, in resolv.conf's format. It can name no port but 53."""
     lines = "".join(f"nameserver {resolver.address}\n" for resolver in found.resolvers if resolver.port == 53)
     return f"{HEADER}# Copied from: {found.source}\n{lines}"
+
+
+def note(resolvers: Iterable[Upstream]) -> str:
+    """A comment for the file that dnsmasq reads: the copy is lost where /var/lib/gfwtools is."""
+    return f"{_NOTE}{' '.join(str(resolver.address) for resolver in resolvers)}\n"
+
+
+def noted_in(text: str) -> list[str]:
+    """The resolvers of :func:`note`."""
+    lines = [line.removeprefix(_NOTE) for line in text.split("\n") if line.startswith(_NOTE)]
+    return lines[-1].split() if lines else []
 
 
 def usable(texts: Iterable[str], own: frozenset[Address]) -> tuple[Upstream, ...]:

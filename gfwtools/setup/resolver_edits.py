@@ -12,7 +12,7 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
-from gfwtools.setup.isp_resolvers import Found, copied
+from gfwtools.setup.isp_resolvers import Found, copied, note
 from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
 from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts
@@ -89,7 +89,7 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     yield from _listen_lines(config, facts)
     if dns.resolvers or not facts.has_upstream:
         # resolv.conf leads to dnsmasq itself now.
-        yield from [f"resolv-file={facts.follow}\n"] if facts.follow else _fixed_lines(facts)
+        yield from _followed(facts) if facts.follow else _fixed_lines(facts)
     if not facts.has("cache-size"):
         yield f"cache-size={CACHE_SIZE}\n"
     if facts.pid_folder and not facts.has("pid-file"):
@@ -109,6 +109,12 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
         yield "# Firefox keeps to this resolver where this name does not exist\n"
         yield f"server=/{CANARY}/\n"
+
+
+def _followed(facts: ResolverFacts) -> Iterator[str]:
+    if facts.follow in COPIES:
+        yield note(facts.resolvers)
+    yield f"resolv-file={facts.follow}\n"
 
 
 def _fixed_lines(facts: ResolverFacts) -> Iterator[str]:

@@ -253,7 +253,8 @@ def _surroundings(
         maintained.append(isp_resolvers.RESOLVED)
     if "NetworkManager" in managers and _is_running(paths, runner, "NetworkManager.service"):
         maintained.append(isp_resolvers.NETWORK_MANAGER)
-    settings = re.findall(r"^resolv-file=(.+)$", text_of(paths, snippet(config)) or "", re.MULTILINE)
+    text = text_of(paths, snippet(config)) or ""
+    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     return Surroundings(
         resolv_conf=before,
         link=link,
@@ -262,6 +263,7 @@ def _surroundings(
         promised=promised,
         hooked="dhcpcd" in managers and re.search(r"^# .*dhcpcd", before, re.MULTILINE) is not None,
         setting=settings[-1] if settings else "",
+        noted=tuple(isp_resolvers.noted_in(text)),
         own=own,
     )
 

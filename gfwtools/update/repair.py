@@ -14,6 +14,7 @@ from gfwtools.dnsmasq.resolver import Reading, Resolver, Unread
 from gfwtools.errors import GfwtoolsError, ResolverError
 from gfwtools.plumbing import record, taken_down, updown
 from gfwtools.render.files import Role, on_host
+from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 from gfwtools.update.endpoint import follow
@@ -112,10 +113,16 @@ def _has(unread: Mapping[str, list[Unread]], role: Role, policy: str = "") -> bo
 
 def _unread(config: Config, policy: PolicyConfig, resolver: Resolver) -> list[Unread]:
     """The files that a daemon has not read though an update has seen that it had. Others are due, and no fault: the
-    update has them read."""
+    update has them read. It also writes a damaged file again, and no restart helps before that."""
     state = read_state(config.paths.state).of(policy.name)
     found = [(on_host(config, each.path), each) for each in resolver.unread([policy])]
-    return [each for path, each in found if path in state.loaded and state.loaded[path] == state.effective.get(path)]
+    return [
+        each
+        for path, each in found
+        if path in state.loaded
+        and state.loaded[path] == state.effective.get(path)
+        and atomic.is_as_written(config.paths.at(path), state.files.get(path, ""))
+    ]
 
 
 def _endpoints(config: Config, runner: Runner, resolver: Resolver, found: Repair) -> None:

@@ -1,9 +1,11 @@
 """What the tests in network namespaces need; where it lacks, they fail and say what to install."""
 
+import itertools
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -24,6 +26,9 @@ PACKAGES = {
     "wg": "wireguard-tools",
     "wireguard-go": "wireguard-go",
 }
+PAIRS = frozenset(itertools.product(("iptables", "nftables"), ("paired", "split")))
+#: Where a test has all four pairs, `make test` leaves these two to `make test-pairs`.
+OTHER_PAIRS = frozenset({("iptables", "split"), ("nftables", "paired")})
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -36,6 +41,21 @@ def lacking(uid: int, has: Callable[[str], bool], tun: Path = Path("/dev/net/tun
     if not tun.exists():
         found.append(f"no {tun}: wireguard-go needs it; modprobe tun")
     return found
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark the half of each four pairs that `make test-pairs` runs."""
+    pairs: dict[str, dict[pytest.Item, tuple[object, object]]] = defaultdict(dict)
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        values = [*params.values(), (params.get("backend"), params.get("layout"))]
+        for pair in (value for value in values if isinstance(value, tuple) and value in PAIRS):
+            pairs[item.nodeid.partition("[")[0]][item] = pair
+    for found in pairs.values():
+        if len(set(found.values())) == 4:
+            for item, pair in found.items():
+                if pair in OTHER_PAIRS:
+                    item.add_marker(pytest.mark.other_pair)
 
 
 @pytest.fixture(scope="session", autouse=True)
