@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 2)
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-pairs docs-commands
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-variants docs-commands
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,10 @@ run: $(STAMP) ## Try the main job below ./demo. It touches nothing else on this 
 	@find $(DEMO) -type f ! -name lock | sort | sed 's/^/  /'
 
 test: packages check ## Run the tests (as root they include the network namespaces).
-	$(BIN)/python -m pytest -m "not other_pair" -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -m "not variant" -n $(WORKERS) --dist worksteal
 
-test-pairs: packages $(DEV) ## Run the pairs of backend and layout that test leaves out (as root).
-	$(BIN)/python -m pytest tests/e2e -m other_pair -n $(WORKERS) --dist worksteal
+test-variants: packages $(DEV) ## Run the variants that test leaves out, such as two of four pairs of backend and layout (as root).
+	$(BIN)/python -m pytest tests/e2e -m variant -n $(WORKERS) --dist worksteal
 
 test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons.
 	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from gfwtools.diagnose.firewall import iptables_rules, nft_rules
+from gfwtools.diagnose.firewall import iptables_rules, nft_rules, questions
 from gfwtools.diagnose.firewall.crossing import Passage, crossings
 from gfwtools.diagnose.firewall.packet import Packet, Truth
 from gfwtools.diagnose.lan import Lan
@@ -34,6 +34,14 @@ def passages(
     return first, answer
 
 
+def question(text: str = "", ruleset: Sequence[dict[str, Any]] = ()) -> Passage:
+    """A question by UDP of a client of lan0 to this host's dnsmasq."""
+    bases = iptables_rules.parse(text, "iptables", no_sets) + nft_rules.parse(ruleset, 4, lambda *key: None)
+    found = questions.from_lan(bases, LAN, 4)
+    assert found is not None
+    return found
+
+
 def filter_table(rules: str, policy: str = "DROP") -> str:
     """A listing of the filter table with these rules."""
     chains = sorted({line.split()[1] for line in rules.splitlines() if line.startswith("-A")} - {"FORWARD"})
@@ -42,13 +50,17 @@ def filter_table(rules: str, policy: str = "DROP") -> str:
 
 
 def own_table(
-    *rules: list[dict[str, Any]], policy: str = "drop", family: str = "inet", **chains: list[list[dict[str, Any]]]
+    *rules: list[dict[str, Any]],
+    policy: str = "drop",
+    family: str = "inet",
+    hook: str = "forward",
+    **chains: list[list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """A table of nft with a base chain ``way`` at the hook forward, and other chains."""
+    """A table of nft with a base chain ``way`` at a hook, and other chains."""
     of = {"family": family, "table": "own"}
     items: list[dict[str, Any]] = [
         {"metainfo": {}},
-        {"chain": {**of, "name": "way", "type": "filter", "hook": "forward", "prio": 0, "policy": policy}},
+        {"chain": {**of, "name": "way", "type": "filter", "hook": hook, "prio": 0, "policy": policy}},
         *({"chain": {**of, "name": name}} for name in chains),
     ]
     number = 10

@@ -249,7 +249,7 @@ def test_the_cron_job_waits_for_its_own_part_of_the_hour_and_runs_update(tmp_pat
     for name in ("sleep", "gfwtools"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{log}\n')
         (tmp_path / name).chmod(0o755)
-    command = cron_job().replace(PROGRAM, "gfwtools")
+    command = cron_job().replace(PROGRAM, "gfwtools").replace("/etc/cron.d/gfwtools", str(tmp_path))
     for _ in range(2):
         done = run("/bin/sh", "-c", command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -257,6 +257,16 @@ def test_the_cron_job_waits_for_its_own_part_of_the_hour_and_runs_update(tmp_pat
     assert updated == "gfwtools -q update --reload"
     assert first == second, "a host keeps its own minute"
     assert 0 <= int(first.removeprefix("sleep ")) < 3600
+
+
+def test_a_cron_job_that_waits_while_teardown_runs_does_nothing_after_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("sleep", "gfwtools"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >>{log}\n")
+        (tmp_path / name).chmod(0o755)
+    command = cron_job().replace(PROGRAM, "gfwtools").replace("/etc/cron.d/gfwtools", str(tmp_path / "gone"))
+    assert run("/bin/sh", "-c", command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}).returncode == 0
+    assert log.read_text() == "sleep\n"
 
 
 # ---------------------------------------------------------------- which init system

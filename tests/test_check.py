@@ -157,7 +157,7 @@ def test_a_list_that_was_fetched_and_is_damaged_is_not_told_as_one_that_was_neve
 ) -> None:
     (root / "var/lib/gfwtools/gfwlist.list").write_text("<html>")
     told = gfwtools(root, *command).stderr
-    assert "gfwlist.list is missing or damaged, this is the starter list's answer; run: gfwtools update" in told
+    assert "gfwlist.list is missing or damaged; using the built-in starter list; run: gfwtools update" in told
 
 
 def test_lists_that_are_newer_than_the_files_are_told(root: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_check_and_an_update_from_a_file_import_nothing_heavy(tmp_path: Path) 
 def test_an_option_that_names_no_interface_is_wrong_usage(tmp_path: Path, name: str) -> None:
     told = gfwtools(tmp_path, "bootstrap", "--interface", name, code=2).stderr
     assert "'--interface'" in told
-    assert "is no name for an interface" in told
+    assert "is not a name for an interface" in told
     assert "config.toml" not in told
 
 
@@ -61,7 +61,21 @@ def test_completion_prints_the_script_of_a_shell(tmp_path: Path, shell: str) -> 
 
 
 def test_an_unknown_command_is_a_usage_error(tmp_path: Path) -> None:
-    assert "No such command" in gfwtools(tmp_path, "upgrade", code=2).stderr
+    assert "no command 'upgrade'; did you mean update?" in gfwtools(tmp_path, "upgrade", code=2).stderr
+
+
+def test_an_unknown_command_like_none_of_ours_shows_all_of_them(tmp_path: Path) -> None:
+    assert "no command 'zzz'; use update, check, deny" in gfwtools(tmp_path, "zzz", code=2).stderr
+
+
+def test_an_unknown_check_is_met_with_the_checks(tmp_path: Path) -> None:
+    assert "no command 'domian'; did you mean domain?" in gfwtools(tmp_path, "check", "domian", code=2).stderr
+
+
+@pytest.mark.parametrize("option", ["--root", "--config"])
+def test_an_option_of_every_command_behind_the_command_is_shown_its_place(tmp_path: Path, option: str) -> None:
+    told = gfwtools(tmp_path, "update", option, str(tmp_path), code=2).stderr
+    assert f"{option} goes before the command: gfwtools {option} PATH COMMAND" in told
 
 
 def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_connections_of_a_policy_that_stays_as_it_is_are_kept() -> None:
     assert gone(connmarks(Config(policies=(ONE,))), connmarks(Config(policies=(ONE, TWO)))) == ()
 
 
-def test_connections_of_a_policy_that_moves_are_dropped_by_our_bits_and_by_a_mark_that_was_saved_whole() -> None:
+def test_connections_of_a_policy_that_moves_are_dropped_by_our_bits_and_its_mark() -> None:
     before = connmarks(Config(policies=(ONE, TWO)))
     for change in ({"interface": "wg2"}, {"table": 7}):
         after = connmarks(Config(policies=(ONE, TWO._replace(**change))))

@@ -484,9 +484,7 @@ def test_with_each_silent_mirror_the_hedge_halves_down_to_a_quarter_of_a_second(
     assert list(islice(hedges(first), len(waits))) == waits
 
 
-def test_behind_five_mirrors_that_drop_every_packet_the_sixth_is_asked_after_4_seconds(
-    serve: Serve, clock: Clock
-) -> None:
+def test_behind_five_mirrors_that_drop_all_packets_the_sixth_is_asked_after_4_s(serve: Serve, clock: Clock) -> None:
     clock.settled = 1.0
     asked_at = []
 
@@ -880,9 +878,7 @@ def test_a_clock_that_is_years_behind_is_called_wrong(now: float, date: str) -> 
     assert f"this host's clock says {date}, which is wrong; set it" in clock_hint(now)
 
 
-def test_a_certificate_that_is_not_accepted_for_another_reason_says_nothing_of_the_clock(
-    serve: Serve, trusted: Authority
-) -> None:
+def test_a_certificate_refused_for_another_reason_says_nothing_of_the_clock(serve: Serve, trusted: Authority) -> None:
     assert "clock" not in answer(serve(good(LIST), trusted.unknown()).url)
 
 
@@ -1073,7 +1069,7 @@ def test_a_variable_that_names_no_proxy_is_named_and_its_password_is_not(
     monkeypatch.setenv(name, value)
     said = answer("https://mirror.example/list")
     assert said.startswith(f"the environment variable {name}: '")
-    assert said.endswith(" is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+    assert said.endswith(" is not a proxy; use http://HOST:PORT or socks5://HOST:PORT")
     assert "SEC" not in said
 
 

@@ -12,6 +12,7 @@ from firewalls import (
     match,
     own_table,
     passages,
+    question,
 )
 
 from gfwtools.diagnose.firewall.crossing import Passage, Verdict
@@ -185,6 +186,7 @@ def test_openwrt_without_a_forwarding_into_the_tunnel_is_stopped_by_its_rule() -
 OUT, IN, STATE = {"meta": {"key": "oifname"}}, {"meta": {"key": "iifname"}}, {"ct": {"key": "state"}}
 DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
 SADDR, DADDR = ({"payload": {"protocol": "ip", "field": field}} for field in ("saddr", "daddr"))
+FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}
 ACCEPT, DROP = {"accept": None}, {"drop": None}
 ESTABLISHED = [match(STATE, ["established", "related"], "in"), ACCEPT]
 
@@ -238,8 +240,10 @@ def test_nft_stops_what_no_rule_accepts(expressions: list[dict[str, object]]) ->
         [match(DPORT, {"range": [1, 1024]}), ACCEPT],
         [match(DPORT, 1024, "<"), ACCEPT],
         [match({"payload": {"protocol": "th", "field": "dport"}}, 443), ACCEPT],
-        [match({"payload": {"protocol": "tcp", "field": "flags"}}, "syn", "in"), ACCEPT],
-        [match({"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["syn", "ack"]]}, "syn"), ACCEPT],
+        [match(FLAGS, "syn", "in"), ACCEPT],
+        [match({"&": [FLAGS, ["syn", "ack"]]}, "syn"), ACCEPT],
+        [match(FLAGS, "syn"), ACCEPT],
+        [match(FLAGS, ["fin", "syn", "rst", "psh", "ack", "urg"], "!"), DROP],
         [match(SADDR, {"prefix": {"addr": "192.168.7.0", "len": 24}}), ACCEPT],
         [match(DADDR, {"set": [{"range": ["10.0.0.0", "10.9.9.9"]}]}, "!="), ACCEPT],
         [match(DADDR, "@blocked"), ACCEPT],
@@ -265,6 +269,7 @@ def test_nft_lets_pass_what_a_rule_accepts_first(expressions: list[dict[str, obj
         [match(DADDR, "@lost"), ACCEPT],
         [{"xt": {"type": "match", "name": "conntrack"}}, ACCEPT],
         [{"queue": {"num": 0}}],
+        [{"meter": {"key": SADDR, "stmt": {"limit": {"rate": 10, "per": "second", "inv": True}}}}, ACCEPT],
         [{"vmap": {"key": OUT, "data": "@lost"}}],
         [{"vmap": {"key": {"numgen": {"mode": "random", "mod": 2}}, "data": {"set": [[0, ACCEPT], [1, DROP]]}}}],
         [match({"ct": {"key": "mark"}}, 1), ACCEPT],
@@ -275,6 +280,35 @@ def test_nft_lets_pass_what_a_rule_accepts_first(expressions: list[dict[str, obj
 def test_nft_is_unknown_by_the_rule_that_is_not_understood(expressions: list[dict[str, object]]) -> None:
     first, _ = passages(ruleset=own_table(ESTABLISHED, expressions))
     assert (first.verdict, rule(first)) == (UNKNOWN, "handle 12")
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        match({"&": [FLAGS, ["fin", "syn", "rst", "ack"]]}, "syn", "!="),
+        match({"&": [FLAGS, ["fin", "syn", "rst", "psh", "ack", "urg"]]}, 0),
+        match(FLAGS, ["fin", "syn", "rst", "psh", "ack", "urg"], "!"),
+    ],
+)
+def test_a_rule_of_nft_about_tcp_flags_lets_a_question_by_udp_pass(comparison: dict[str, object]) -> None:
+    table = own_table([comparison, match(STATE, "new", "in"), DROP], policy="accept", hook="input")
+    assert question(ruleset=table).verdict is PASSES
+
+
+@pytest.mark.parametrize(
+    ("comparison", "verdicts"),
+    [
+        (match(FLAGS, "syn"), [BLOCKED, PASSES]),
+        (match({"&": [FLAGS, ["syn", "ack"]]}, ["syn", "ack"]), [PASSES, BLOCKED]),
+        (match({"&": [FLAGS, ["syn", "ack"]]}, ["syn", "ack"], "!="), [BLOCKED, PASSES]),
+        (match(FLAGS, {"set": ["syn", "rst"]}), [BLOCKED, PASSES]),
+    ],
+)
+def test_tcp_flags_of_nft_that_are_to_be_equal_are_all_compared(
+    comparison: dict[str, object], verdicts: list[Verdict]
+) -> None:
+    table = own_table([comparison, DROP], policy="accept")
+    assert [each.verdict for each in passages(ruleset=table)] == verdicts
 
 
 def test_a_table_of_the_other_family_does_not_matter() -> None:

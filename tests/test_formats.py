@@ -185,7 +185,7 @@ def test_a_real_list_is_never_taken_for_one_in_another_format(real_lists: list[P
 
 
 @pytest.mark.parametrize("mark", ["##", "#@#", "#?#", "#$#"])
-def test_a_rule_to_hide_a_part_of_a_page_among_plain_domains_is_dropped_and_a_comment_is_not(mark: str) -> None:
+def test_among_plain_domains_a_rule_to_hide_a_part_of_a_page_is_dropped(mark: str) -> None:
     assert compiled(f"example.com{mark}.ad\n", "domains").counts().dropped == {"keyword": 1}
     assert compiled(f"example.com {mark} why\n", "domains").cover.tunnelled == ["example.com"]
 

@@ -69,7 +69,7 @@ def test_an_empty_exclude_file_excludes_nothing(tmp_path: Path, env: dict[str, s
         ([], "no output file"),
         (["-o", "/"], "is a folder"),
         (["-o", "/nowhere/out"], "does not exist"),
-        (["-o", "x", "-d", "8.8.8"], "no resolver"),
+        (["-o", "x", "-d", "8.8.8"], "is not a resolver"),
         (["-o", "x", "-p", "0"], "bad port"),
         (["-o", "x", "-p", "70000"], "bad port"),
         (["-o", "x", "-s", "a b"], "set names"),

@@ -18,8 +18,9 @@ from gfwtools.cli.check_live import show
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import Chain, Link, LinkState, first_broken
 from gfwtools.diagnose.address import names_of, parse_address
-from gfwtools.diagnose.chain import Lookup, answer_link, clean_link, count_asked, way_link
+from gfwtools.diagnose.chain import answer_link, clean_link, way_link
 from gfwtools.diagnose.link import skip_dependents
+from gfwtools.diagnose.lookup import Lookup, count_asked
 from gfwtools.diagnose.plumbing import earlier, parse_netstat
 from gfwtools.dnsmasq.client import Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon

@@ -1,5 +1,6 @@
 """Which lines of the user's decide a listed name in place of ours."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from trees import Tree, host
 
 from gfwtools.dnsmasq import own_lines
 from gfwtools.dnsmasq.conf import Line
-from gfwtools.dnsmasq.overrides import Asked, Listed, Override, in_conf, in_hosts, words
+from gfwtools.dnsmasq.overrides import Asked, Listed, Override, changing, in_conf, in_hosts, words
 from gfwtools.system.commands import System
 
 LISTED = Listed({"gfwlist": ["x.example", "deep.under.example", "google"]}, ["free.x.example", "*.half.x.example"])
@@ -42,6 +43,8 @@ OVERRIDING = [
     "cname=*.x.example,other.example,60",
     "interface-name=www.x.example,eth0",
     "dynamic-host=www.x.example,0.0.0.8,eth0",
+    "auth-zone=x.example",
+    "auth-zone=www.x.example,192.0.2.0/24",
 ]
 HARMLESS = [
     "server=192.0.2.53",
@@ -184,3 +187,33 @@ def test_a_file_with_many_lines_is_named_with_their_numbers(tmp_path: Path) -> N
     overrides = own_lines.find(config, System())
     assert words(overrides).endswith("; and /etc/dnsmasq.d/own.conf line 4-5, 7")
     assert own_lines.remedy(config, overrides).startswith("remove these lines from /etc/dnsmasq.d/own.conf, then: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "changes"),
+    [
+        ("alias=203.0.113.7,192.0.2.66", True),
+        ("alias=203.0.113.0,192.0.2.0,255.255.255.0", True),
+        ("alias=203.0.113.1-203.0.113.9,192.0.2.1,255.255.255.0", True),
+        ("alias=203.0.113.8,192.0.2.66", False),
+        ("bogus-nxdomain=203.0.113.0/24", True),
+        ("bogus-nxdomain=192.0.2.66", False),
+        ("ignore-address=203.0.113.7", True),
+        ("ignore-address=2001:db8::/32", False),
+        ("filter-A", True),
+        ("filter-rr=TXT,A", True),
+        ("filter-rr=AAAA", False),
+    ],
+)
+def test_a_line_that_changes_the_answer_of_the_clean_resolver_is_found(line: str, changes: bool) -> None:
+    name, _, value = line.partition("=")
+    lines = [Line(name, value, "/etc/own.conf", 7)]
+    found = [override.place for override in changing(lines, "x.example", "gfwlist", [ip_address("203.0.113.7")])]
+    assert found == (["/etc/own.conf line 7"] if changes else [])
+
+
+def test_a_short_name_of_a_hosts_file_gets_the_domain_of_the_host() -> None:
+    text = "192.0.2.66 nas www\n"
+    assert list(in_hosts("/etc/hosts", text, LISTED)) == []
+    found = list(in_hosts("/etc/hosts", text, LISTED, "x.example"))
+    assert [override.domain for override in found] == ["nas.x.example", "www.x.example"]

@@ -1,5 +1,8 @@
 """dnsmasq as the host's resolver: what is found on a host, what is written there, and that all of it goes back."""
 
+import os
+import shutil
+import stat
 import subprocess
 import sys
 import textwrap
@@ -7,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from journals import put
-from trees import DEBIAN_SCRIPT, Tree, host, tree_of
+from trees import DEBIAN_SCRIPT, Tree, host, plant, tree_of
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
+from gfwtools.dnsmasq.folders import make as make_folders
 from gfwtools.dnsmasq.manager import restart_command
 from gfwtools.setup import files
+from gfwtools.setup.plan import Planned
+from gfwtools.setup.renewal import renew
 from gfwtools.setup.resolver_edits import edits, leave_steps, steps
 from gfwtools.setup.resolver_facts import ResolverFacts, observe
 from gfwtools.system.commands import Command, Recorder, System
@@ -38,6 +44,7 @@ HOST = Recorder(
     }
 )
 SNIPPET = "/etc/dnsmasq.d/00-gfwtools.conf"
+HOOK = "etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools"
 
 
 def written(config: Config, runner: Recorder = HOST) -> dict[str, str]:
@@ -396,10 +403,29 @@ def test_the_copy_says_where_it_comes_from_and_a_hook_renews_it(
     assert any("gfwtools_lease" in text for text in found.values())
 
 
+def test_a_hook_writes_the_whole_copy_also_where_it_was_lost(tmp_path: Path) -> None:
+    config = host(tmp_path, DHCLIENT)
+    put(edits(config, observe(config, HOST)), config.paths)
+    whole = (tmp_path / COPY[1:]).read_text()
+    (tmp_path / COPY[1:]).unlink()
+    script = (tmp_path / HOOK).read_text()
+    for folder in ("/var/lib/gfwtools", "/run/gfwtools"):
+        script = script.replace(f"{folder}/", f"{tmp_path}{folder}/")
+    lease = {"reason": "BOUND", "interface": "wan0", "new_domain_name_servers": "203.0.113.1 fe80::1 $(id)"}
+    subprocess.run(["sh", "-c", script], env={**os.environ, **lease}, check=True)
+    assert (tmp_path / COPY[1:]).read_text() == whole
+
+
 def test_where_the_owner_wrote_resolv_conf_no_lease_changes_the_copy(tmp_path: Path) -> None:
     found = written(host(tmp_path, STATIC))
     assert lines(found[COPY]) == ["nameserver 203.0.113.9"]
     assert not any("gfwtools_lease" in text for text in found.values())
+
+
+def test_the_owner_is_asked_before_a_hook_of_dhcpcd_is_changed(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCPCD, "etc/dhcpcd.enter-hook": "echo mine\n"})
+    planned = Planned(config, config.paths.config, None, "none", edits(config, observe(config, HOST)), [], [], [])
+    assert any(line.startswith("/etc/dhcpcd.enter-hook: ") for line in planned.asks)
 
 
 @pytest.mark.parametrize("tree", [RESOLVCONF, OPENRESOLV])
@@ -408,6 +434,29 @@ def test_with_resolvconf_the_dhcp_clients_go_on_giving_it_what_they_have(tmp_pat
     found = written(host(tmp_path, {**tree, **more}))
     assert not any("dhclient" in path or "dhcpcd" in path for path in found)
     assert lines(found["/etc/NetworkManager/conf.d/90-gfwtools.conf"]) == ["[main]", "rc-manager=resolvconf"]
+
+
+def test_where_resolvconf_collects_later_no_hook_of_ours_is_left_in_the_way(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCLIENT, "etc/dhcpcd.conf": "", "etc/dhcpcd.enter-hook": "echo mine\n"})
+    put(edits(config, observe(config, HOST)), config.paths)
+    plant(tmp_path, {**RESOLVCONF, "etc/resolv.conf": (tmp_path / "etc/resolv.conf").read_text()})
+    put(edits(config, observe(config, HOST)), config.paths)
+    assert (tmp_path / "etc/dhcpcd.enter-hook").read_text() == "echo mine\n"
+    assert lines((tmp_path / HOOK).read_text()) == []
+
+
+@pytest.mark.parametrize("tree", [DHCLIENT, DHCPCD])
+def test_a_copy_has_a_hook_that_renews_it_also_where_resolvconf_collects(tmp_path: Path, tree: Tree) -> None:
+    more = {"etc/resolvconf/interface-order": "", "sbin/resolvconf": ""}
+    found = written(host(tmp_path, {**tree, **more}))
+    (hook,) = (text for text in found.values() if "gfwtools_lease" in text)
+    assert "make_resolv_conf" not in hook
+    assert "skip_hooks" not in hook
+
+
+def test_a_hook_writes_no_copy_that_dnsmasq_does_not_read(tmp_path: Path) -> None:
+    found = written(host(tmp_path, {**DHCPCD, "etc/dhcp/dhclient.conf": ""}))
+    assert lines(found[f"/{HOOK}"]) == ["make_resolv_conf() { :; }"]
 
 
 def test_a_program_named_resolvconf_that_is_systemd_resolveds_collects_nothing(tmp_path: Path) -> None:
@@ -429,6 +478,27 @@ def test_while_the_network_is_down_the_followed_file_stays_the_one(tmp_path: Pat
     put(first, config.paths)
     (tmp_path / "run/NetworkManager/no-stub-resolv.conf").write_text("")
     assert edits(config, observe(config, HOST)) == first
+
+
+def test_a_dnsmasq_that_may_follow_a_file_again_gets_the_file_too(tmp_path: Path) -> None:
+    config = host(tmp_path, {**DHCLIENT, "etc/dnsmasq.d/user.conf": "no-resolv\n"})
+    put(edits(config, observe(config, HOST)), config.paths)
+    (tmp_path / "etc/dnsmasq.d/user.conf").unlink()
+    renew(config, HOST, restarts=True)
+    assert f"resolv-file={COPY}" in (tmp_path / SNIPPET[1:]).read_text()
+    assert lines((tmp_path / COPY[1:]).read_text()) == ["nameserver 203.0.113.1"]
+
+
+def test_the_folder_of_the_followed_file_can_be_read_by_all_with_any_umask(tmp_path: Path) -> None:
+    config = host(tmp_path, NETWORK_MANAGER)
+    put(edits(config, observe(config, HOST)), config.paths)
+    shutil.rmtree(tmp_path / "run")
+    before = os.umask(0o077)
+    try:
+        make_folders(config)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run/NetworkManager").stat().st_mode) == 0o755
 
 
 def test_configured_resolvers_are_added_to_the_users_own(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_deny_list_may_be_a_url_whose_last_good_copy_is_kept(tmp_path: Path) -
     assert "two.example\n" in domains.read_text()
 
 
-def test_a_url_of_the_user_that_was_never_fetched_is_an_error_and_offline_an_empty_list(tmp_path: Path) -> None:
+def test_a_url_of_the_user_never_fetched_is_an_error_and_offline_an_empty_list(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/allow.txt"

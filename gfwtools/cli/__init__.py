@@ -16,7 +16,8 @@ from gfwtools._version import __version__
 from gfwtools.errors import GfwtoolsError
 
 if TYPE_CHECKING:
-    from gfwtools.config.model import Config
+    from gfwtools.config.model import Config, PolicyConfig
+    from gfwtools.system.commands import System
 
 __all__ = ["Context", "LazyGroup", "main"]
 
@@ -74,6 +75,22 @@ class Context:
             return load(self._config, self.root, required=True)
         return load(Paths(self.root).config, self.root)
 
+    def policy(self, name: str | None) -> "PolicyConfig":
+        """The policy of that name; the first one without a name.
+
+        :raises click.UsageError: there is no such policy.
+        """
+        policies = {policy.name: policy for policy in self.config.policies}
+        if name is not None and name not in policies:
+            raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
+        return policies[name] if name else self.config.policies[0]
+
+    def runner(self) -> "System":
+        """The host; with -v each changing command is shown before it runs."""
+        from gfwtools.system.commands import System
+
+        return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if self.verbose else lambda _: None)
+
     def say(self, text: str = "") -> None:
         """Print a line for people, except with --quiet."""
         if not self.quiet:
@@ -101,6 +118,19 @@ class LazyGroup(click.Group):
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        is_typo = args[0] not in self.lazy and not args[0].startswith("-")
+        if is_typo and not ctx.resilient_parsing:  # which completion sets
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.lazy)
+            ctx.fail(
+                f"no command {args[0]!r}; " + (f"did you mean {near[0]}?" if near else f"use {', '.join(self.lazy)}")
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The commands' own help would import them all.
@@ -136,7 +166,8 @@ def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet
       gfwtools check domain example.com  show what happens to a name, and why
       gfwtools --root ./demo update      try it without touching this host
 
-    Exit codes: 0 done, or nothing to do; 1 failed, and nothing was changed; 2 wrong usage.
+    Exit codes: 0 done, or nothing to do; 1 failed, or a check found a fault; 2 wrong usage; 130
+    interrupted.
     """
     ctx.obj = Context(config, root, -1 if quiet else verbose)
 
@@ -160,6 +191,10 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
                 signal.signal(number, signal.default_int_handler)
         code = command.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name in ("--root", "--config"):
+            # These two apply to every command, so click takes them before the command only.
+            place = f"{error.option_name} goes before the command: {name} {error.option_name} PATH COMMAND"
+            error = click.UsageError(place, error.ctx)
         error.show()
         sys.exit(error.exit_code)
     except GfwtoolsError as error:

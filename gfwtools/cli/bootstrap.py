@@ -1,14 +1,14 @@
 """``gfwtools bootstrap`` and ``gfwtools teardown``."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.system.commands import System
+    from gfwtools.system.init import Init
 
 __all__ = ["bootstrap", "teardown"]
 
@@ -50,7 +50,7 @@ def bootstrap(
     gateway: bool | None,
     backend: str | None,
     layout: str | None,
-    init: str,
+    init: "Init | Literal['auto']",
     warm: bool | None,
     dry_run: bool,
     yes: bool,
@@ -69,13 +69,14 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
+    from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import State
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
     choices = Choices(interface, gateway, backend, layout, warm)
-    runner = _system(context)
+    runner = context.runner()
     try:
         planned = plan(context.config_path, context.root, choices, init, runner)
     except Refused as refused:
@@ -94,19 +95,18 @@ def bootstrap(
             click.echo(line)
         if not sys.stdin.isatty():
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
-        click.confirm("Change the host's resolver set-up?", abort=True)
+        _confirm(context, "Change the host's resolver set-up?")
     run(planned, runner, say=context.say, warn=context.warn)
     try:
         findings = check(planned.config, runner)
     except KeyboardInterrupt:
         context.warn("the host is set up; run: gfwtools check host")
         raise
-    bad = [finding for finding in findings if finding.state is not State.OK]
-    for finding in bad:
+    unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
+    bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
+    for finding in [*bad, *unknown]:
         remedy = f"; fix: {finding.remedy}" if finding.remedy else ""
-        context.warn(f"{finding.state.value}: {finding.name}: {finding.detail}{remedy}")
-    unknown = [finding for finding in bad if finding.state.value == "UNKNOWN"]
-    bad = [finding for finding in bad if finding not in unknown]
+        context.warn(printable(f"{finding.state.value}: {finding.name}: {finding.detail}{remedy}", 2000))
     if bad:
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
@@ -143,13 +143,24 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("this takes the plumbing down; give --yes, or run it at a terminal")
-        click.confirm("Take the plumbing down" + (" and remove configuration and lists?" if purge else "?"), abort=True)
-    for note in undo(context.config, _system(context), purge=purge, say=context.say):
+        _confirm(context, "Take the plumbing down" + (" and remove configuration and lists?" if purge else "?"))
+    done: list[str] = []
+
+    def say(text: str) -> None:
+        done.append(text)
+        context.say(text)
+
+    notes = undo(context.config, context.runner(), purge=purge, say=say)
+    for note in notes:
         context.warn(note)
+    if not done and not notes:
+        context.say("nothing to undo")
+    elif not notes and not purge:
+        context.say("the host is as before bootstrap; the configuration and the lists stay (--purge removes them)")
 
 
-def _system(context: Context) -> "System":
-    """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.system.commands import System
-
-    return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
+def _confirm(context: Context, question: str) -> None:
+    """Ask at the terminal. A no ends the command."""
+    if not click.confirm(question):
+        context.warn("nothing was changed")
+        sys.exit(130)

@@ -8,9 +8,12 @@ from gfwtools.cli import Context
 
 __all__ = ["host"]
 
+#: How much of a detail and of a remedy is shown (characters).
+LONGEST = 1000
+
 
 @click.command(short_help="Check that every piece of the plumbing is there and works.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the pieces as JSON.")
 @click.pass_obj
 def host(context: Context, as_json: bool) -> None:
     """Check every piece of the plumbing. Each is OK, MISSING or MISMATCH, and is shown with the command that fixes it.
@@ -25,22 +28,27 @@ def host(context: Context, as_json: bool) -> None:
     """
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
+    from gfwtools.dnsmasq.conf import is_wired
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
 
     findings = check(context.config, System())
     bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
     unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
+    if bad and not is_wired(context.config):
+        interface = context.config.policies[0].interface
+        context.warn(f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}")
     if as_json:
         import json
 
         click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
         for finding in findings if not context.quiet else [*bad, *unknown]:
-            detail = printable(finding.detail, 1000)  # it may quote rules and files of others
-            click.echo(f"{finding.state.value:<8}  {finding.name}" + (f": {detail}" if detail else ""))
+            # It may quote rules and names of files that others made.
+            detail = f": {printable(finding.detail, LONGEST)}" if finding.detail else ""
+            click.echo(f"{finding.state.value:<8}  {printable(finding.name)}{detail}")
             if finding.remedy:
-                click.echo(f"          fix: {finding.remedy}")
+                click.echo(f"          fix: {printable(finding.remedy, LONGEST)}")
         wrong = f"{len(bad)} not OK" if bad else "nothing wrong in what could be checked"
         more = f"; {len(unknown)} not checked" if unknown else ""
         context.say(

@@ -65,10 +65,10 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
         elif found.sources:
             click.echo(f"  names     none in {', '.join(found.sources)}")
         else:
-            click.echo("  names     not known; run gfwtools warm, or log in dnsmasq (log-queries, log-facility)")
+            click.echo("  names     not known; run: gfwtools warm (or give dnsmasq log-queries and log-facility)")
         click.echo(f"  mark      {f'{found.mark:#x}' if found.mark else 'none'}")
         kept = "" if found.carried else "  (the tunnel carries no IPv6: nothing leaks)"
-        click.echo(f"  way       {found.way}{kept}")
+        click.echo(f"  route     {found.way}{kept}")
         if found.policy and not found.well:
             click.echo(f"  broken    the address should take {found.policy.interface}; see: gfwtools check host")
     if wrong or not all(found.well for found in reports):

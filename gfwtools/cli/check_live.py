@@ -55,7 +55,7 @@ def show(chain: Chain, *, everything: bool = True) -> list[str]:
     if broken and broken.name == BLOCKED:
         lines.append(f"looks blocked here; to send it through the tunnel: {broken.remedy}")
     elif broken:
-        remedy = f"; fix: {broken.remedy}" if broken.remedy else ""
+        remedy = f"; fix: {printable(broken.remedy, SHOWN)}" if broken.remedy else ""
         lines.append(f"broken: {broken.name}: {printable(broken.found, 400)}{remedy}")
     elif chain.unknown:
         unknown = ", ".join(link.name for link in chain.unknown)

@@ -14,6 +14,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     \b
     Examples:
       gfwtools completion bash > /etc/bash_completion.d/gfwtools
+      gfwtools completion zsh > /usr/local/share/zsh/site-functions/_gfwtools
       gfwtools completion fish > ~/.config/fish/completions/gfwtools.fish
     """
     from click.shell_completion import get_completion_class

@@ -9,7 +9,6 @@ from gfwtools.cli import Context
 from gfwtools.cli.text import printable
 
 if TYPE_CHECKING:
-    from gfwtools.config.model import PolicyConfig
     from gfwtools.lists.entries import Entry
     from gfwtools.update.edit import Edited, Effect, Side
 
@@ -21,7 +20,7 @@ _BY = {
     "allow": "your allow list has {}",
     "exception": "an exception of the list frees {}",
     "none": "no list names it",
-    "": "in the set's {}",
+    "": "your list or the fetched one has {}",
 }
 
 
@@ -97,19 +96,20 @@ def _edit(
 
     entries = _entries(names)
     config = context.config
-    chosen = _policy(context, policy)
+    chosen = context.policy(policy)
     notes: list[str] = []
     warnings: list[str] = []
     if dry_run:
         edited = preview(config, chosen, side, entries, remove=remove)
         if not as_json:
-            context.say("dry run: nothing is written; this would be done:")
+            context.say("dry run, nothing was written; a real run gives:")
     else:
         edited, notes, warnings = edit_lists(config, chosen, side, entries, remove=remove)
         if reloads(config):
             notes += _left_in_the_set(edited)
         elif edited.files:
-            notes.append("dnsmasq was not reloaded: this host was never bootstrapped; run: gfwtools bootstrap")
+            run_it = f"gfwtools bootstrap --interface {chosen.interface}"
+            notes.append(f"dnsmasq was not reloaded: this host was never bootstrapped; run: {run_it}")
     for warning in [*(text for outcome in edited.outcomes.values() for text in outcome.warnings), *warnings]:
         context.warn(warning)
     if as_json:
@@ -156,13 +156,6 @@ def _left_in_the_set(edited: "Edited") -> list[str]:
         f"see: gfwtools check domain --live {name}"
         for name in freed
     ]
-
-
-def _policy(context: Context, name: str | None) -> "PolicyConfig":
-    policies = {policy.name: policy for policy in context.config.policies}
-    if name is not None and name not in policies:
-        raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
-    return policies[name] if name else context.config.policies[0]
 
 
 def _change(entry: "Entry", edited: "Edited", *, several: bool) -> str:

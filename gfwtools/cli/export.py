@@ -23,7 +23,7 @@ FORMATS = ("domains", "direct", "dnsmasq", "ipset", "nftables")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write to this file, whole or not at all. --root does not apply to it.",
 )
-@click.option("--policy", "name", help="The policy to print.  [default: the first one in the configuration]")
+@click.option("--policy", "name", metavar="POLICY", help="The policy to print.  [default: the first one]")
 @click.pass_obj
 def export(context: Context, format: str, output: Path | None, name: str | None) -> None:
     """Print the policy, made from the last good list and the current allow and deny lists.
@@ -49,10 +49,7 @@ def export(context: Context, format: str, output: Path | None, name: str | None)
     from gfwtools.update.inputs import backend_of_files, compile_policy, current_list, list_or_starter
 
     config = context.config
-    policies = {policy.name: policy for policy in config.policies}
-    if name is not None and name not in policies:
-        raise click.UsageError(f"no policy {name!r}; the configuration has {', '.join(policies)}")
-    policy = policies[name] if name else config.policies[0]
+    policy = context.policy(name)
     decoded, warning = list_or_starter(config, policy)
     if warning:
         context.warn(warning)

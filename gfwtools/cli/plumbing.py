@@ -8,10 +8,9 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
-    from gfwtools.system.commands import System
     from gfwtools.system.step import Step
 
-__all__ = ["down", "up"]
+__all__ = ["down", "renew_resolvers", "up"]
 
 
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
@@ -31,12 +30,11 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
-    from gfwtools.setup.renewal import renew
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
     require_net_admin()
-    config, runner = context.config, _system(context)
+    config, runner = context.config, context.runner()
     seen = updown.look(config, runner)
     for note in seen.interfaces_down(config):
         context.warn(note)
@@ -45,8 +43,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
         return
     resolver = Dnsmasq(config, runner)
     resolver.make_folders()
-    for note in renew(config, runner, restarts=False):
-        context.say(note)
+    renew_resolvers(context, restarts=False)
     if unless_down:
         kept = updown.keep_up(config, runner, clear_caches=resolver.clear_caches)
         if kept is None:
@@ -55,6 +52,18 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
             _report(context, kept[1], "up")
         return
     _report(context, updown.up(config, runner, clear_caches=resolver.clear_caches), "up")
+
+
+def renew_resolvers(context: Context, *, restarts: bool) -> None:
+    """Renew the ISP's resolvers (:func:`gfwtools.setup.renewal.renew`). What stops it stops nothing else."""
+    from gfwtools.errors import GfwtoolsError
+    from gfwtools.setup.renewal import renew
+
+    try:
+        for note in renew(context.config, context.runner(), restarts=restarts):
+            context.say(note)
+    except GfwtoolsError as error:
+        context.warn(f"the ISP's resolvers were not looked up again: {error}")
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")
@@ -74,14 +83,7 @@ def down(context: Context) -> None:
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
-    _report(context, updown.down(context.config, _system(context), by_hand=True), "down")
-
-
-def _system(context: Context) -> "System":
-    """The host; with -v each changing command is shown before it runs."""
-    from gfwtools.system.commands import System
-
-    return System(echo=(lambda command: click.echo(f"+ {command}", err=True)) if context.verbose else lambda _: None)
+    _report(context, updown.down(context.config, context.runner(), by_hand=True), "down")
 
 
 def _report(context: Context, done: "Sequence[Step]", what: str) -> None:

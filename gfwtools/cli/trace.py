@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["trace"]
 
+#: How much of a hook's line is shown (characters): it quotes a rule with the comment that others gave it.
+LONGEST = 1000
+
 
 @click.command(short_help="Follow packets to and from an address through netfilter.")
 @click.argument("target", metavar="NAME|ADDRESS")
@@ -42,6 +45,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --seconds 60
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
+    from gfwtools.cli.text import printable
     from gfwtools.diagnose.trace import Packet, legacy_note
     from gfwtools.diagnose.trace import trace as follow
     from gfwtools.storage.lock import lock
@@ -71,7 +75,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
             if not as_json:
                 click.echo(packet.title)
                 for line in packet.words():
-                    click.echo(f"  {line}")
+                    click.echo(f"  {printable(line, LONGEST)}")
                 sys.stdout.flush()
     if as_json:
         import json

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfwtools.cli import Context
+from gfwtools.cli.plumbing import renew_resolvers
 from gfwtools.cli.text import printable
 from gfwtools.config.userinfo import masked
 
@@ -83,7 +84,8 @@ def update(
     config = context.config
     notes: list[str] = []
     if reload:
-        _renew_resolvers(context)
+        # Before the mirrors are asked: their names have no address where dnsmasq asks resolvers of an old lease.
+        renew_resolvers(context, restarts=True)
     with _progress(context) as progress:
         if dry_run:
             done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
@@ -97,7 +99,7 @@ def update(
                 reload=reload,
                 report=context.warn if reload else None,
             )
-    for warning in [*done.warnings, *(warning for policy in done.policies for warning in policy.warnings)]:
+    for warning in done.all_warnings:
         context.warn(warning)
     if as_json:
         _print_json(done, dry_run=dry_run)
@@ -107,19 +109,6 @@ def update(
         from gfwtools.cli.warm import warm_after
 
         warm_after(context, config, summary=not as_json)
-
-
-def _renew_resolvers(context: Context) -> None:
-    """Before the mirrors are asked: their names have no address where dnsmasq asks resolvers of an old lease."""
-    from gfwtools.errors import GfwtoolsError
-    from gfwtools.setup.renewal import renew
-    from gfwtools.system.commands import System
-
-    try:
-        for note in renew(context.config, System(), restarts=True):
-            context.say(note)
-    except GfwtoolsError as error:
-        context.warn(f"the ISP's resolvers were not looked up again: {error}")
 
 
 def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool) -> None:

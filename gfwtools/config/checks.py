@@ -163,14 +163,14 @@ def matching(pattern: str, what: str) -> Check:
     return check
 
 
-set_name = matching(_SET_NAME, "no name for a set; give letters, digits, _ and -, 23 at most")
+set_name = matching(_SET_NAME, "not a name for a set; use letters, digits, _ and -, 23 at most")
 
 
 def source(value: object) -> str:
     text = one_line(value)
     if text.startswith(("http://", "https://", "file:", "/")) and not any(c.isspace() for c in text.rstrip()):
         return text.strip()
-    raise BadValueError(f"{show(value)} is no source; give an http(s) URL, a file: URL or a path that begins with /")
+    raise BadValueError(f"{show(value)} is not a source; use an http(s) URL, a file: URL or a path that begins with /")
 
 
 def own_list(value: object) -> str:
@@ -194,7 +194,7 @@ def parse_proxy(text: str) -> str:
     if not good:
         from gfwtools.config.userinfo import masked_proxy
 
-        raise ValueError(f"{show(masked_proxy(text))} is no proxy; give http://HOST:PORT or socks5://HOST:PORT")
+        raise ValueError(f"{show(masked_proxy(text))} is not a proxy; use http://HOST:PORT or socks5://HOST:PORT")
     return text
 
 
@@ -215,7 +215,7 @@ def parse_upstream(text: str) -> Upstream:
     try:
         parsed = _plain_address(address)
     except ValueError:
-        raise ValueError(f"{show(text)} is no resolver; give ADDRESS or ADDRESS#PORT, such as 8.8.8.8#53") from None
+        raise ValueError(f"{show(text)} is not a resolver; use ADDRESS or ADDRESS#PORT, such as 8.8.8.8#53") from None
     if hash_sign and not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ValueError(f"{show(text)} has a bad port; give 1 to 65535, such as {address}#53")
     return Upstream(parsed, int(port) if hash_sign else 53)
@@ -244,7 +244,7 @@ def parse_interface(text: str) -> str:
     :raises ValueError: with what was expected.
     """
     if not re.fullmatch(_INTERFACE, text) or text in (".", ".."):
-        raise ValueError(f"{show(text)} is no name for an interface; give letters, digits, . _ -, 15 at most")
+        raise ValueError(f"{show(text)} is not a name for an interface; use letters, digits, . _ -, 15 at most")
     return text
 
 
@@ -259,17 +259,18 @@ def address(value: object) -> Address:
     try:
         return _plain_address(value if isinstance(value, str) else repr(value))
     except ValueError:
-        raise BadValueError(f"{show(value)} is no address; give one such as 192.168.1.1") from None
+        raise BadValueError(f"{show(value)} is not an address; use one such as 192.168.1.1") from None
 
 
 def network(value: object) -> Network:
+    text = value if isinstance(value, str) else repr(value)
     try:
-        text = value if isinstance(value, str) else repr(value)
-        _plain_address(text.partition("/")[0])
-        network = ip_network(text)
-    except ValueError as error:
-        hint = "its host bits are set" if "host bits" in str(error) else "no address or network"
-        raise BadValueError(f"{show(value)}: {hint}; give one such as 91.108.4.0/22") from None
+        first = _plain_address(text.partition("/")[0])
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise BadValueError(f"{show(value)}: no address or network; give one such as 91.108.4.0/22") from None
+    if network.network_address != first:
+        raise BadValueError(f"{show(value)}: its host bits are set; give one such as 91.108.4.0/22")
     if not network.prefixlen:
         raise BadValueError(f"{show(value)} is the whole Internet; give something smaller")
     return network

@@ -74,8 +74,8 @@ def loads(text: str, name: str = "config.toml", root: Path = Path("/")) -> Confi
                 where = f"policy.{_key(policy_name)}"
                 if not re.fullmatch(_POLICY_NAME, policy_name):
                     raise ConfigError(
-                        f"{name}: {where}: {show(policy_name)} is no name for a policy",
-                        "give small letters, digits, - and _, 31 at most",
+                        f"{name}: {where}: {show(policy_name)} is not a name for a policy",
+                        "use small letters, digits, - and _, 31 at most",
                     )
                 index = sum(policy.name != _FIRST for policy in policies) + (_FIRST in value)
                 policies.append(_fill(_new_policy(policy_name, index), _table(table, name, where), name, where))

@@ -11,7 +11,8 @@ __all__ = ["template", "toml"]
 WIDTH = 120
 _HEAD = """\
 # gfwtools: which domains go through the tunnel, and how. Every key is here with its default; docs/configuration.md
-# says more. After a change: gfwtools update --reload (lists, dns), gfwtools bootstrap (host, layout, interface).
+# says more. A change of [fetch] needs no command; format, sources and granularity need: gfwtools update --reload
+# Every other key needs: gfwtools bootstrap
 """
 
 

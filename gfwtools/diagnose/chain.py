@@ -1,30 +1,30 @@
 """The chain of a name: what dnsmasq's question and then the client's packets pass, in that order.
 
-Everything is asked first, side by side, so that a resolver that is silent costs its two seconds once; then each link
-is judged by a function of its own.
+The resolvers are asked first (``lookup``), beside the look at the host; then each link is judged by a function of its
+own.
 """
 
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Timer
 
-from gfwtools.config.model import Address, Config, PolicyConfig, Upstream
+from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose import blocked, own_lines, plumbing
+from gfwtools.diagnose.firewall.crossing import Verdict
+from gfwtools.diagnose.firewall.judge import Judged, judge_questions_into, judge_questions_of_lan
 from gfwtools.diagnose.lan import Lan
 from gfwtools.diagnose.lan_probe import Crossed, probe_from
 from gfwtools.diagnose.link import Chain, Link, LinkState, skip_dependents, skipped
-from gfwtools.diagnose.usual import Asked, ask_usual, usual_link
+from gfwtools.diagnose.lookup import Lookup, ask_resolvers
+from gfwtools.diagnose.usual import Asked, usual_link
 from gfwtools.dnsmasq import client
-from gfwtools.dnsmasq.client import Reply, Similarity
+from gfwtools.dnsmasq.client import Similarity
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-from gfwtools.dnsmasq.overrides import Override
-from gfwtools.dnsmasq.resolver import Resolver, Unread
+from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import HostError
 from gfwtools.lists.answer import Answer
 from gfwtools.plumbing.backend import Backend, sets_with, working_backend
@@ -32,21 +32,15 @@ from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.updown import look
 from gfwtools.system import questions
-from gfwtools.system.commands import Runner
+from gfwtools.system.commands import AskedOnce, Runner
 
-__all__ = ["Connection", "Lookup", "answer_link", "clean_link", "clear_command", "count_asked", "probe", "way_link"]
+__all__ = ["Connection", "answer_link", "clean_link", "clear_command", "probe", "way_link"]
 
 PORT = 443
 #: Seconds for a TCP connection.
 CONNECT_TIMEOUT = 2.0
 #: A keepalive packet of WireGuard is 32 bytes (its paper, section 5.4.6): more than that is an answer.
 KEEPALIVE = 32
-#: No program listens there: traceroute(8)'s first port.
-KNOCK_PORT = 33434
-#: After this many questions, none of them to the policy's resolvers, dnsmasq asks other resolvers.
-POKES = 3
-#: No more addresses of one name than these are looked at.
-LIMIT = 8
 
 _AFTER = (
     *(
@@ -79,49 +73,6 @@ _RESTS_ON = {
 }
 _DIRECTLY = "the name goes directly"
 _OK, _BROKEN, _UNKNOWN, _SKIPPED = LinkState.OK, LinkState.BROKEN, LinkState.UNKNOWN, LinkState.SKIPPED
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What the resolvers said."""
-
-    resolver: Resolver
-    alive: bool
-    local: tuple[Reply, ...] = ()
-    clean: tuple[Reply, ...] = ()
-    upstream: Upstream | None = None
-    """Who gave the clean answer, or should have."""
-    asked: int | None = None
-    """Questions that our dnsmasq sent to the policy's resolvers when it was asked for what it does not cache."""
-    second_alive: bool | None = None
-    unread: tuple[Unread, ...] = ()
-    """Files of the policy that its daemons have not read in their current version."""
-    overrides: tuple[Override, ...] = ()
-    """Lines of the user's that decide the name."""
-    strangers: tuple[str, ...] | None = None
-    """Other resolvers than the policy's that were seen to be asked; None where that cannot be seen."""
-    itself: bool = False
-    """Our dnsmasq has the address from a line or a hosts file that it has read, and asks no resolver."""
-    usual: Asked | None = None
-    """What the resolvers of a direct name said."""
-
-    @property
-    def daemon(self) -> Daemon:
-        return self.resolver.main
-
-    @property
-    def nowhere(self) -> bool:
-        """Our dnsmasq says that there is no such name; it may have that from its cache, for any type of record."""
-        return any(reply.rcode == "NXDOMAIN" for reply in self.local)
-
-    @property
-    def elsewhere(self) -> bool:
-        """Our dnsmasq asked other resolvers than those of the policy."""
-        return bool(self.strangers) or (self.asked is not None and self.asked <= 0 and not self.nowhere)
-
-    @property
-    def addresses(self) -> tuple[Address, ...]:
-        return tuple(dict.fromkeys(address for reply in self.local for address in reply.addresses))[:LIMIT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +111,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         daemon = resolver.main
         dropped = plumbing.dropped_by_filter()
         received = questions.received(runner, found.policy.interface)
-        lookup = _lookup(pool, found, config, resolver)
+        lookup = ask_resolvers(pool, found, config, resolver)
         survey, problem = looking.result()
         tunnel = survey.facts.interfaces.get(found.policy.interface) if survey and survey.facts else None
         first += [_host(problem), _client(config, daemon, runner)]
@@ -168,22 +119,33 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         tried = [a for a in lookup.addresses if a.version == 4 or not tunnelled or (tunnel and tunnel.carries(6))]
         connections = tuple(pool.map(_connect, tried)) if connect else None
     dropped = plumbing.dropped_by_filter() - dropped
+    # Several links rest on the same rules, routes and sets. dnsmasq has filled the sets by now.
+    once = AskedOnce(runner)
     pipes = skipped(plumbing.LINKS, _DIRECTLY) if not tunnelled else skipped(plumbing.LINKS, problem)
     peer = Link("peer", _SKIPPED, found=problem or _DIRECTLY)
     if tunnelled and survey is not None:
-        seen = plumbing.see(config, survey, found.policy, runner, lookup.addresses)
+        seen = plumbing.see(config, survey, found.policy, once, lookup.addresses)
         pipes = plumbing.links(config, survey, found.policy, seen, dropped=dropped)
         peer = _peer(
             found.policy, survey, lookup, questions.received(runner, found.policy.interface) - received, runner
         )
-    rest = [peer, _second(config, found, lookup), _dnsmasq(config, lookup), _generation(lookup)]
+        peer = _why(peer, found.policy, once)
+    rest = [
+        peer,
+        _second(config, found, lookup),
+        _dnsmasq(config, lookup, _lan_asks(config, lookup, survey, once)),
+        _generation(lookup),
+    ]
     backend = survey.backend if survey else _backend(config, runner)
     if tunnelled:
         rest.append(own_lines.link(resolver, lookup.overrides))
-        rest += [clean_link(config, found.policy, lookup), _upstream(config, resolver.asks(found.policy), lookup)]
+        rest += [
+            _why(clean_link(config, found.policy, lookup), found.policy, once),
+            _upstream(config, resolver.asks(found.policy), lookup),
+        ]
     else:
         rest += [*skipped((own_lines.LINK, "clean resolver"), _DIRECTLY), usual_link(config, lookup.usual or Asked())]
-    holding = {a: sets_with(runner, backend, found.policy, a) if backend else [] for a in lookup.addresses}
+    holding = {a: sets_with(once, backend, found.policy, a) if backend else [] for a in lookup.addresses}
     rest.append(answer_link(found, config, lookup, {a for a, names in holding.items() if names}))
     rest.append(_blocked(found, lookup, tunnel, problem))
     rest.append(
@@ -191,7 +153,7 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
         if backend
         else Link("in the set", _UNKNOWN, "the sets can be read", problem)
     )
-    rest.append(way_link(found, lookup, holding if backend else None, tunnel, runner))
+    rest.append(way_link(found, lookup, holding if backend else None, tunnel, once))
     rest.append(_connect_link(connections, dropped))
     if lan:
         crossed = [_cross(lan, address, runner) for address in _one_of_each_family(lan, tried)]
@@ -220,96 +182,6 @@ def _backend(config: Config, runner: Runner) -> Backend | None:
         return working_backend(config, runner)
     except HostError:
         return None
-
-
-def _lookup(pool: ThreadPoolExecutor, found: Answer, config: Config, resolver: Resolver) -> Lookup:
-    """Ask all resolvers at the same time."""
-    daemon = resolver.main
-    kinds: tuple[str, ...] = ("A", "AAAA")
-
-    def both(address: Address | str, port: int) -> list[Future[Reply]]:
-        return [pool.submit(client.ask, address, port, found.name, kind) for kind in kinds]
-
-    alive = pool.submit(daemon.is_up)
-    local = both(daemon.address, daemon.port)
-    unread = pool.submit(resolver.unread, [found.policy])
-    if found.match.verdict != "tunnel":
-        usual = ask_usual(config, [found.name])
-        return Lookup(resolver, alive.result(), _replies(local), unread=tuple(unread.result()), usual=usual)
-    addresses = [server.address for server in found.policy.upstream]
-    _knock(addresses)
-    # Once more while a resolver is silent: one may be lost, and after several
-    # errors a kernel sends an address at most one more each second (icmp(7), icmp_ratelimit).
-    again = Timer(1.0, _knock, [addresses])
-    again.daemon = True
-    again.start()
-    clean = {upstream: both(upstream.address, upstream.port) for upstream in found.policy.upstream}
-    other = resolver.second(found.policy)
-    second = pool.submit(other.is_up) if other else None
-    overrides = pool.submit(resolver.overrides, found.name)
-    strangers = pool.submit(resolver.strangers, found.policy, found.name)
-    asked = count_asked(resolver.asks(found.policy), found.name, daemon) if alive.result() else None
-    replies = {upstream: _replies(futures) for upstream, futures in clean.items()}
-    again.cancel()
-    # dnsmasq takes whichever answers: so do we.
-    upstream = next((u for u, said in replies.items() if any(r.usable for r in said)), found.policy.upstream[0])
-    said = _replies(local)
-    is_other = client.compare(said[0], replies[upstream][0]) == "different"
-    return Lookup(
-        resolver,
-        alive.result(),
-        said,
-        replies[upstream],
-        upstream,
-        asked,
-        second.result() if second else None,
-        tuple(unread.result()),
-        overrides=tuple(overrides.result()),
-        strangers=strangers.result(),
-        itself=is_other and resolver.answers_itself(found.name),
-    )
-
-
-def _knock(addresses: Sequence[Address]) -> None:
-    """Make the tunnel's peer answer, even where the resolver behind it does not.
-
-    As traceroute(8) begins: one hop, and a port without a listener. The peer's kernel says "time exceeded", or "port
-    unreachable" where an address is its own, and the tunnel counts what comes back. By itself a peer that has nothing
-    to say is silent for ten seconds (WireGuard's paper, section 6.5).
-    """
-    for address in addresses:
-        family, level, option = (
-            (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-            if address.version == 6
-            else (socket.AF_INET, socket.IPPROTO_IP, socket.IP_TTL)
-        )
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as knock:  # no way there: other links say so
-            knock.setsockopt(level, option, 1)
-            knock.sendto(b"", (str(address), KNOCK_PORT))
-
-
-def _replies(futures: Sequence[Future[Reply]]) -> tuple[Reply, ...]:
-    return tuple(future.result() for future in futures)
-
-
-def count_asked(servers: Sequence[str], name: str, daemon: Daemon) -> int | None:
-    """Ask for what dnsmasq does not cache, and see whose count rises (dnsmasq(8), servers.bind).
-
-    :returns: None where dnsmasq does not report its counts.
-    """
-    asked = 0
-    for _ in range(POKES):  # a packet may be lost, and a dnsmasq that starts anew meanwhile counts from 0
-        before = daemon.queries()
-        if before is None:
-            return None
-        client.poke(daemon.address, daemon.port, name)
-        after = daemon.queries()
-        if after is None:
-            return None
-        asked = sum(after.get(server, 0) - before.get(server, 0) for server in servers)
-        if asked > 0:
-            break
-    return asked
 
 
 # ---------------------------------------------------------------- the name, the host, the client
@@ -375,11 +247,21 @@ def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     return Link("second dnsmasq", _BROKEN, expected, f"no answer within {client.TIMEOUT:g} s", remedy)
 
 
-def _dnsmasq(config: Config, lookup: Lookup) -> Link:
+def _lan_asks(config: Config, lookup: Lookup, survey: Survey | None, runner: Runner) -> Judged | None:
+    """Do questions of the LAN pass the firewall?"""
+    if not (config.host.gateway and lookup.alive and survey and survey.facts):
+        return None
+    return judge_questions_of_lan(config, lookup.daemon, survey.facts.families, runner)
+
+
+def _dnsmasq(config: Config, lookup: Lookup, lan: Judged | None) -> Link:
     expected = f"dnsmasq answers at {lookup.daemon}"
     if not lookup.alive:
         found = f"no answer within {client.TIMEOUT:g} s"
         return Link("dnsmasq", _BROKEN, expected, found, lookup.resolver.restart_words())
+    if lan and lan.verdict is not Verdict.PASSES:
+        state = _BROKEN if lan.verdict is Verdict.BLOCKED else _UNKNOWN
+        return Link("dnsmasq", state, f"{expected}, and the LAN can ask it", f"firewall: {lan.words}", lan.remedy)
     return Link("dnsmasq", _OK, expected, "answers")
 
 
@@ -390,7 +272,17 @@ def _generation(lookup: Lookup) -> Link:
         return Link(name, _SKIPPED, found="dnsmasq does not answer")
     for unread in lookup.unread:
         return Link(name, _BROKEN, expected, unread.detail, unread.remedy)
-    return Link(name, _OK, expected, "dnsmasq has read it")
+    return Link(name, _OK, expected, "dnsmasq has read the current files")
+
+
+def _why(link: Link, policy: PolicyConfig, runner: Runner) -> Link:
+    """Name the rule of the firewall where one stops this host's questions to the clean resolver, or the answers."""
+    if link.state is not _BROKEN:
+        return link
+    judged = judge_questions_into(policy, runner)
+    if judged.verdict is not Verdict.BLOCKED:
+        return link
+    return replace(link, found=f"{link.found}; {judged.words}", remedy=judged.remedy)
 
 
 def clean_link(config: Config, policy: PolicyConfig, lookup: Lookup) -> Link:
@@ -431,8 +323,9 @@ def _upstream(config: Config, servers: Sequence[str], lookup: Lookup) -> Link:
     if lookup.elsewhere:
         found = "dnsmasq asks another resolver: its answers can be poisoned"
         return Link("upstream", _BROKEN, expected, found, _reload(lookup.resolver))
-    words = "dnsmasq asks them" if lookup.strangers is None else "dnsmasq asks them and no other"
-    return Link("upstream", _OK, expected, words)
+    if lookup.strangers is None:
+        return Link("upstream", _OK, expected, "dnsmasq asks the clean resolver")
+    return Link("upstream", _OK, expected, "dnsmasq asks the clean resolver and no other")
 
 
 def _reload(resolver: Resolver) -> str:
@@ -468,7 +361,11 @@ def answer_link(found: Answer, config: Config, lookup: Lookup, in_set: set[Addre
             text = f"{local.kind} {client.listed(local.addresses)} is dnsmasq's own answer, of a line or a hosts file "
             text += f"that it has read; the clean resolver says {client.listed(clean.addresses)}"
             return Link("answer", _BROKEN, expected, text, lookup.resolver.restart_words())
-        lost = how == "missing" and not any(reply.addresses for reply in lookup.local)
+        nothing = not any(reply.addresses for reply in lookup.local)
+        lost = how == "missing" and nothing
+        if local.error and clean.addresses and nothing:
+            text = f"{words}; the clean resolver says {client.listed(clean.addresses)}"
+            return Link("answer", _BROKEN, expected, text, lookup.resolver.restart_words())
         if foreign or lost or (lookup.elsewhere and how == "different"):
             kind = "poisoned" if lookup.elsewhere else "stale or poisoned"
             said = client.listed(local.addresses) if local.addresses else local.rcode

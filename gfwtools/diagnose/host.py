@@ -9,8 +9,10 @@ from pathlib import Path
 
 from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import own_lines, usual
+from gfwtools.diagnose.clean import clean_piece
 from gfwtools.diagnose.firewall.crossing import Verdict
-from gfwtools.diagnose.firewall.judge import judge_firewall
+from gfwtools.diagnose.firewall.judge import Judged, judge_firewall, judge_questions_of_lan
+from gfwtools.diagnose.lan_way import astray
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
@@ -21,7 +23,7 @@ from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.updown import look
 from gfwtools.render.files import Role
 from gfwtools.system import questions
-from gfwtools.system.commands import Runner
+from gfwtools.system.commands import AskedOnce, Runner
 from gfwtools.system.init import detect_init
 
 __all__ = ["check"]
@@ -36,16 +38,27 @@ def check(config: Config, runner: Runner) -> list[Piece]:
 
     :raises HostError: a tool is missing.
     """
-    seen = look(config, runner)
+    # Rules, routes and addresses stay as they are meanwhile, and several pieces rest on the same ones.
+    once = AskedOnce(runner)
+    seen = look(config, once)
     assert seen.facts is not None
     findings = list(_taken_down(config))
     findings += [replace(piece, remedy="" if piece.state is State.OK else piece.remedy or UP) for piece in seen.pieces]
+    routed = all(piece.state is State.OK for piece in seen.pieces if piece.kind in (Kind.RULE, Kind.ROUTE))
     for policy in config.policies:
-        findings += _tunnel(policy, seen.facts, runner)
+        findings += _tunnel(config, policy, seen.facts, once, routed=routed)
+        tunnel = seen.facts.interfaces.get(policy.interface)
+        if tunnel and tunnel.up and tunnel.endpoints:
+            findings.append(_handshake(policy, runner))
+        # Where a piece is missing, no answer is to be expected.
+        whole = all(found.state in (State.OK, State.UNKNOWN) for found in findings)
+        if tunnel and tunnel.endpoints and whole:
+            findings.append(clean_piece(config, policy, once))
         if config.host.gateway:
-            findings.append(_firewall(config, policy, seen.facts, runner))
-    findings += _dnsmasq(config, runner)
-    findings += own_lines.pieces(Dnsmasq(config, runner))
+            findings.append(_firewall(config, policy, seen.facts, once))
+    resolver = Dnsmasq(config, runner)
+    findings += _dnsmasq(config, resolver, seen.facts, once)
+    findings += own_lines.pieces(resolver)
     return findings
 
 
@@ -58,7 +71,7 @@ def _taken_down(config: Config) -> Iterator[Piece]:
 # ---------------------------------------------------------------- the tunnel
 
 
-def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piece]:
+def _tunnel(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner, *, routed: bool) -> Iterator[Piece]:
     name = policy.interface
     tunnel = facts.interfaces.get(name)
     if tunnel is None:
@@ -74,7 +87,7 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piec
         yield Piece(f"interface {name}", State.MISMATCH, "it is down", Kind.TUNNEL, remedy=f"ip link set {name} up")
         return
     yield Piece(f"interface {name}", State.OK, ", ".join(map(str, tunnel.addresses)) or "up", Kind.TUNNEL)
-    yield from _way(policy, runner)
+    yield from _way(config, policy, runner, routed=routed)
     for endpoint in tunnel.endpoints:
         device = questions.route(runner, endpoint).device
         if device == name:
@@ -96,25 +109,22 @@ def _tunnel(policy: PolicyConfig, facts: Facts, runner: Runner) -> Iterator[Piec
                 f"reached by {device or 'nothing yet'}, not through {name}",
                 Kind.ENDPOINT,
             )
-    if tunnel.endpoints:
-        yield _handshake(policy, runner)
 
 
-def _way(policy: PolicyConfig, runner: Runner) -> Iterator[Piece]:
-    """Where a marked packet goes: rules of other programs may come before ours."""
+def _way(config: Config, policy: PolicyConfig, runner: Runner, *, routed: bool) -> Iterator[Piece]:
+    """Where a marked packet goes: where our rules and routes are there, a rule of another program comes first."""
     resolver = policy.upstream[0].address
     device = questions.route(runner, resolver, policy.mark).device
-    name = f"way of packets with mark {policy.mark:#x}"
+    name = f"route of packets with mark {policy.mark:#x}"
     if device == policy.interface:
         yield Piece(name, State.OK, f"by {device}", Kind.RULE)
     else:
-        yield Piece(
-            name,
-            State.MISMATCH,
-            f"by {device or 'none'}, should be {policy.interface}",
-            Kind.RULE,
-            remedy="ip rule show",
-        )
+        remedy = f"see ip rule show: remove the rule that comes first, or set host.preference before it, then: {UP}"
+        detail = f"by {device or 'none'}, should be {policy.interface}"
+        yield Piece(name, State.MISMATCH, detail, Kind.RULE, remedy=remedy if routed else UP)
+        return
+    for strayed in astray(config, policy, resolver, runner):
+        yield Piece(f"route from {strayed.packet.lan}", State.MISMATCH, str(strayed), Kind.RULE, remedy=strayed.remedy)
 
 
 def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
@@ -139,17 +149,18 @@ def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:
 
 
 def _firewall(config: Config, policy: PolicyConfig, facts: Facts, runner: Runner) -> Piece:
-    judged = judge_firewall(config, policy, facts, runner)
+    return _judged(f"firewall before {policy.interface}", judge_firewall(config, policy, facts, runner))
+
+
+def _judged(name: str, judged: Judged) -> Piece:
     states = {Verdict.PASSES: State.OK, Verdict.BLOCKED: State.MISMATCH, Verdict.UNKNOWN: State.UNKNOWN}
-    name = f"firewall before {policy.interface}"
     return Piece(name, states[judged.verdict], judged.words, Kind.FIREWALL, remedy=judged.remedy)
 
 
 # ---------------------------------------------------------------- dnsmasq
 
 
-def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
-    resolver: Resolver = Dnsmasq(config, runner)
+def _dnsmasq(config: Config, resolver: Resolver, facts: Facts, runner: Runner) -> Iterator[Piece]:
     daemon = resolver.main
     restart = resolver.restart_words()
     if not daemon.is_up():
@@ -158,6 +169,8 @@ def _dnsmasq(config: Config, runner: Runner) -> Iterator[Piece]:
     yield Piece("dnsmasq", State.OK, f"answers at {daemon}", Kind.DNSMASQ)
     yield from _at_boot(config, runner)
     yield _is_resolver(config, daemon, runner)
+    if config.host.gateway and (judged := judge_questions_of_lan(config, daemon, facts.families, runner)):
+        yield _judged("firewall before dnsmasq", judged)
     before = _sets_before_dnsmasq(config, runner)
     if before is not None:
         late = "dnsmasq started before the sets existed, so its cached answers are in no set"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
-from gfwtools.config.model import Config
+from gfwtools.config.model import Address, Config
 from gfwtools.system.commands import Runner
 from gfwtools.system.networks import is_virtual, wans
 
@@ -24,6 +24,15 @@ class Lan:
         """The address whose network the clients have: a private one if there is one."""
         own = [address for address in self.addresses if address.version == family]
         return next((address for address in own if address.is_private), own[0] if own else None)
+
+    def client(self, family: int) -> Address | None:
+        """An address of the network that is not this host's: high up, where few rules and leases are."""
+        own = self.address(family)
+        if own is None:
+            return None
+        size, first = own.network.num_addresses, own.network.network_address
+        high = first + min(size - 2, 0xFFFE) if size > 2 else first
+        return high - 1 if high == own.ip and size > 3 else high
 
 
 def lans(config: Config, runner: Runner) -> list[Lan]:

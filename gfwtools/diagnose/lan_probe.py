@@ -91,6 +91,15 @@ def probe_from(lan: Lan, site: Address, runner: Runner, leases: Path = Path(_LEA
     """
     link = _link(lan, runner)
     mac = bytes([0x02, *secrets.token_bytes(5)])  # locally administered
+    try:
+        return _probe(lan, site, link, mac, runner, leases)
+    except OSError as error:  # root of a container may lack CAP_NET_RAW, and the interface may go away meanwhile
+        raise HostError(
+            f"no packet can be sent at {lan.name}: {error.strerror}", "run it as root of the host"
+        ) from None
+
+
+def _probe(lan: Lan, site: Address, link: str, mac: bytes, runner: Runner, leases: Path) -> Crossed:
     with ExitStack() as stack:
         client = _free_address(lan, site.version, mac, runner, leases)
         port = 32768 + secrets.randbelow(28000)

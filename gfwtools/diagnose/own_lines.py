@@ -25,7 +25,11 @@ def pieces(resolver: Resolver) -> Iterator[Piece]:
     for file, overrides in files.items():
         detail = f"override the list: {words(overrides)}"
         yield Piece(f"own lines in {file}", State.MISMATCH, detail, Kind.LIST, remedy=resolver.remedy_for(overrides))
-    if not files:
+    unread = resolver.not_read()
+    if unread and not files:
+        detail = f"not known whether one overrides the list: {'; '.join(unread)} prints lines of its own"
+        yield Piece("own lines", State.UNKNOWN, detail, Kind.LIST, remedy="gfwtools check domain --live NAME")
+    elif not files:
         blocked = f"; blocked by you: {words(found)}" if found else ""
         yield Piece("own lines", State.OK, f"none overrides the list{blocked}", Kind.LIST)
 

@@ -11,6 +11,7 @@ from typing import Any
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose.firewall.crossing import Verdict
 from gfwtools.diagnose.firewall.judge import Judged, judge_firewall
+from gfwtools.diagnose.lan_way import Astray, astray
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
 from gfwtools.plumbing.backend import sets_with
@@ -60,6 +61,8 @@ class Seen:
     """``ip -j rule`` of the resolver's family."""
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
+    astray: tuple[Astray, ...] = ()
+    """The LANs whose marked packets leave elsewhere."""
     firewall: Judged | None = None
     """Whether the firewalls let the LAN into the tunnel; None where this host is not a gateway."""
 
@@ -89,6 +92,7 @@ def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner, si
         resolver_device=questions.route(runner, resolver, policy.mark).device,
         rules=tuple(questions.rules(runner, resolver.version)),
         reverse_path_filter=questions.reverse_path_filter(runner, policy.interface),
+        astray=tuple(astray(config, policy, resolver, runner)),
         firewall=judge_firewall(config, policy, survey.facts, runner, sites) if config.host.gateway else None,
     )
 
@@ -255,6 +259,8 @@ def _rule(
         family = "-6 " if seen.resolver.version == 6 else ""
         remedy = f"ip {family}rule del pref {before}"
         return Link("ip rule", _BROKEN, expected, f"{way}: rule {before} comes first", remedy)
+    if judged and whole and seen.astray:
+        return Link("ip rule", _BROKEN, expected, "; ".join(map(str, seen.astray)), seen.astray[0].remedy)
     return Link("ip rule", _OK, expected, expected)
 
 
@@ -266,7 +272,7 @@ def earlier(rules: Iterable[dict[str, Any]], preference: int, mark: int, ours: s
             continue
         wanted = rule.get("fwmark")
         matches = wanted is None or int(str(wanted), 0) == mark & int(str(rule.get("fwmask", "0xffffffff")), 0)
-        if matches != ("not" in rule):
+        if matches != ("not" in rule) or wanted is None:
             return place
     return None
 

@@ -332,7 +332,7 @@ class _Reader:
         self._edit = edit
         self._only = only
         names = "|".join(re.escape(name) for name in (*only, "conf-file", "conf-dir"))
-        self._wanted = re.compile(rf"^[^\S\n]*(?:{names})[^\S\n]*=.*$" if only else r"^.+$", re.MULTILINE)
+        self._wanted = re.compile(rf"^[^\S\n]*(?:{names})[^\S\n]*(?:[=#].*)?$" if only else r"^.+$", re.MULTILINE)
         self._seen: set[tuple[int, int]] = set()
         self.lines: list[Line] = []
         self.reads_conf_dir = False

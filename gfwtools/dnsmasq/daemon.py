@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import time
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ __all__ = ["Daemon", "daemon_of", "end", "runs", "send_sighup"]
 
 #: Seconds within which dnsmasq must answer after a restart. It reads 110,000 pairs of lines in one second.
 START_TIMEOUT = 10.0
+#: Seconds for dnsmasq to end.
+END_TIMEOUT = 5.0
 #: Seconds for one question.
 QUERY_TIMEOUT = 2.0
 
@@ -93,11 +96,11 @@ def send_sighup(pid_file: Path) -> bool:
 
 
 def end(pid_file: Path) -> bool:
-    """End the dnsmasq of ``pid_file``.
+    """End the dnsmasq of ``pid_file``, and wait until it has: until then it holds its port and its pid file.
 
     :returns: False where the file names no dnsmasq of this network namespace.
     """
-    return _signal(pid_file, signal.SIGTERM)
+    return _signal(pid_file, signal.SIGTERM, END_TIMEOUT)
 
 
 def runs(pid_file: Path) -> bool:
@@ -105,7 +108,8 @@ def runs(pid_file: Path) -> bool:
     return _signal(pid_file, 0)
 
 
-def _signal(pid_file: Path, number: int) -> bool:
+def _signal(pid_file: Path, number: int, wait: float = 0.0) -> bool:
+    """Send a signal to the dnsmasq of ``pid_file``, and give it ``wait`` seconds to end."""
     try:
         pid = int(pid_file.read_text())
         descriptor = os.pidfd_open(pid)
@@ -118,6 +122,8 @@ def _signal(pid_file: Path, number: int) -> bool:
         if os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net"):
             return False
         signal.pidfd_send_signal(descriptor, number)
+        if wait:
+            select.select([descriptor], [], [], wait)  # pidfd_open(2): readable once the process has ended
     except OSError:
         return False
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.dnsmasq import conf, folders, origin, own_lines
 from gfwtools.dnsmasq.check import check_configuration
 from gfwtools.dnsmasq.daemon import Daemon, daemon_of, end, runs, send_sighup
@@ -180,6 +180,12 @@ class Dnsmasq:
 
     def remedy_for(self, overrides: Sequence[Override]) -> str:
         return own_lines.remedy(self.config, overrides)
+
+    def changing(self, name: str, policy: PolicyConfig, clean: Sequence[Address]) -> list[Override]:
+        return own_lines.changing_answers(self.config, name, policy, clean)
+
+    def not_read(self) -> list[str]:
+        return own_lines.not_read(self.config)
 
     def strangers(self, policy: PolicyConfig, name: str) -> tuple[str, ...] | None:
         return origin.strangers(self.main, name, policy, self.asks(policy))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
-from gfwtools.dnsmasq.conf import SNIPPET
+from gfwtools.dnsmasq.conf import SNIPPET, read_file
 from gfwtools.dnsmasq.daemon import runs
 from gfwtools.errors import StoreError
 from gfwtools.storage import atomic
@@ -53,7 +53,6 @@ def _named(config: Config) -> list[str]:
     found = [PurePosixPath(dns.conf_dir)]
     if dns.layout == "split":
         found += [PurePosixPath("/", paths.second_pid(p.name).parent.relative_to(paths.root)) for p in config.policies]
-    ours = (atomic.read(paths.at(dns.conf_dir) / SNIPPET) or b"").decode("utf-8", "replace").splitlines()
-    if f"pid-file={dns.pid_file}" in ours:
-        found.append(PurePosixPath(dns.pid_file).parent)
+    ours = read_file(config, f"{dns.conf_dir}/{SNIPPET}", ("pid-file", "resolv-file"))
+    found += [PurePosixPath(line.value).parent for line in ours]
     return [str(folder) for folder in dict.fromkeys(found) if any(top in folder.parents for top in _VOLATILE)]

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from gfwtools.config.model import Address, PolicyConfig
+from gfwtools.dnsmasq import wire
 from gfwtools.dnsmasq.daemon import Daemon
 
 __all__ = ["answers_itself", "strangers"]
@@ -34,7 +35,7 @@ def strangers(daemon: Daemon, name: str, policy: PolicyConfig, servers: Collecti
     """
     if any(_is_local(upstream.address) for upstream in policy.upstream):
         return None
-    seen = _watch(daemon, _question(name, random.SystemRandom().randint(65280, 65534)), times=2)
+    seen = _watch(daemon, name, random.SystemRandom().randint(65280, 65534), times=2)
     if seen is None:
         return None
     return tuple(sorted(seen.servers - {*servers, *map(str, policy.upstream)}))
@@ -46,7 +47,7 @@ def answers_itself(daemon: Daemon, name: str) -> bool:
     Such an answer is authoritative. One from its cache is not, and one of another server comes by a question. It is
     asked twice: a client's question may have gone out just before, and ours then gets the same answer.
     """
-    return all(_is_own_answer(_watch(daemon, _question(name, 1), times=1)) for _ in range(2))
+    return all(_is_own_answer(_watch(daemon, name, "A", times=1)) for _ in range(2))
 
 
 class _Seen(NamedTuple):
@@ -64,7 +65,7 @@ def _is_own_answer(seen: _Seen | None) -> bool:
     return bool(seen.answer[2] & _AUTHORITATIVE) and int.from_bytes(seen.answer[6:8]) > 0
 
 
-def _watch(daemon: Daemon, question: bytes, times: int) -> _Seen | None:
+def _watch(daemon: Daemon, name: str, kind: wire.Kind | int, times: int) -> _Seen | None:
     """Ask dnsmasq, and see where it sends the question.
 
     A question that is to be sent on has a type of record for private use (RFC 6895 section 3.1): no cache has it, and
@@ -74,6 +75,7 @@ def _watch(daemon: Daemon, question: bytes, times: int) -> _Seen | None:
     :returns: None where packets cannot be captured, or some were lost.
     """
     family = socket.AF_INET6 if ip_address(daemon.address).version == 6 else socket.AF_INET
+    question = wire.question(random.getrandbits(16), name, kind)
     found, answer = set(), b""
     try:
         with _capture(question) as capture, socket.socket(family, socket.SOCK_DGRAM) as client:
@@ -101,12 +103,6 @@ def _is_local(address: Address) -> bool:
         trial.bind((str(address), 0))
         return True
     return False
-
-
-def _question(name: str, kind: int) -> bytes:
-    labels = name.encode("ascii").split(b".")
-    body = b"".join(bytes((len(label),)) + label for label in labels)
-    return struct.pack(">6H", random.getrandbits(16), 0x0100, 1, 0, 0, 0) + body + struct.pack(">B2H", 0, kind, 1)
 
 
 def _destination(packet: bytes, question: bytes) -> str:

@@ -6,24 +6,29 @@ What overrides what was measured with dnsmasq 2.90:
   asked, and ``local=`` (also ``address=/x/``) counts only where there is nothing else.
 - ``*x`` and ``*.x`` are longer than what is above them, and lose to ``x`` itself.
 - Of two set lines for one domain the first one counts.
-- Names of hosts files and records of dnsmasq's own come before all of these.
+- Names of hosts files and records of dnsmasq's own come before all of these; so does all of an ``auth-zone``. With
+  ``expand-hosts`` a name without a dot in a hosts file has the host's ``domain=`` as well.
+- ``alias``, ``bogus-nxdomain``, ``ignore-address`` and ``filter-A`` change what a resolver has answered, for any name.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from gfwtools.config.model import Address
 from gfwtools.dnsmasq.conf import Line
 
-__all__ = ["DIRECTIVES", "Asked", "Listed", "Override", "Reach", "in_conf", "in_hosts", "words"]
+__all__ = ["CHANGING", "DIRECTIVES", "Asked", "Listed", "Override", "Reach", "changing", "in_conf", "in_hosts", "words"]
 
 #: The directives that can override a listed name; the files that some of them name are read as well.
 DIRECTIVES = (
     *("server", "local", "address", "ipset", "nftset", "domain"),
-    *("host-record", "cname", "interface-name", "dynamic-host"),
+    *("host-record", "cname", "interface-name", "dynamic-host", "auth-zone"),
 )
+#: The directives that change an answer by its addresses, for every name.
+CHANGING = ("alias", "bogus-nxdomain", "ignore-address", "filter-A", "filter-rr")
 #: How many lines are shown with their text, and how many ranges of line numbers.
 SHOWN, RANGES = 3, 12
 
@@ -134,12 +139,17 @@ def in_conf(
             yield Override(domain, reach, policy, line.file, line.number, text, is_block and is_part)
 
 
-def in_hosts(file: str, text: str, listed: Listed) -> Iterator[Override]:
-    """The overrides in a file of hosts(5)."""
+def in_hosts(file: str, text: str, listed: Listed, domain_of_host: str = "") -> Iterator[Override]:
+    """The overrides in a file of hosts(5).
+
+    :param domain_of_host: what dnsmasq adds to names without a dot (``expand-hosts``); empty for nothing.
+    """
     for number, line in enumerate(text.split("\n"), 1):
         address, *names = line.partition("#")[0].split() or [""]
         for name in names:
             domain = name.lower().rstrip(".")
+            if domain_of_host and "." not in domain:
+                domain = f"{domain}.{domain_of_host}"
             pattern, policy = listed.nearest(domain)
             if policy and _is_address(address):
                 is_block = _is_nowhere(address) and pattern != domain
@@ -172,6 +182,8 @@ def _claims(line: Line) -> Iterator[tuple[str, Reach, bool, bool]]:
         domain, *parts = value.split(",")
         if parts and parts[-1].strip() == "local":  # local=/domain/ beside the rest (dnsmasq(8))
             yield domain.strip().lower(), Reach.DOMAIN, False, True
+    elif name == "auth-zone":
+        yield value.partition(",")[0].strip().lower().rstrip("."), Reach.DOMAIN, False, False
     elif name == "cname":
         words = [word.strip() for word in value.split(",")]
         words = words[:-1] if words[-1].isdigit() else words
@@ -232,6 +244,32 @@ def _is_nowhere(text: str) -> bool:
     with suppress(ValueError):
         address = ip_address(text)
         return address.is_unspecified or address.is_loopback
+    return False
+
+
+def changing(lines: Sequence[Line], name: str, policy: str, clean: Sequence[Address]) -> Iterator[Override]:
+    """The lines that change the clean resolver's answer for ``name``.
+
+    :param clean: the addresses of that answer.
+    """
+    for line in lines:
+        if line.name in CHANGING and any(_changes(line, address) for address in clean):
+            text = f"{line.name}={line.value}" if line.value else line.name
+            yield Override(name, Reach.NAME, policy, line.file, line.number, text)
+
+
+def _changes(line: Line, address: Address) -> bool:
+    if line.name in ("filter-A", "filter-rr"):  # without AAAA a name still has an address
+        kinds = {"A"} if line.name == "filter-A" else {word.strip().upper() for word in line.value.split(",")}
+        return address.version == 4 and bool(kinds & {"A", "ANY"})
+    with suppress(ValueError):
+        if line.name != "alias":
+            return address in ip_network(line.value.strip(), strict=False)
+        old, _, *mask = (word.strip() for word in line.value.split(","))
+        first, _, last = old.partition("-")
+        if last:
+            return address.version == 4 and int(ip_address(first)) <= int(address) <= int(ip_address(last))
+        return address in ip_network(f"{first}/{mask[0]}" if mask else first, strict=False)
     return False
 
 

@@ -5,16 +5,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.dnsmasq import conf
 from gfwtools.dnsmasq.manager import restart_command
-from gfwtools.dnsmasq.overrides import DIRECTIVES, Asked, Listed, Override, in_conf, in_hosts
+from gfwtools.dnsmasq.overrides import CHANGING, DIRECTIVES, Asked, Listed, Override, changing, in_conf, in_hosts
 from gfwtools.plumbing.choice import decide
 from gfwtools.render.backends import TEXTS
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
 
-__all__ = ["deciding", "find", "remedy"]
+__all__ = ["changing_answers", "deciding", "find", "not_read", "remedy"]
 
 HOSTS = "/etc/hosts"
 #: A line about one domain, as almost all lines of a long file are.
@@ -31,7 +31,7 @@ def find(config: Config, runner: Runner) -> list[Override]:
     """
     listed = _listed(config)
     ours = {f"{policy.name}.conf" for policy in config.policies}
-    only = (*DIRECTIVES, *_HOSTS_FILES, "servers-file")
+    only = (*DIRECTIVES, *_HOSTS_FILES, "servers-file", "expand-hosts")
     edit = partial(_listed_alone, listed)
     read = conf.read(config, skip=ours, only=only, edit=edit)
     asked = {policy.name: _asked(config, policy, runner) for policy in config.policies}
@@ -39,13 +39,37 @@ def find(config: Config, runner: Runner) -> list[Override]:
     for line in read.lines:
         if line.name == "servers-file":
             found += in_conf(conf.read_file(config, line.value, DIRECTIVES, edit), 0, listed, asked)
+    expanded = any(line.name == "expand-hosts" for line in read.lines)
+    domains = [line.value.strip().lower() for line in read.lines if line.name == "domain" and "," not in line.value]
+    added = domains[-1] if expanded and domains else ""
     for path in _hosts_files(config, read):
         text = (atomic.read(config.paths.at(path)) or b"").decode("utf-8", "surrogateescape")
-        found += in_hosts(path, text, listed)
+        found += in_hosts(path, text, listed, added)
     if config.dns.layout == "split":
         for policy in config.policies:
             found += _in_second(config, policy, listed, runner)
     return found
+
+
+def changing_answers(config: Config, name: str, policy: PolicyConfig, clean: Sequence[Address]) -> list[Override]:
+    """The lines of the user's that change the clean resolver's answer for ``name``, with its addresses ``clean``.
+
+    :raises StoreError: a file is there and cannot be read.
+    """
+    lines = list(conf.read(config, only=CHANGING).lines)
+    if config.dns.layout == "split":
+        second = f"/{config.paths.second(policy.name).relative_to(config.root)}"
+        lines += conf.read_file(config, second, CHANGING)
+    return list(changing(lines, name, policy.name, clean))
+
+
+def not_read(config: Config) -> list[str]:
+    """The lines with a program that prints configuration: what it prints is known to dnsmasq alone.
+
+    :raises StoreError: a file is there and cannot be read.
+    """
+    lines = conf.read(config, only=("conf-script",)).lines
+    return [f"{line.file} line {line.number}: {line.name}={line.value}" for line in lines]
 
 
 def deciding(config: Config, overrides: Sequence[Override], name: str) -> list[Override]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gfwtools.config.model import PolicyConfig
+from gfwtools.config.model import Address, PolicyConfig
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.overrides import Override
 from gfwtools.render.files import Role
@@ -130,6 +130,12 @@ class Resolver(Protocol):
 
     def remedy_for(self, overrides: Sequence[Override]) -> str:
         """What to do against lines of the user's; for people."""
+
+    def changing(self, name: str, policy: PolicyConfig, clean: Sequence[Address]) -> list[Override]:
+        """The lines of the user's that change the answer of the clean resolver, which has the addresses ``clean``."""
+
+    def not_read(self) -> list[str]:
+        """Lines of the user's that stand for others which cannot be read, with their places."""
 
     def strangers(self, policy: PolicyConfig, name: str) -> tuple[str, ...] | None:
         """Ask for a listed name, and see who is asked beside the policy's resolvers; None where it cannot be seen."""

@@ -1,7 +1,8 @@
 """A question and its answer on the wire (RFC 1035 section 4), without the other parts of a message.
 
-A warm-up asks tens of thousands of questions: a full parser would double its time, and more on a router.
-Every other question goes through :func:`gfwtools.dnsmasq.client.ask`.
+A warm-up asks tens of thousands of questions: a full parser would double its time, and more on a router. Where a
+question is watched on its way (:mod:`gfwtools.dnsmasq.origin`), its octets must be known. Every other question goes
+through :func:`gfwtools.dnsmasq.client.ask`.
 """
 
 import socket
@@ -29,9 +30,10 @@ class Reply(NamedTuple):
     """The addresses of the kind that was asked for, under any name: an alias has none of its own."""
 
 
-def question(number: int, name: str, kind: Kind) -> bytes:
+def question(number: int, name: str, kind: Kind | int) -> bytes:
     """A question for ``name``, in A-labels, with the message's ``number``.
 
+    :param kind: the type of record; as a number where it has no name here.
     :raises ValueError: it is not a domain name.
     """
     labels = name.encode("ascii", "replace").split(b".")
@@ -39,7 +41,7 @@ def question(number: int, name: str, kind: Kind) -> bytes:
         raise ValueError(f"{name!r} is not a domain name")
     head = struct.pack(">6H", number, _RECURSION_DESIRED, 1, 0, 0, 0)
     body = b"".join(bytes((len(label),)) + label for label in labels)
-    return head + body + struct.pack(">B2H", 0, _KINDS[kind][0], 1)
+    return head + body + struct.pack(">B2H", 0, kind if isinstance(kind, int) else _KINDS[kind][0], 1)
 
 
 def reply(data: bytes, asked: bytes, kind: Kind) -> Reply | None:

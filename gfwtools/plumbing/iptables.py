@@ -7,7 +7,7 @@ every rule that jumps to that chain. A chain of that name without any rule of ou
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import pairwise, product
@@ -94,7 +94,7 @@ class IptablesState:
     taken: tuple[Chain, ...] = ()
     """Chains that have our name and belong to another program."""
     overtaken: Mapping[Chain, str] = field(default_factory=dict)
-    """Chains where a rule behind our jump restores the packet's mark from the connection's -> that rule."""
+    """Chains where a rule of another program undoes what ours do -> why, with that rule."""
 
     @classmethod
     def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
@@ -205,8 +205,7 @@ class Iptables:
             remedy = chain.rename if chain in there.taken else ""
             pieces += [replace(piece, remedy=remedy) for piece in found_rules]
             if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
-                detail = f"a rule behind it takes the mark back: {there.overtaken[chain]}"
-                pieces.append(Piece(str(chain), State.MISMATCH, detail, chain.kind))
+                pieces.append(Piece(str(chain), State.MISMATCH, there.overtaken[chain], chain.kind))
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
@@ -618,27 +617,70 @@ def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chai
 
 
 def _overtaken(lines: Sequence[tuple[Chain, str]]) -> Iterator[tuple[Chain, str]]:
-    """The hooks where a rule behind our jump, or in a chain that it leads to, restores marks; and that rule."""
-    mangle = [(chain, rule) for chain, rule in lines if chain.table == "mangle"]
-    restoring = {chain.name: rule for chain, rule in mangle if " --restore-mark" in f" {rule}"}
-    reached = True
-    while reached:  # a chain that leads to one of them restores marks too
-        leads = {
-            chain.name: restoring[name]
-            for chain, rule in mangle
-            for name in restoring
-            if chain.name not in (*restoring, *_JUMPS) and _jumps_to(name, rule)
-        }
-        reached = bool(leads)
-        restoring |= leads
+    """The chains where a rule of another program, or one in a chain that it leads to, undoes what ours do; and why.
+
+    Behind our jump a rule changes the packet's mark, or before our translation another one takes the tunnel's packets.
+    """
+    foreign = [(chain, rule) for chain, rule in lines if chain.name != CHAIN and not ownership.is_rule(rule)]
+    marking = _leading_to([found for found in foreign if found[0].table == "mangle"], _marks)
     for hook in _JUMPS:
-        rules = [(chain, rule) for chain, rule in mangle if chain.name == hook]
+        rules = [(chain, rule) for chain, rule in lines if (chain.table, chain.name) == ("mangle", hook)]
         jumps = [place for place, (_, rule) in enumerate(rules) if _jumps_to(CHAIN, rule)]
         for chain, rule in rules[jumps[-1] + 1 :] if jumps else ():
-            if " --restore-mark" in rule:
-                yield chain, rule
-            elif name := next((name for name in restoring if name not in _JUMPS and _jumps_to(name, rule)), None):
-                yield chain, restoring[name]
+            if found := _decisive(rule, _marks, marking):
+                yield chain, f"a rule behind it changes the mark: {found}"
+    translating = _leading_to([found for found in foreign if found[0].table == "nat"], _translates)
+    rules = [(chain, rule) for chain, rule in lines if (chain.table, chain.name) == ("nat", "POSTROUTING")]
+    ours = [place for place, (_, rule) in enumerate(rules) if ownership.is_rule(rule)]
+    tunnels = [_option("-o", rules[place][1]) for place in ours]
+    for chain, rule in rules[: ours[0]] if ours else ():
+        if any(_may_leave_by(tunnel, rule) for tunnel in tunnels):
+            found = _decisive(rule, _translates, translating)
+            if found and any(_may_leave_by(tunnel, found) for tunnel in tunnels):
+                yield chain, f"a rule before it gives the packets another address: {found}"
+
+
+def _leading_to(lines: Sequence[tuple[Chain, str]], does: Callable[[str], bool]) -> dict[str, str]:
+    """The chains of a table with a rule that ``does`` something, and those that lead to one -> the first such rule."""
+    found = {chain.name: rule for chain, rule in reversed(lines) if does(rule)}
+    reached = True
+    while reached:
+        leads = {
+            chain.name: found[name]
+            for chain, rule in lines
+            for name in found
+            if chain.name not in found and _jumps_to(name, rule)
+        }
+        reached = bool(leads)
+        found |= leads
+    return found
+
+
+def _decisive(rule: str, does: Callable[[str], bool], leading: Mapping[str, str]) -> str:
+    """The rule itself where it ``does`` it, or the one that it leads to; empty where neither does."""
+    return rule if does(rule) else next((found for name, found in leading.items() if _jumps_to(name, rule)), "")
+
+
+def _translates(rule: str) -> bool:
+    """Whether a rule gives a packet an address that is not the tunnel's, as MASQUERADE never does."""
+    return _jumps_to("SNAT", rule) or _jumps_to("NETMAP", rule)
+
+
+def _may_leave_by(interface: str, rule: str) -> bool:
+    """Whether a rule can match what leaves by ``interface`` (iptables(8): a name that ends in ``+`` is a beginning)."""
+    name = _option("-o", rule)
+    matches = interface.startswith(name[:-1]) if name.endswith("+") else name == interface
+    negated = f" ! -o {name}" in f" {rule}"
+    return not name or matches != negated
+
+
+def _option(option: str, rule: str) -> str:
+    return next((value for word, value in pairwise(shlex.split(rule)) if word == option), "")
+
+
+def _marks(rule: str) -> bool:
+    """Whether a rule sets a packet's mark, or restores it from the connection mark."""
+    return " --restore-mark" in f" {rule}" or _jumps_to("MARK", rule)
 
 
 def _jumps_to(name: str, rule: str) -> bool:

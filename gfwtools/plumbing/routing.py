@@ -91,9 +91,13 @@ def observe(runner: Runner, families: Iterable[Family], wanted: Wanted) -> Routi
             route = _parse_route(family, entry)
             if route:
                 routes.append(route)
-        places = dict.fromkeys((route.table, route.interface) for route in wanted.routes if route.family == family)
+        places = dict.fromkeys(
+            (route.table, route.interface if route.table == MAIN else None)
+            for route in wanted.routes
+            if route.family == family
+        )
         for table, interface in places:
-            device = ("dev", interface) if interface and table == MAIN else ()
+            device = ("dev", interface) if interface else ()
             for entry in _ask(runner, family, "route", "show", "table", str(table), *device):
                 # Asked for one device, ip does not repeat its name.
                 route = _parse_route(family, {"table": str(table), **({"dev": interface} if device else {}), **entry})

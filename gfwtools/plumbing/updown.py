@@ -102,11 +102,12 @@ def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]
         return [*survey.steps, *connections.drop_all(config, survey)]
 
 
-def as_data(before: Survey, runner: Runner) -> dict[str, Any]:
+def as_data(config: Config, before: Survey, runner: Runner) -> dict[str, Any]:
     """What :func:`go_back` needs to undo an :func:`up` that finds the host as ``before`` has it."""
     return {
         "boot": record.boot_id(runner),
         "was_up": before.is_up,
+        "by_hand": taken_down.is_noted(config.paths),
         "steps": [step.what for step in before.steps],
         "undo": [list(undo) for step in reversed(before.steps) for undo in as_words(step.undo)],
         "record": record.as_data(before.record),
@@ -121,7 +122,7 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
     :raises StoreError: one of our files cannot be written.
     """
     if not before["was_up"]:
-        down(config, runner)
+        down(config, runner, by_hand=before["by_hand"])
         return
     with lock(config.paths.state_dir / "host.lock"):
         _recover(config, runner)

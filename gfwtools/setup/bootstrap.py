@@ -36,10 +36,7 @@ __all__ = ["Say", "recover", "run"]
 
 Say = Callable[[str], None]
 
-
-#: The transaction; made with the lock on the state's folder held.
-NAME = "bootstrap"
-#: The kinds of its entries, besides files and commands.
+#: The kinds of the transaction's entries, besides files and commands.
 RUNNING, PLUMBING, SERVICES = "running", "up", "services"
 
 
@@ -73,7 +70,7 @@ def recover(config: Config, runner: Runner) -> None:
     """
     with lock(config.paths.lock, wait=lock_wait()):
         recover_update(config)
-    left = Journal(config.paths).recover(NAME, _inverses(config, runner))
+    left = Journal(config.paths).recover(files.TRANSACTION, _inverses(config, runner))
     if left:
         raise HostError(
             f"an earlier bootstrap was killed, and could not be taken back: {'; '.join(left)}",
@@ -86,9 +83,11 @@ def _transaction(config: Config, runner: Runner, warn: Say) -> Iterator[Transact
     recover(config, runner)
     begun: Transaction | None = None
     try:
-        with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as begun:
+        with Journal(config.paths).transaction(files.TRANSACTION, _inverses(config, runner)) as begun:
             yield begun
     except KeyboardInterrupt:
+        if begun and not begun.left:
+            warn("every step was taken back; the host is as before")
         for problem in begun.left if begun else ():
             warn(f"could not be taken back: {problem}")
         raise
@@ -119,13 +118,15 @@ def _run_as_before(config: Config, resolver: Resolver, before: Mapping[str, Any]
 
     :raises GfwtoolsError: the restart failed.
     """
-    if not before["touched"] or config.dns.manager == "none":
-        return
-    for policy in config.policies:
-        if policy.name not in before["second"]:
-            resolver.end_second(policy)
+    restarts = before["touched"] and config.dns.manager != "none"
+    if restarts:
+        for policy in config.policies:
+            if policy.name not in before["second"]:
+                resolver.end_second(policy)
     if not before["second"]:
         resolver.remove_folders()
+    if not restarts:
+        return
     if not before["main"]:
         resolver.end()
         return
@@ -174,7 +175,7 @@ def _set_up_plumbing(config: Config, runner: Runner, resolver: Resolver, transac
     resolver.make_folders()
     seen = updown.look(config, runner)
     if seen.steps:
-        transaction.record(PLUMBING, updown.as_data(seen, runner))
+        transaction.record(PLUMBING, updown.as_data(config, seen, runner))
         updown.up(config, runner, clear_caches=resolver.clear_caches)
         say(f"plumbing: {len(seen.steps)} steps")
 

@@ -13,7 +13,22 @@ from gfwtools.storage.journal import FILE, Entry, Journal, Original, Transaction
 from gfwtools.storage.journal import put_back as journal_put_back
 from gfwtools.system import ownership
 
-__all__ = ["FileEdit", "adopt", "content_of", "differing", "original_of", "put", "put_back", "recorded"]
+__all__ = [
+    "TRANSACTION",
+    "FileEdit",
+    "adopt",
+    "content_of",
+    "differing",
+    "original_of",
+    "put",
+    "put_back",
+    "recorded",
+    "replace_original",
+]
+
+#: The transaction in which they are written, with the lock on the state's folder held. The next bootstrap or teardown
+#: takes back what a killed run has begun.
+TRANSACTION = "bootstrap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,14 @@ def original_of(entry: Entry) -> Original:
 def content_of(paths: Paths, original: Original) -> bytes | None:
     """The content of the file that was there; None where there was none, or a link."""
     return atomic.read(Journal(paths).folder / original.copy) if original.copy else None
+
+
+def replace_original(paths: Paths, original: Original, data: bytes) -> None:
+    """Put other content into the file that was there; it keeps its owner and mode.
+
+    :raises StoreError: it cannot be written.
+    """
+    atomic.write_all({Journal(paths).folder / original.copy: data}, None)
 
 
 def differing(edits: Iterable[FileEdit], paths: Paths) -> list[FileEdit]:

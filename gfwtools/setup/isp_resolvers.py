@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
-from gfwtools.setup.lease_hooks import COPIES, COPY, DHCPCD_COPY, DHCPCD_LEASES, LEASES
-from gfwtools.setup.resolv_conf_writers import HEADER
+from gfwtools.setup.lease_hooks import COPIES, COPY, DHCLIENT_LEASES, DHCPCD_COPY, DHCPCD_LEASES, LEASES, head
 from gfwtools.storage import atomic
 from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
@@ -23,8 +22,10 @@ __all__ = [
     "Found",
     "Surroundings",
     "copied",
+    "copied_from",
     "find",
     "followed",
+    "followed_by",
     "keeps_current",
 ]
 
@@ -32,11 +33,10 @@ RESOLVED = "/run/systemd/resolve/resolv.conf"
 NETWORK_MANAGER = "/run/NetworkManager/no-stub-resolv.conf"
 RESOLVCONF = "/run/dnsmasq/resolv.conf"
 #: Where DHCP clients keep their leases: systemd-networkd, dhclient, NetworkManager.
-_DHCLIENT = "/var/lib/dhcp/*.leases"
 _KEPT = (
     "/run/systemd/netif/state",
     "/run/systemd/netif/leases/*",
-    _DHCLIENT,
+    DHCLIENT_LEASES,
     "/var/lib/NetworkManager/*.lease",
     *("/run/resolvconf/interface/*", "/run/resolvconf/interfaces/*"),
 )
@@ -82,7 +82,7 @@ class Found:
     @property
     def by_hook(self) -> bool:
         """Whether a hook of ours writes the copy at each lease."""
-        return self.follow in COPIES and self.source in (_DHCLIENT, DHCPCD_LEASES)
+        return self.follow in COPIES and self.source in (DHCLIENT_LEASES, DHCPCD_LEASES)
 
 
 def find(config: Config, around: Surroundings) -> Found:
@@ -126,11 +126,17 @@ def followed(paths: Paths, setting: str, own: frozenset[Address]) -> Found:
     if setting not in COPIES:
         return Found(_read(paths, setting, own), setting, setting) if setting else Found()
     text = _text(paths, setting)
-    source = next(iter(_COPIED_FROM.findall(text)), RESOLV_CONF)
-    servers = _read(paths, LEASES, own) if source == _DHCLIENT else ()
+    source = copied_from(text) or RESOLV_CONF
+    servers = _read(paths, LEASES, own) if source == DHCLIENT_LEASES else ()
     if not servers and keeps_current(source):
         servers = _read(paths, source, own)
     return Found(servers or usable(nameservers_in(text), own), source, setting)
+
+
+def followed_by(text: str) -> str:
+    """The file that dnsmasq follows by the file that bootstrap wrote for it, with this ``text``; empty for none."""
+    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
+    return settings[-1] if settings else ""
 
 
 def keeps_current(source: str) -> bool:
@@ -138,10 +144,15 @@ def keeps_current(source: str) -> bool:
     return source == DHCPCD_LEASES or source in _KEPT
 
 
+def copied_from(text: str) -> str:
+    """Where the resolvers of a copy with this ``text`` come from; empty where it does not say."""
+    return next(iter(_COPIED_FROM.findall(text)), "")
+
+
 def copied(found: Found) -> str:
     """The copy, in resolv.conf's format. It can name no port but 53."""
     lines = "".join(f"nameserver {resolver.address}\n" for resolver in found.resolvers if resolver.port == 53)
-    return f"{HEADER}# Copied from: {found.source}\n{lines}"
+    return f"{head(found.source)}{lines}"
 
 
 def note(resolvers: Iterable[Upstream]) -> str:
@@ -176,7 +187,7 @@ def _read(paths: Paths, source: str, own: frozenset[Address]) -> tuple[Upstream,
     """The resolvers of a file, or of all files of a pattern; of dhclient's, those of the last lease in the newest."""
     found = [path for path in paths.root.glob(source.lstrip("/")) if path.is_file()]
     newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    if source in (_DHCLIENT, "/var/lib/NetworkManager/*.lease"):
+    if source in (DHCLIENT_LEASES, "/var/lib/NetworkManager/*.lease"):
         newest = newest[:1]
     texts = [(atomic.read(path) or b"").decode("utf-8", "replace") for path in newest]
     return usable([server for text in texts for server in _servers_in(text)], own)

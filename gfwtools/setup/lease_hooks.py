@@ -6,10 +6,27 @@ of its own, and all of them to the copy that dnsmasq watches. Where no lease nam
 Debian's dhcpcd.service has a sandbox (``ProtectSystem=strict``): in it the hook may write to dhcpcd's folders only.
 """
 
-__all__ = ["COPIES", "COPY", "DHCPCD_COPY", "DHCPCD_LEASES", "LEASES", "dhclient", "dhcpcd"]
+from gfwtools.render.header import WRITTEN
+
+__all__ = [
+    "COPIES",
+    "COPY",
+    "DHCLIENT_LEASES",
+    "DHCPCD_COPY",
+    "DHCPCD_LEASES",
+    "HEADER",
+    "LEASES",
+    "dhclient",
+    "dhcpcd",
+    "head",
+]
+
+HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
 
 #: The copy. dnsmasq does not start where the folder of a resolv-file is missing, and this one is always there.
 COPY = "/var/lib/gfwtools/resolv.conf"
+#: Where dhclient itself keeps its leases (dhclient.leases(5)).
+DHCLIENT_LEASES = "/var/lib/dhcp/*.leases"
 #: A file for each lease, in the format of resolv.conf(5).
 LEASES = "/run/gfwtools/leases/*"
 DHCPCD_COPY = "/var/lib/dhcpcd/gfwtools.conf"
@@ -17,8 +34,14 @@ DHCPCD_LEASES = "/run/dhcpcd/gfwtools/*"
 COPIES = (COPY, DHCPCD_COPY)
 
 
-def _write(leases: str, copy: str) -> str:
-    # Addresses only: what a lease says comes from the network.
+def head(source: str) -> str:
+    """The first lines of a copy. A hook writes them too: the copy may be lost."""
+    return f"{HEADER}# Copied from: {source}\n"
+
+
+def _write(leases: str, source: str, copy: str) -> str:
+    heading = " ".join(f"'{line}'" for line in head(source).splitlines())
+    # Addresses only: what a lease says comes from the network. Two clients may run it in the same moment: hence $$.
     return f"""\
 gfwtools_lease() {{ # NAME [RESOLVER...]
     gfwtools_file={leases[:-1]}$1
@@ -31,14 +54,17 @@ gfwtools_lease() {{ # NAME [RESOLVER...]
         esac
     done
     if cat {leases} >/dev/null 2>&1; then
-        {{ grep '^#' {copy}; cat {leases}; }} >{copy}.new
-        chmod 644 {copy}.new && mv -f {copy}.new {copy}
+        {{ printf '%s\\n' {heading}; cat {leases}; }} >{copy}.$$
+        chmod 644 {copy}.$$ && mv -f {copy}.$$ {copy}
     fi
 }}
 """
 
 
 _DHCLIENT = """\
+make_resolv_conf() { :; }
+"""
+_DHCLIENT_LEASE = """\
 case $reason in
 BOUND | RENEW | REBIND | REBOOT) gfwtools_lease "dhclient.$interface.4" $new_domain_name_servers ;;
 BOUND6 | RENEW6 | REBIND6) gfwtools_lease "dhclient.$interface.6" $new_dhcp6_name_servers ;;
@@ -66,11 +92,17 @@ fi
 """
 
 
-def dhclient(*, copies: bool) -> str:
-    """The last definition of ``make_resolv_conf`` counts (dhclient-script(8))."""
-    return "make_resolv_conf() { :; }\n" + (_write(LEASES, COPY) + _DHCLIENT if copies else "")
+def dhclient(*, stops: bool, copies: bool) -> str:
+    """The script in /etc/dhcp/dhclient-enter-hooks.d. The last definition of ``make_resolv_conf`` counts
+    (dhclient-script(8)).
+
+    :param stops: dhclient leaves /etc/resolv.conf alone, and gives resolvconf nothing.
+    :param copies: the resolvers of each lease go to the copy.
+    """
+    return (_DHCLIENT if stops else "") + (_write(LEASES, DHCLIENT_LEASES, COPY) + _DHCLIENT_LEASE if copies else "")
 
 
-def dhcpcd(*, copies: bool) -> list[str]:
-    """The lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
-    return (_DHCPCD + (_write(DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE if copies else "")).splitlines()
+def dhcpcd(*, stops: bool, copies: bool) -> list[str]:
+    """The same for dhcpcd: the lines of /etc/dhcpcd.enter-hook (dhcpcd-run-hooks(8))."""
+    lease = _write(DHCPCD_LEASES, DHCPCD_LEASES, DHCPCD_COPY) + _DHCPCD_LEASE
+    return ((_DHCPCD if stops else "") + (lease if copies else "")).splitlines()

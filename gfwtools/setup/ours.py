@@ -6,6 +6,7 @@ from pathlib import Path
 from gfwtools.config.model import Config, Paths, is_url
 from gfwtools.setup import boot, files, resolver_edits, resolver_facts
 from gfwtools.setup.resolv_conf_writers import snippet
+from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal, Transaction
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
@@ -37,8 +38,11 @@ def forget_loaded(paths: Paths, transaction: Transaction | None = None, removed:
         files = {path: "" if paths.at(path) in removed else written for path, written in policy.files.items()}
         policies[name] = policy._replace(loaded={}, files=files)
     if state.policies != policies:
-        with Journal(paths).transaction("state", {}, within=transaction) as within:
-            within.write({paths.state: state._replace(policies=policies).to_json()})
+        data = {paths.state: state._replace(policies=policies).to_json()}
+        if transaction:
+            transaction.write(data)
+        else:
+            atomic.write_all(data)
 
 
 def adopt(config: Config, runner: Runner) -> list[str]:

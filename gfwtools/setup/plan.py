@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
 from gfwtools.config.template import template
 from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
 from gfwtools.plumbing.choice import require
@@ -20,22 +22,24 @@ from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
+from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step, script
 
-__all__ = ["RESOLV_CONF", "Choices", "Planned", "Refused", "boot_steps", "missing_lists", "mounts_in_the_way", "plan"]
+__all__ = ["Choices", "Planned", "Refused", "boot_steps", "missing_lists", "mounts_in_the_way", "plan"]
 
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
 PROGRAM = "gfwtools"
 USER_LISTS = {
-    "allow": "# Domains that always go directly, one a line; then: gfwtools update --offline --reload\n",
-    "deny": "# Domains that always go through the tunnel, one a line; then: gfwtools update --offline --reload\n",
+    "allow": "# Domains that always go directly, one a line. `gfwtools allow NAME` adds one and reloads.\n"
+    "# After a change with an editor: gfwtools update --offline --reload\n",
+    "deny": "# Domains that always go through the tunnel, one a line. `gfwtools deny NAME` adds one and reloads.\n"
+    "# After a change with an editor: gfwtools update --offline --reload\n",
 }
-RESOLV_CONF = "/etc/resolv.conf"
 #: Files that belong to the host, not to gfwtools: bootstrap asks the owner before it changes them.
 HOSTS_OWN = (
     RESOLV_CONF,
-    "/etc/dnsmasq.conf",
-    "/etc/dhcpcd.conf",
+    MAIN_CONF,
+    "/etc/dhcpcd.enter-hook",
     "/etc/resolvconf.conf",
     "/etc/resolvconf/resolv.conf.d/head",
 )
@@ -119,7 +123,7 @@ def _as_step(edit: FileEdit) -> Step:
     return Step(f"write {edit.path}", edit.why, (folder, Command(("tee", edit.path), text)), ())
 
 
-def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Runner) -> Planned:
+def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["auto"], runner: Runner) -> Planned:
     """Read the host, and decide what must be done.
 
     :raises Refused: problems were found; it carries all of them.
@@ -134,7 +138,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: str, runner: Run
         # Written down: a program that is installed later does not change it.
         text = _with_value(text, "backend", require(config, runner))
         config = loads(text, str(config_path), root)
-    chosen: Init = detect_init(root) if init == "auto" else init  # type: ignore[assignment]
+    chosen = detect_init(root) if init == "auto" else init
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     edits = [*resolver_edits.edits(config, facts), *boot.boot_files(config, chosen, program(), cron=has_cron)]

@@ -1,7 +1,6 @@
 """What ``up`` and ``update --reload`` do so that dnsmasq goes on asking the ISP's resolvers of today."""
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 
 from gfwtools.config.model import Config
@@ -15,19 +14,13 @@ from gfwtools.storage.journal import Journal
 from gfwtools.storage.lock import lock_folder
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
-from gfwtools.system.questions import RESOLV_CONF
+from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
 __all__ = ["renew", "with_servers_of_today"]
-
-#: The name of bootstrap's transaction: the next bootstrap or teardown takes back what a killed run has begun.
-TRANSACTION = "bootstrap"
 
 
 def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     """Bring the copy of the ISP's resolvers up to date. dnsmasq reads it again by itself.
-
-    dnsmasq does not start where the folder of its ``resolv-file`` is missing. /run is empty after a boot, so the folder
-    is made.
 
     :param restarts: where dnsmasq cannot follow a file, write its ``server=`` lines anew and restart it. A unit that
         systemd starts before dnsmasq cannot do that: the restart would wait for the unit.
@@ -36,19 +29,13 @@ def renew(config: Config, runner: Runner, *, restarts: bool) -> list[str]:
     :raises CommandError: dnsmasq was not restarted.
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     if not ownership.is_file(encode(text)) or config.dns.resolvers:
         return []
-    if not settings:
+    followed = isp_resolvers.followed_by(text)
+    if not followed:
         fixed = re.search(r"^server=[^/]", text, re.MULTILINE)
         return _renew_lines(config, runner) if restarts and fixed else []
-    if settings[-1] not in COPIES:
-        folder = config.paths.at(settings[-1]).parent
-        if folder.is_dir():
-            return []
-        folder.mkdir(parents=True)
-        return [f"made {folder}, without which dnsmasq does not start"]
-    return _renew_copy(config, runner, settings[-1])
+    return _renew_copy(config, runner, followed) if followed in COPIES else []
 
 
 def _renew_copy(config: Config, runner: Runner, copy: str) -> list[str]:
@@ -69,50 +56,56 @@ def _needs_look(config: Config, copy: str) -> bool:
     """Whether the resolvers can have changed: the copy has a source that changes, or resolv.conf is not ours."""
     resolv_conf = config.paths.at(RESOLV_CONF)
     ours = ownership.has_header(resolv_conf)
-    source = re.findall(r"^# Copied from: (\S+)$", copy, re.MULTILINE)
-    return not ours or not source or isp_resolvers.keeps_current(source[0])
+    source = isp_resolvers.copied_from(copy)
+    return not ours or not source or isp_resolvers.keeps_current(source)
 
 
 def _names(text: str) -> list[str]:
-    return sorted(set(re.findall(r"^nameserver (\S+)", text, re.MULTILINE)))
+    return sorted(set(nameservers_in(text)))
 
 
 def _renew_lines(config: Config, runner: Runner) -> list[str]:
     facts = resolver_facts.observe(config, runner)
-    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path == snippet(config)]
+    # Since the user took no-resolv out, dnsmasq can follow a file: then it needs the copy as well.
+    edits = [edit for edit in resolver_edits.edits(config, facts) if edit.path in (snippet(config), *COPIES)]
     if not facts.resolvers or not files.differing(edits, config.paths):
         return []
+    journal = Journal(config.paths)
     try:
-        with (
-            lock_folder(config.paths.state_dir, "bootstrap or teardown"),
-            Journal(config.paths).transaction(TRANSACTION, {}) as transaction,
-        ):
-            files.put(edits, config.paths, transaction)
+        with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
+            if journal.is_open(files.TRANSACTION):
+                return []  # the next bootstrap or teardown takes it back first
+            with journal.transaction(files.TRANSACTION, {}) as transaction:
+                files.put(edits, config.paths, transaction)
     except LockedError:
         return []  # a bootstrap that runs does the same
     with suppress(ResolverError):  # no service manager is known
-        Dnsmasq(config, runner).restart()
+        resolver = Dnsmasq(config, runner)
+        resolver.make_folders()
+        resolver.restart()
     return [f"dnsmasq asks {', '.join(map(str, facts.resolvers))} for what is not blocked (from {facts.found_in})"]
 
 
-def with_servers_of_today(config: Config) -> Callable[[], None]:
-    """Call it before the files are put back, and what it gives afterwards.
+def with_servers_of_today(config: Config) -> None:
+    """Before the files are put back: the original of resolv.conf gets the resolvers of the present lease.
 
-    resolv.conf is then as before bootstrap, and may name resolvers of a lease that has ended: those of today take
-    their place. A program that maintains a file of its own does so by itself.
+    It is as old as bootstrap, and may name resolvers of a lease that has ended. A program that maintains a file of its
+    own does so by itself. What is in the journal is corrected, so that a teardown that was killed is finished alike.
+
+    :raises StoreError: a file cannot be read or written.
     """
     text = resolver_facts.text_of(config.paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
-    found = isp_resolvers.followed(config.paths, settings[-1], frozenset()) if settings else isp_resolvers.Found()
-    today = [str(server.address) for server in found.resolvers] if found.by_hook else []
-
-    def correct() -> None:
-        place = config.paths.at(RESOLV_CONF)
-        data = b"" if place.is_symlink() else atomic.read(place) or b""
-        before = _names(data.decode("utf-8", "replace"))
-        if today and before and sorted(today) != before:
-            others = re.sub(rb"^nameserver .*\n?", b"", data, flags=re.MULTILINE)
-            ended = others if not others or others.endswith(b"\n") else others + b"\n"
-            atomic.write_all({place: ended + "".join(f"nameserver {server}\n" for server in today).encode()}, None)
-
-    return correct
+    found = isp_resolvers.followed(config.paths, isp_resolvers.followed_by(text), frozenset())
+    entry = files.recorded(config.paths).get(RESOLV_CONF)
+    if entry is None or not found.by_hook:
+        return
+    original = files.original_of(entry)
+    data = files.content_of(config.paths, original) or b""
+    today = [str(server.address) for server in found.resolvers]
+    before = _names(data.decode("utf-8", "replace"))
+    if today and before and sorted(today) != before:
+        others = re.sub(rb"^nameserver[ \t].*\n?", b"", data, flags=re.MULTILINE)
+        ended = others if not others or others.endswith(b"\n") else others + b"\n"
+        files.replace_original(
+            config.paths, original, ended + "".join(f"nameserver {server}\n" for server in today).encode()
+        )

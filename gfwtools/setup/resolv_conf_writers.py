@@ -7,12 +7,11 @@ from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.dnsmasq.conf import SNIPPET
-from gfwtools.render.header import WRITTEN
 from gfwtools.setup import lease_hooks
+from gfwtools.setup.lease_hooks import HEADER
 from gfwtools.system import ownership
 
 __all__ = [
-    "HEADER",
     "WRITERS",
     "Needs",
     "Writer",
@@ -24,15 +23,13 @@ __all__ = [
     "without_ours",
 ]
 
-HEADER = f"{WRITTEN} bootstrap; gfwtools teardown puts back what was here before.\n"
-
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What dnsmasq needs of the programs that know the ISP's resolvers."""
 
-    copies: bool = False
-    """DHCP clients write them to our copy."""
+    copy: str = ""
+    """The copy that a hook of a DHCP client writes; empty where dnsmasq reads none."""
     collected: bool = False
     """resolvconf collects them, so the others go on giving it what they have."""
 
@@ -71,11 +68,13 @@ def _network_manager(_: str, needs: Needs) -> str:
 
 def _dhcpcd(text: str, needs: Needs) -> str:
     # With resolvconf its hook gives that the resolvers, and leaves /etc/resolv.conf alone.
-    return text if needs.collected else append(*lease_hooks.dhcpcd(copies=needs.copies))(text)
+    lines = lease_hooks.dhcpcd(stops=not needs.collected, copies=needs.copy == lease_hooks.DHCPCD_COPY)
+    return append(*lines)(text) if lines else text
 
 
 def _dhclient(text: str, needs: Needs) -> str:
-    return text if needs.collected else HEADER + lease_hooks.dhclient(copies=needs.copies)
+    script = lease_hooks.dhclient(stops=not needs.collected, copies=needs.copy == lease_hooks.COPY)
+    return HEADER + script if script else text
 
 
 def _openresolv(text: str, _: Needs) -> str:

@@ -7,16 +7,16 @@ stands between two comments, or is the whole file. So a second run gives the sam
 import re
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied, note
-from gfwtools.setup.lease_hooks import COPIES
-from gfwtools.setup.resolv_conf_writers import HEADER, WRITERS, Writer, append, encode, snippet, without_ours
-from gfwtools.setup.resolver_facts import RESOLV_CONF, ResolverFacts
+from gfwtools.setup.lease_hooks import COPIES, HEADER
+from gfwtools.setup.resolv_conf_writers import WRITERS, Writer, append, encode, snippet, without_ours
+from gfwtools.setup.resolver_facts import ResolverFacts, tools_of
 from gfwtools.system.commands import Command, Runner
+from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step
 
 __all__ = ["edits", "leave_steps", "nameservers_instead", "places", "steps"]
@@ -74,10 +74,13 @@ def _manager_edits(facts: ResolverFacts) -> Iterator[tuple[Writer, FileEdit]]:
     for manager in WRITERS:
         if manager.name not in facts.managers:
             continue
-        base = without_ours(facts.texts.get(manager.path, ""))
+        there = facts.texts.get(manager.path, "")
+        base = without_ours(there)
         text = manager.change(base, facts.needs)
         if text != base:
             yield manager, FileEdit(manager.path, encode(text), f"{manager.name} {manager.why}")
+        elif there != base:  # an earlier bootstrap needed lines of ours: resolvconf, say, came later
+            yield manager, FileEdit(manager.path, encode(base), f"{manager.name} needs no line of ours any more")
 
 
 def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
@@ -180,12 +183,8 @@ def steps(facts: ResolverFacts) -> list[Step]:
 
 def leave_steps(changed: Iterable[str], runner: Runner, paths: Paths | None = None) -> list[Step]:
     """The same once the files of ``changed`` (paths on the host) have been put back."""
-    paths = paths or Paths()
-    if paths.root != Path("/"):
-        return []
     paths_changed = set(changed)
-    systemd = runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
-    tools = {tool for tool, can in (("systemctl", systemd), ("resolvconf", runner.has("resolvconf"))) if can}
+    tools = tools_of(paths or Paths(), runner)
     return [
         step
         for manager in WRITERS

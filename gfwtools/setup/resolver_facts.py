@@ -26,9 +26,10 @@ from gfwtools.setup.resolv_conf_writers import (
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
+from gfwtools.system.init import detect_init
 from gfwtools.system.questions import RESOLV_CONF, holders, nameservers_in
 
-__all__ = ["RESOLV_CONF", "ResolverFacts", "observe"]
+__all__ = ["ResolverFacts", "observe", "text_of", "tools_of"]
 
 _RESOLVED = "/run/systemd/resolve"
 _RESOLVCONF_PROGRAMS = ("/sbin/resolvconf", "/usr/sbin/resolvconf", "/usr/bin/resolvconf")
@@ -98,7 +99,6 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     :raises StoreError: a file is there and cannot be read.
     """
     paths = config.paths
-    is_host = config.root == Path("/")
     before, link = _resolv_conf_before(paths)
     links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "address") or "[]")
     here = tuple(addresses_of(links))
@@ -119,8 +119,6 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     isp = isp_resolvers.find(config, around)
     if not _can_follow(config, found.directives, isp):
         isp = replace(isp, follow="")
-    systemd = is_host and runner.has("systemctl") and paths.at("/run/systemd/system").is_dir()
-    usable = {"systemctl": systemd, "resolvconf": is_host and runner.has("resolvconf")}
     facts = ResolverFacts(
         link=link,
         nameservers=tuple(nameservers_in(before)),
@@ -128,7 +126,7 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         resolvers=isp.resolvers,
         found_in=isp.source,
         follow=isp.follow,
-        needs=Needs(copies=isp.by_hook, collected=_collects(paths, managers)),
+        needs=Needs(copy=isp.follow if isp.by_hook else "", collected=_collects(paths, managers)),
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
@@ -139,12 +137,20 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         filters_records=_filters_records(runner),
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
-        tools=frozenset(tool for tool, can in usable.items() if can),
+        tools=tools_of(paths, runner),
     )
     if facts.has_upstream and not config.dns.resolvers:
         # The user's own lines name the resolvers, and dnsmasq reads no file of ours.
-        return replace(facts, follow="", needs=replace(facts.needs, copies=False))
+        return replace(facts, follow="", needs=replace(facts.needs, copy=""))
     return facts
+
+
+def tools_of(paths: Paths, runner: Runner) -> frozenset[str]:
+    """The tools that can be used here to have a manager read its configuration; none below another root."""
+    if paths.root != Path("/"):
+        return frozenset()
+    can = {"systemctl": _has_systemd(paths, runner), "resolvconf": runner.has("resolvconf")}
+    return frozenset(tool for tool, is_usable in can.items() if is_usable)
 
 
 def text_of(paths: Paths, path: str | Path) -> str | None:
@@ -254,7 +260,6 @@ def _surroundings(
     if "NetworkManager" in managers and _is_running(paths, runner, "NetworkManager.service"):
         maintained.append(isp_resolvers.NETWORK_MANAGER)
     text = text_of(paths, snippet(config)) or ""
-    settings = re.findall(r"^resolv-file=(.+)$", text, re.MULTILINE)
     return Surroundings(
         resolv_conf=before,
         link=link,
@@ -262,7 +267,7 @@ def _surroundings(
         maintained=tuple(dict.fromkeys(maintained)),
         promised=promised,
         hooked="dhcpcd" in managers and re.search(r"^# .*dhcpcd", before, re.MULTILINE) is not None,
-        setting=settings[-1] if settings else "",
+        setting=isp_resolvers.followed_by(text),
         noted=tuple(isp_resolvers.noted_in(text)),
         own=own,
     )
@@ -291,6 +296,8 @@ def _written_by_openresolv(paths: Paths) -> str:
 
 def _is_running(paths: Paths, runner: Runner, unit: str) -> bool:
     """Whether a service runs; its files in /run stay when it has been stopped. True where systemd does not run."""
-    if not (paths.at("/run/systemd/system").is_dir() and runner.has("systemctl")):
-        return True
-    return runner.ask("systemctl", "is-active", unit) is not None
+    return not _has_systemd(paths, runner) or runner.ask("systemctl", "is-active", unit) is not None
+
+
+def _has_systemd(paths: Paths, runner: Runner) -> bool:
+    return detect_init(paths.root) == "systemd" and runner.has("systemctl")

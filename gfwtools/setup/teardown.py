@@ -9,20 +9,22 @@ from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
-from gfwtools.plumbing import updown
+from gfwtools.plumbing import taken_down, updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits
 from gfwtools.setup.bootstrap import Say, recover
 from gfwtools.setup.lease_hooks import COPIES, DHCPCD_LEASES, LEASES
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
-from gfwtools.setup.plan import RESOLV_CONF, mounts_in_the_way
+from gfwtools.setup.plan import mounts_in_the_way
 from gfwtools.setup.renewal import with_servers_of_today
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
-from gfwtools.storage.lock import lock_folder
+from gfwtools.storage.lock import lock, lock_folder
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
+from gfwtools.system.questions import RESOLV_CONF
+from gfwtools.update.update import lock_wait
 
 __all__ = ["undo"]
 
@@ -43,16 +45,18 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
         stuck = mounts_in_the_way(config.paths, files.recorded(config.paths))
         if stuck:
             raise HostError("; ".join(stuck))
-        try:
-            notes = _undo(config, runner, say=say)
-        except KeyboardInterrupt:
-            say("what was undone stays undone; run again: gfwtools teardown")
-            raise
-        except GfwtoolsError as error:
-            raise HostError(
-                f"{error.message}; what was undone before that stays undone",
-                "fix it, then run again: gfwtools teardown",
-            ) from None
+        # An update that runs meanwhile would bring back what is undone.
+        with lock(config.paths.lock, wait=lock_wait()):
+            try:
+                notes = _undo(config, runner, say=say)
+            except KeyboardInterrupt:
+                say("what was undone stays undone; run again: gfwtools teardown")
+                raise
+            except GfwtoolsError as error:
+                raise HostError(
+                    f"{error.message}; what was undone before that stays undone",
+                    "fix it, then run again: gfwtools teardown",
+                ) from None
     if purge:
         for folder in (config.paths.etc, config.paths.state_dir):
             _remove(folder, but=displaced.folder(config.paths))
@@ -62,7 +66,9 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
 
 def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     paths, journal = config.paths, Journal(config.paths)
-    changed = list(files.recorded(paths))
+    recorded = files.recorded(paths)
+    changed = list(recorded)
+    was_there = {path for path, entry in recorded.items() if files.original_of(entry).exists}
     init = boot.init_of(changed) or detect_init(config.root)
     there = boot.observe(config, init, runner)
     kinds = (paths.list, paths.direct, paths.domains)
@@ -77,18 +83,21 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
         journal.keep(RESTART_DUE, "", {})
     apply(boot.leave_steps(config, init, there), runner)
     undo_kept(paths, runner, boot.LOCAL_ENABLED)
-    for step in updown.down(config, runner):
-        say(f"removed {step.what}")
-    atomic.remove(path for path in removed if f"/{path.relative_to(paths.root)}" not in changed)
-    correct_resolv_conf = with_servers_of_today(config)
+    # By hand, so that no event of the host brings it up before all is undone.
+    for step in updown.down(config, runner, by_hand=True):
+        say(f"undone: {step.what}")
+    unrecorded = [name for path in removed if (name := f"/{path.relative_to(paths.root)}") not in changed]
+    atomic.remove(map(paths.at, unrecorded))
+    for name in unrecorded:
+        say(f"removed {name}")
+    with_servers_of_today(config)
     ours = [*COPIES, *(f"/{path.relative_to(paths.root)}" for path in generated)]
     left = files.put_back(paths, whole=(RESOLV_CONF,), ours=ours)
-    correct_resolv_conf()
     for leases in (LEASES, DHCPCD_LEASES):
         shutil.rmtree(paths.at(leases).parent, ignore_errors=True)
     for path in changed:
         if path not in left:
-            say(f"put back {path}")
+            say(f"{'put back' if path in was_there else 'removed'} {path}")
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_edits.leave_steps(changed, runner, paths), runner)
     forget_loaded(paths, removed=removed)
@@ -96,6 +105,8 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     if journal.kept_entries(RESTART_DUE):
         notes += _leave_dnsmasq(config, runner)
         journal.forget(RESTART_DUE)
+    taken_down.forget(paths)
+    Dnsmasq(config, runner).remove_folders()
     return notes
 
 
@@ -107,9 +118,7 @@ def _leave_dnsmasq(config: Config, runner: Runner) -> list[str]:
         resolver.end()
     undo_kept(config.paths, runner, service.STARTED, service.ENABLED)
     has_second = [policy for policy in config.policies if resolver.end_second(policy)]
-    notes = _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
-    resolver.remove_folders()
-    return notes
+    return _restart(resolver) if not ends and (has_second or resolver.is_running()) else []
 
 
 def _remove(folder: Path, *, but: Path) -> None:

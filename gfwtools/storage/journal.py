@@ -57,6 +57,11 @@ class Original(NamedTuple):
     folders: tuple[str, ...] = ()
     """Folders on the way to it that were missing, the outermost first."""
 
+    @property
+    def exists(self) -> bool:
+        """There was something at the path."""
+        return bool(self.copy) or self.target is not None
+
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Original":
         return cls(**{**data, "folders": tuple(data["folders"])})

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gfwtools.errors import HostError
 
-__all__ = ["Command", "CommandError", "Recorder", "Runner", "System"]
+__all__ = ["AskedOnce", "Command", "CommandError", "Recorder", "Runner", "System"]
 
 #: Seconds that a command may take. A changing one may wait for the lock of iptables, or load a big set.
 READ_TIMEOUT = 10.0
@@ -120,6 +120,35 @@ class System:
         if done.returncode:
             raise CommandError(str(command), _message(done.stderr) or f"exit code {done.returncode}")
         return done.stdout
+
+
+class AskedOnce:
+    """A runner that asks the host each question once, until it changes something.
+
+    For what only looks. A value that changes by itself, such as a counter, needs the other runner.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._answers: dict[tuple[str, ...], str | None] = {}
+
+    def has(self, tool: str) -> bool:
+        return self._runner.has(tool)
+
+    def read(self, *argv: str) -> str:
+        answer = self._answers.get(argv)
+        if answer is None:  # an error is raised with its message
+            answer = self._answers[argv] = self._runner.read(*argv)
+        return answer
+
+    def ask(self, *argv: str) -> str | None:
+        if argv not in self._answers:
+            self._answers[argv] = self._runner.ask(*argv)
+        return self._answers[argv]
+
+    def change(self, command: Command) -> None:
+        self._answers.clear()
+        self._runner.change(command)
 
 
 def _message(stderr: str) -> str:

@@ -126,7 +126,7 @@ def _messages(kernel: socket.socket) -> Iterator[bytes]:
         data = kernel.recv(1 << 18)
         while len(data) >= _HEADER.size:
             length, kind, _, _, _ = _HEADER.unpack_from(data)
-            body, data = data[_HEADER.size : length], data[_align(length) :]
+            body, data = data[_HEADER.size : length], data[_align(max(length, _HEADER.size)) :]
             if kind in (_ERROR, _DONE):
                 number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
                 if number:

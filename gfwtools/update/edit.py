@@ -88,8 +88,7 @@ def edit_lists(
     except GfwtoolsError as error:
         error.outcome = error.outcome or NOTHING
         raise
-    warnings = [*done.warnings, *(warning for policy_update in done.policies for warning in policy_update.warnings)]
-    return edited, notes, warnings
+    return edited, notes, done.all_warnings
 
 
 def preview(config: Config, policy: PolicyConfig, side: Side, entries: Sequence[Entry], *, remove: bool) -> Edited:
@@ -147,7 +146,10 @@ class _Lists:
             else f"added {entry.text} to {path}"
         ]
         if entry.name and "." not in entry.name:
-            warnings.append(f"{entry.text} is a whole top-level domain, with every name under it")
+            warnings.append(
+                f"{entry.text} is a whole top-level domain, with every name under it; "
+                f"to undo it: gfwtools {side} --remove {entry.text}"
+            )
         return Outcome(True, tuple(words), (*warnings, *self._longer(side, entry)))
 
     def remove(self, side: Side, entry: Entry) -> Outcome:
@@ -156,7 +158,7 @@ class _Lists:
         if found:
             return Outcome(True, tuple(f"removed {entry.text} from {path}" for path in found), warnings)
         places = ", ".join(self._places(side)) or f"policy.{self._policy.name}.{side}"
-        return Outcome(False, () if kept else (f"{entry.text} is already not in {places}",), warnings)
+        return Outcome(False, () if kept else (f"{entry.text} is not in {places}",), warnings)
 
     def _holding(self, side: Side, entry: Entry) -> list[str]:
         """The lists of that side that have the entry."""

@@ -17,7 +17,7 @@ from gfwtools.plumbing.facts import parse_endpoints
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 
-__all__ = ["NamedPeer", "follow", "named_peers"]
+__all__ = ["Astray", "NamedPeer", "astray", "follow", "named_peers"]
 
 #: Seconds within which a resolver behind a tunnel that works has answered.
 PATIENCE = 2.0
@@ -58,14 +58,22 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536
 
 
-def follow(config: Config, runner: Runner, resolver: Daemon, prepare: Callable[[str, Address], None]) -> Iterator[str]:
-    """Give each dead tunnel whose endpoint has another address now that address; yields what was done, in words.
+@dataclass(frozen=True, slots=True)
+class Astray:
+    """A peer of a dead tunnel whose endpoint is at none of its name's addresses."""
+
+    interface: str
+    peer: NamedPeer
+    address: Address | None
+    """The first address of the name; None where it has none."""
+
+
+def astray(config: Config, runner: Runner, resolver: Daemon) -> Iterator[Astray]:
+    """The peers of dead tunnels whose endpoint's name has another address now, or none.
 
     A tunnel that works is left alone: its peer may have moved by itself (the paper of WireGuard, section 2.1).
 
     :param resolver: this host's own, which is asked for the names.
-    :param prepare: called with an interface and its new endpoint before the tunnel sends anything there.
-    :raises HostError: the tunnel is dead, and its endpoint's name has no address.
     """
     for name in dict.fromkeys(policy.interface for policy in config.policies):
         text = (atomic.read(config.paths.at(f"/etc/wireguard/{name}.conf")) or b"").decode("utf-8", "replace")
@@ -79,18 +87,24 @@ def follow(config: Config, runner: Runner, resolver: Daemon, prepare: Callable[[
             if not lines:
                 continue  # the file was changed since, and the tunnel not brought up anew
             addresses = _addresses(resolver, peer.host)
-            if set(parse_endpoints(lines[0])) & set(addresses) or any(map(_answers, policies)):
-                continue
-            if not addresses:
-                raise HostError(
-                    f"{name} carries nothing, and its endpoint {peer.host} has no address by {resolver}",
-                    "if a list has that name, add it to allow.txt; if not, look whether the name is still right",
-                )
-            prepare(name, addresses[0])
-            yield _move(name, peer, addresses[0], runner)
+            if not set(parse_endpoints(lines[0])) & set(addresses) and not any(map(_answers, policies)):
+                yield Astray(name, peer, addresses[0] if addresses else None)
 
 
-def _move(interface: str, peer: NamedPeer, address: Address, runner: Runner) -> str:
+def follow(found: Astray, runner: Runner, resolver: Daemon, prepare: Callable[[str, Address], None]) -> str:
+    """Give the peer the new address.
+
+    :param prepare: called with an interface and its new endpoint before the tunnel sends anything there.
+    :returns: what was done, in words.
+    :raises HostError: the name has no address.
+    """
+    interface, peer, address = found.interface, found.peer, found.address
+    if address is None:
+        raise HostError(
+            f"{interface} carries nothing, and its endpoint {peer.host} has no address by {resolver}",
+            "if a list has that name, add it to allow.txt; if not, look whether the name is still right",
+        )
+    prepare(interface, address)
     endpoint = f"[{address}]:{peer.port}" if address.version == 6 else f"{address}:{peer.port}"
     runner.change(Command(("wg", "set", interface, "peer", peer.key, "endpoint", endpoint)))
     return f"{peer.host}, the endpoint of {interface}, is {address} now"

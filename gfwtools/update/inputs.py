@@ -83,8 +83,8 @@ def list_or_starter(config: Config, policy: PolicyConfig) -> tuple[Decoded, str]
         return decoded, ""
     state = read_state(config.paths.state).of(policy.name)
     lost = state.list_digest and not state.starter
-    why = f"{config.paths.list(policy.name)} is missing or damaged" if lost else "no list was fetched yet"
-    return starter_list(), f"{why}, this is the starter list's answer; run: gfwtools update"
+    why = f"{config.paths.list(policy.name)} is missing or damaged" if lost else "no list fetched yet"
+    return starter_list(), f"{why}; using the built-in starter list; run: gfwtools update"
 
 
 class UserLists(NamedTuple):

@@ -81,14 +81,15 @@ def install(
         with journal.transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
             replace_files(config, update, foreign, transaction)
         if can_reload:
-            return ["nothing to reload: only comments have changed"]
+            return ["nothing to reload: what dnsmasq reads says the same as before"]
         missing = [f"note: {found}" for some in unread.values() for found in some]
         return ['nothing was reloaded (dns.manager = "none")', *missing]
     if due.reading:
         with _step("check"):
             resolver.check(_all_files(config, update))
     notes: list[str] = []
-    outcome = f"{BACK}; {', '.join(map(str, update.edits))} is as before" if update.edits else BACK
+    edited = " and ".join(map(str, update.edits))
+    outcome = f"{BACK}; {edited} {'are' if len(update.edits) > 1 else 'is'} as before" if edited else BACK
     undo = inverses(config, runner)
     with journal.transaction(NAME, undo, outcome=outcome, remedy=AGAIN, within=within) as transaction:
         if within is None:
@@ -132,6 +133,8 @@ def _due(
         policy, state = policy_update.policy, policy_update.state
         differs = {path for path, digest in state.effective.items() if state.loaded.get(path) != digest}
         changed = differs | (state.loaded.keys() - state.effective.keys())
+        # A file that was deleted: a daemon that was started meanwhile has read none.
+        changed |= {path for path in state.effective if not config.paths.at(path).exists()}
         changed |= {on_host(config, found.path) for found in unread.get(policy.name, ())}
         roles = {resolver.role_of(policy, config.paths.at(path)): path for path in changed}
         main = main or Role.MAIN in roles

@@ -55,8 +55,8 @@ def obtain(
         if had_one:
             raise ListError(f"{path} is missing or damaged", "run: gfwtools update")
         if not _starter_stands_in(policy):
-            raise ListError(f"policy.{policy.name}: no list was ever fetched", "run: gfwtools update")
-        return starter("no list was ever fetched; the starter list it is")
+            raise ListError(f"policy.{policy.name}: no list fetched yet", "run: gfwtools update")
+        return starter("no list fetched yet; using the built-in starter list")
 
     from gfwtools.fetch.race import fetch
     from gfwtools.fetch.values import Validators
@@ -93,7 +93,7 @@ def obtain(
             raise FetchError(f"policy.{policy.name}: {error}", "correct its sources in the configuration") from None
         reasons = "; ".join(dict.fromkeys(error.answers))
         return starter(
-            f"no list from {len(error.answers)} sources ({reasons}); the starter list is used until one answers"
+            f"no list from {len(error.answers)} sources ({reasons}); using the built-in starter list until one answers"
         )
     source = public(fetched.source)
     answered = "" if explicit else source

@@ -6,6 +6,7 @@ another one cannot be repaired.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.dnsmasq.conf import is_wired
@@ -17,7 +18,7 @@ from gfwtools.render.files import Role, on_host
 from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
-from gfwtools.update.endpoint import follow
+from gfwtools.update.endpoint import Astray, astray, follow
 from gfwtools.update.verify import require_daemons
 
 __all__ = ["Repair", "repair"]
@@ -51,7 +52,7 @@ class Repair:
     def raise_problems(self) -> None:
         """:raises GfwtoolsError: something could not be repaired."""
         if self.problems:
-            what = "; ".join(problem.what for problem in self.problems)
+            what = "; ".join(dict.fromkeys(problem.what for problem in self.problems))
             remedies = dict.fromkeys(problem.remedy for problem in self.problems if problem.remedy)
             raise GfwtoolsError(f"not repaired: {what}", "; ".join(remedies) or "run: gfwtools check host")
 
@@ -81,7 +82,7 @@ def _plumbing(config: Config, runner: Runner, resolver: Resolver, found: Repair)
         names = list(dict.fromkeys(step.what for step in seen.steps))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         found.done += [f"{'; '.join(names[:SHOWN])}{more}"] if names else []
-        found.notes += seen.interfaces_down(config)
+        found.notes += [note for note in seen.interfaces_down(config) if note not in found.notes]
 
 
 def _daemons(config: Config, resolver: Resolver, found: Repair) -> None:
@@ -115,6 +116,8 @@ def _unread(config: Config, policy: PolicyConfig, resolver: Resolver) -> list[Un
     """The files that a daemon has not read though an update has seen that it had. Others are due, and no fault: the
     update has them read. It also writes a damaged file again, and no restart helps before that."""
     state = read_state(config.paths.state).of(policy.name)
+    if not config.dnsmasq_conf(policy).exists():  # it names the other files: they are not read before it is there again
+        return []
     found = [(on_host(config, each.path), each) for each in resolver.unread([policy])]
     return [
         each
@@ -130,7 +133,11 @@ def _endpoints(config: Config, runner: Runner, resolver: Resolver, found: Repair
         """Keep what goes to the new endpoint out of the tunnel, before anything goes there."""
         updown.keep_up(config, runner, clear_caches=resolver.clear_caches, endpoints={interface: address})
 
-    moved = list(follow(config, runner, resolver.main, prepare))
-    found.done += moved
-    if moved:
+    def move(peer: Astray) -> None:
+        found.done.append(follow(peer, runner, resolver.main, prepare))
+
+    before = len(found.done)
+    for peer in astray(config, runner, resolver.main):
+        found.attempt(partial(move, peer))
+    if len(found.done) > before:
         _plumbing(config, runner, resolver, found)

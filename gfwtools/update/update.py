@@ -1,13 +1,13 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import Config
-from gfwtools.errors import ConfigError, GfwtoolsError, StoreError
+from gfwtools.errors import ConfigError, GfwtoolsError, HostError, StoreError
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal, Transaction, Undo
 from gfwtools.storage.lock import lock
@@ -50,9 +50,12 @@ def update(
         not be repaired.
     """
     paths = config.paths
+    was_wired = reload and _is_wired(config)
     with lock(paths.lock, wait=lock_wait()):
+        if was_wired and not _is_wired(config):
+            raise HostError("gfwtools teardown ran while this waited", "to set the host up again: gfwtools bootstrap")
         recover(config)
-        with _repaired(config, report):
+        with _repaired(config, report) as warn:
             folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
             atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
             prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
@@ -70,17 +73,29 @@ def update(
 
                 notes = install(config, prepared, foreign, within=within)
                 overridden = _overridden(config, System())
-                return prepared._replace(warnings=(*prepared.warnings, *overridden)), notes
+                done = prepared._replace(warnings=(*prepared.warnings, *overridden))
+                warn(done.all_warnings)
+                return done, notes
             with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
                 replace(config, prepared, foreign, transaction)
             return prepared, []
 
 
+def _is_wired(config: Config) -> bool:
+    from gfwtools.dnsmasq.conf import is_wired
+
+    return is_wired(config)
+
+
 @contextmanager
-def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[None]:
-    """Repair the host before the update. What could not be repaired is an error after it, beside that of the update."""
+def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[Callable[[Iterable[str]], None]]:
+    """Repair the host before the update. What could not be repaired is an error after it, beside that of the update.
+
+    The caller of the update gets that error in place of the result. So the context is a function for the warnings of
+    the update, which reports them in this case.
+    """
     if report is None:
-        yield
+        yield lambda warnings: None
         return
     from gfwtools.system.commands import System
     from gfwtools.update.repair import repair
@@ -89,8 +104,13 @@ def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[
     for line in (*found.notes, found.line()):
         if line:
             report(line)
+
+    def warn(warnings: Iterable[str]) -> None:
+        for warning in warnings if found.problems else ():
+            report(warning)
+
     try:
-        yield
+        yield warn
     except GfwtoolsError:
         for problem in found.problems:
             report(f"not repaired: {problem}")
@@ -99,12 +119,15 @@ def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[
 
 
 def _overridden(config: Config, runner: "Runner") -> list[str]:
-    """A warning about lines of the user's that decide listed names. It is no failure: the new list is in use, and the
-    old one would be overridden as well."""
+    """A warning about lines of the user's that decide listed names, or cannot be read. It is no failure: the new list
+    is in use, and the old one would be overridden as well."""
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.dnsmasq.overrides import words
 
-    found = [override for override in Dnsmasq(config, runner).overrides() if not override.is_block]
+    try:
+        found = [override for override in Dnsmasq(config, runner).overrides() if not override.is_block]
+    except StoreError as error:
+        return [str(error)]
     return [f"lines of yours override the list: {words(found)}; run: gfwtools check host"] if found else []
 
 

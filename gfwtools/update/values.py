@@ -91,6 +91,11 @@ class Update(NamedTuple):
         return files
 
     @property
+    def all_warnings(self) -> list[str]:
+        """Those of the update, and those of its policies."""
+        return [*self.warnings, *(warning for policy in self.policies for warning in policy.warnings)]
+
+    @property
     def obsolete(self) -> list[Path]:
         """Files to be removed."""
         gone = [path for paths in self.gone.values() for path in paths]

@@ -26,9 +26,16 @@ PACKAGES = {
     "wg": "wireguard-tools",
     "wireguard-go": "wireguard-go",
 }
-PAIRS = frozenset(itertools.product(("iptables", "nftables"), ("paired", "split")))
-#: Where a test has all four pairs, `make test` leaves these two to `make test-pairs`.
+BACKENDS, LAYOUTS = frozenset({"iptables", "nftables"}), frozenset({"paired", "split"})
+#: What `make test` leaves to `make test-variants`: where a test has all four pairs of backend and layout, these two,
 OTHER_PAIRS = frozenset({("iptables", "split"), ("nftables", "paired")})
+#: and of long modules with both backends, one of them.
+OTHER_BACKENDS = {
+    "test_firewalls": "nftables",
+    "test_from_the_lan": "iptables",
+    "test_lan_is_kept_out": "nftables",
+    "test_running_connections": "iptables",
+}
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -44,18 +51,21 @@ def lacking(uid: int, has: Callable[[str], bool], tun: Path = Path("/dev/net/tun
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark the half of each four pairs that `make test-pairs` runs."""
-    pairs: dict[str, dict[pytest.Item, tuple[object, object]]] = defaultdict(dict)
+    """Mark what `make test-variants` runs."""
+    pairs: dict[str, dict[pytest.Item, tuple[str, str]]] = defaultdict(dict)
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        values = [*params.values(), (params.get("backend"), params.get("layout"))]
-        for pair in (value for value in values if isinstance(value, tuple) and value in PAIRS):
+        if params.get("backend", params.get("lab")) == OTHER_BACKENDS.get(item.path.stem, ""):
+            item.add_marker(pytest.mark.variant)
+        values = [word for value in params.values() for word in (value if isinstance(value, tuple) else (value,))]
+        words = {word for word in values if isinstance(word, str)}
+        for pair in itertools.product(BACKENDS & words, LAYOUTS & words):
             pairs[item.nodeid.partition("[")[0]][item] = pair
     for found in pairs.values():
         if len(set(found.values())) == 4:
             for item, pair in found.items():
                 if pair in OTHER_PAIRS:
-                    item.add_marker(pytest.mark.other_pair)
+                    item.add_marker(pytest.mark.variant)
 
 
 @pytest.fixture(scope="session", autouse=True)

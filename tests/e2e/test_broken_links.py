@@ -12,7 +12,7 @@ from lab import BLOCKED, CLEAN, ENDPOINT, FREE, ISP_DNS, Lab
 pytestmark = pytest.mark.e2e
 
 #: Each backend and each layout once: all four pairs take four minutes, and the layout changes two links only.
-HOSTS = [("iptables", "split"), ("nftables", "paired")]
+HOSTS = [("iptables", "split"), pytest.param(("nftables", "paired"), marks=pytest.mark.variant)]
 
 #: dnsmasq has read the file with its generation, and somebody has taken a name out of it.
 ASKS_SOMEBODY_ELSE = (

@@ -171,10 +171,9 @@ def test_with_the_manager_none_a_dead_dnsmasq_is_named_and_not_started(lab: Lab)
     assert opened(lab) == TUNNEL
 
 
+@pytest.mark.parametrize("lab", [pair for pair in PAIRS if "split" in pair], ids="-".join, indirect=True)
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
 def test_a_second_dnsmasq_that_is_dead_or_hangs_is_restarted(lab: Lab, signal: str) -> None:
-    if config_has(lab, "paired"):
-        pytest.skip("there is no second dnsmasq in this layout")
     restart = lab.gateway.read("/etc/restart-dns")
     lab.gateway.write("/etc/restart-dns", restart.replace('kill "$number"', 'kill -KILL "$number"'))
     # The main one has the answer in its cache, too.
@@ -225,6 +224,42 @@ def test_an_endpoint_without_an_address_is_named_where_the_tunnel_is_dead(lab: L
     assert "its endpoint gone.example has no address" in line
     assert "allow.txt" in line
     lab.far.run("ip", "link", "set", "wg0", "up")
+    lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
+    require_tunnel(lab)
+
+
+def test_the_warnings_of_an_update_are_printed_also_where_a_repair_fails(lab: Lab) -> None:
+    key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
+    lab.gateway.write("/etc/wireguard/wg0.conf", f"[Peer]\nPublicKey = {key}\nEndpoint = gone.example:51820\n")
+    before = lab.gateway.read("/etc/gfwtools/deny.txt")
+    lab.gateway.write("/etc/gfwtools/deny.txt", f"{before}no-domain..example\n")
+    lab.far.run("ip", "link", "set", "wg0", "down")
+    warned, _, failed = cron(lab, code=1).partition("not repaired")
+    assert "no-domain..example" in warned
+    assert "gone.example" in failed
+    lab.far.run("ip", "link", "set", "wg0", "up")
+    lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
+    lab.gateway.write("/etc/gfwtools/deny.txt", before)
+    require_tunnel(lab)
+    cron(lab)
+
+
+def test_an_endpoint_without_an_address_stops_no_other_one_from_being_followed(lab: Lab) -> None:
+    key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
+    other = lab.gateway.run("sh", "-c", "wg genkey | wg pubkey").stdout.strip()
+    lab.gateway.run("wg", "set", "wg0", "peer", other, "endpoint", "203.0.113.99:51820")
+    lab.gateway.write(
+        "/etc/wireguard/wg0.conf",
+        f"[Peer]\nPublicKey = {other}\nEndpoint = gone.example:51820\n"
+        f"[Peer]\nPublicKey = {key}\nEndpoint = vpn.example:51820\n",
+    )
+    name_far_end(lab, MOVED)
+    move_far_end(lab, MOVED)
+    assert f"vpn.example, the endpoint of wg0, is {MOVED} now" in cron(lab, code=1)
+    lab.gateway.run("wg", "set", "wg0", "peer", other, "remove")
+    name_far_end(lab, ENDPOINT)
+    move_far_end(lab, ENDPOINT)
+    cron(lab)
     lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
     require_tunnel(lab)
 

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.e2e
 
 PAIRS = list(itertools.product(("iptables", "nftables"), ("paired", "split")))
 DENY = "/etc/gfwtools/deny.txt"
+ALLOW = "/etc/gfwtools/allow.txt"
 #: A name that no list has, that the ISP lies about, and whose site only the tunnel reaches.
 UNLISTED = "fresh.example"
 
@@ -20,6 +21,13 @@ def with_unlisted(lab: Lab) -> None:
         host.write("/etc/dnsmasq.conf", f"{host.read('/etc/dnsmasq.conf')}address=/{UNLISTED}/{address}\n")
         host.run("sh", "-ec", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2; "
                  "exec dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq/dnsmasq.pid")  # fmt: skip
+
+
+def with_failing_restart(lab: Lab) -> None:
+    """dnsmasq has to be restarted, and cannot be while the name is denied."""
+    fails = f"grep -q {UNLISTED} {DENY} && {{ echo it does not start >&2; exit 1; }}\n"
+    lab.gateway.write("/etc/restart-dns", fails + RESTART)
+    lab.gateway.run("sh", "-c", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2")  # a signal is not enough
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
@@ -44,10 +52,30 @@ def test_a_reload_that_fails_puts_the_list_back_and_says_so(backend: str, layout
         lab.configure(backend, layout)
         lab.bootstrap()
         before = lab.gateway.read(DENY)
-        fails = f"grep -q {UNLISTED} {DENY} && {{ echo it does not start >&2; exit 1; }}\n"
-        lab.gateway.write("/etc/restart-dns", fails + RESTART)
-        lab.gateway.run("sh", "-c", "kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.2")  # a signal is not enough
+        with_failing_restart(lab)
         told = lab.gateway.gfwtools("deny", UNLISTED, code=1).stderr
         assert "it does not start" in told
         assert f"the old files are back and in use; {DENY} is as before" in told
         assert lab.gateway.read(DENY) == before
+
+
+def test_where_a_name_cannot_be_moved_both_lists_are_as_before_and_it_says_so() -> None:
+    with Lab() as lab:
+        lab.gateway.write(ALLOW, f"{UNLISTED}\n")
+        lab.configure()
+        lab.bootstrap()
+        before = lab.gateway.read(DENY)
+        with_failing_restart(lab)
+        told = lab.gateway.gfwtools("deny", UNLISTED, code=1).stderr
+        assert f"{DENY} and {ALLOW} are as before" in told
+        assert (lab.gateway.read(ALLOW), lab.gateway.read(DENY)) == (f"{UNLISTED}\n", before)
+
+
+def test_an_edit_counts_though_the_lines_of_the_user_cannot_be_read_after_it() -> None:
+    with Lab() as lab:
+        lab.configure()
+        lab.bootstrap()
+        lab.gateway.run("sh", "-ec", "rm -f /etc/hosts; mkdir /etc/hosts")
+        told = lab.gateway.gfwtools("deny", "www.blocked.example").stderr
+        assert "/etc/hosts: not a regular file" in told
+        assert lab.gateway.read(DENY).endswith("www.blocked.example\n")

@@ -134,6 +134,22 @@ def test_an_ipset_decides_as_it_does_for_the_packet(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_that_is_not_understood_leaves_no_clean_resolver_unasked(backend: str) -> None:
+    with Lab() as lab:
+        lab.gateway.write("/etc/work.txt", "work.example\n")
+        lab.configure(
+            backend, more='[policy.work]\nformat = "domains"\nsources = ["/etc/work.txt"]\ninterface = "wg0"\n'
+        )
+        lab.bootstrap()
+        lab.gateway.run(
+            "iptables", *["-A", "FORWARD", "-i", "lan0", "-m", "recent", "--name", "seen", "--rcheck", "-j", "DROP"]
+        )
+        pieces = json.loads(lab.gateway.gfwtools("check", "host", "--json").stdout)
+        asked = [piece["name"] for piece in pieces if piece["name"].startswith("clean resolver")]
+        assert asked == ["clean resolver of gfwlist", "clean resolver of work"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_rule_that_is_not_understood_makes_the_firewall_unknown(backend: str) -> None:
     with Lab() as lab:
         lab.configure(backend)

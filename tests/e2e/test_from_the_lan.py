@@ -173,6 +173,15 @@ def test_it_is_unknown_where_the_packet_cannot_be_sent(lab: Lab, hide: str, word
     assert (found["state"], words in found["found"]) == ("UNKNOWN", True), found
 
 
+def test_it_is_unknown_without_the_capability_for_raw_sockets(lab: Lab) -> None:
+    without = ("setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw")
+    argv = ("gfwtools", "check", "domain", "--live", "--json", "--from", "lan0", "blocked.example")
+    # iptables lists nothing then: other links are not judged here.
+    done = lab.gateway.run(*without, sys.executable, "-m", *argv, code=None)
+    (found,) = [each for each in json.loads(done.stdout)["links"] if each["name"] == "from the LAN"]
+    assert (found["state"], "no packet can be sent at lan0" in found["found"]) == ("UNKNOWN", True), found
+
+
 def test_an_interface_that_is_none_of_the_lans_is_a_usage_error(lab: Lab) -> None:
     for name in ("nosuch0", "lo", "wg0"):
         told = lab.gateway.gfwtools("check", "domain", "--live", "--from", name, "blocked.example", code=2).stderr

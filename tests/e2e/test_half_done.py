@@ -74,6 +74,16 @@ def test_a_second_bootstrap_that_fails_leaves_what_was_up_by_the_first(what: str
         lab.gateway.gfwtools("check", "host")
 
 
+def test_a_bootstrap_that_fails_leaves_down_what_was_taken_down_by_hand(lab: Lab) -> None:
+    configure(lab)
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    lab.gateway.gfwtools("down")
+    change(lab, 'layout = "paired"', 'layout = "split"')  # dnsmasq has to be restarted
+    once(lab, FAIL)
+    lab.gateway.gfwtools(*BOOTSTRAP, code=1)
+    assert "taken down by `gfwtools down`" in lab.gateway.gfwtools("check", "host", code=1).stdout
+
+
 @pytest.mark.parametrize(
     ("what", "code", "runs", "layout"),
     [(FAIL, 1, True, "paired"), (INTERRUPT, 130, True, "split"), (FAIL, 1, False, "split")],
@@ -116,7 +126,7 @@ def test_a_teardown_that_did_not_come_to_its_end_is_finished_by_the_next(what: s
         assert everything(lab) == before
         assert dnsmasqs(lab) == listening
         # A third one has nothing to do.
-        assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
+        assert lab.gateway.gfwtools("teardown", "--yes").stdout == "nothing to undo\n"
 
 
 def test_a_resolv_conf_that_cannot_be_replaced_is_told_before_anything_is_undone(lab: Lab) -> None:
@@ -178,7 +188,7 @@ def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: 
     assert "/var/lib/gfwtools/journal was lost, and with it what was before gfwtools at /etc/dnsmasq.d/" in told
     assert etc() == before
     assert lab.open(lab.client, "free.example") == GATEWAY_WAN
-    assert lab.gateway.gfwtools("teardown", "--yes").stdout == ""
+    assert lab.gateway.gfwtools("teardown", "--yes").stdout == "nothing to undo\n"
 
 
 def test_a_second_bootstrap_that_fails_keeps_what_the_first_has_put_in_place_of_a_foreign_file(lab: Lab) -> None:

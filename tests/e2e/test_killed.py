@@ -14,6 +14,9 @@ HERE = Path(__file__).parent
 TEARDOWN = ("teardown", "--yes")
 #: At how many moments, spread evenly; GFWTOOLS_KILLS=1000 takes each.
 MOMENTS = int(os.environ.get("GFWTOOLS_KILLS", "6"))
+HOSTS = pytest.mark.parametrize(
+    ("backend", "layout"), [("iptables", "split"), pytest.param("nftables", "paired", marks=pytest.mark.variant)]
+)
 
 
 def killed(lab: Lab, number: int, *arguments: str) -> int:
@@ -35,7 +38,7 @@ def moments(changes: int) -> list[int]:
     return sorted({1 + index * changes // MOMENTS for index in range(min(MOMENTS, changes))})
 
 
-@pytest.mark.parametrize(("backend", "layout"), [("iptables", "split"), ("nftables", "paired")])
+@HOSTS
 def test_a_killed_bootstrap_is_undone_by_teardown_or_done_by_the_next(backend: str, layout: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)
@@ -59,7 +62,7 @@ def test_a_killed_bootstrap_is_undone_by_teardown_or_done_by_the_next(backend: s
         assert names(lab) == ours
 
 
-@pytest.mark.parametrize(("backend", "layout"), [("iptables", "split"), ("nftables", "paired")])
+@HOSTS
 def test_a_killed_teardown_is_finished_by_the_next(backend: str, layout: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)

@@ -103,7 +103,7 @@ def test_another_dnsmasq_at_the_lans_own_address_is_a_problem_with_its_file() ->
         assert "nothing was changed" in shown
 
 
-def test_dns_listen_with_the_address_of_another_dnsmasq_is_a_problem_that_names_the_key() -> None:
+def test_dns_listen_with_an_address_of_another_dnsmasq_is_a_problem_with_its_key() -> None:
     with Lab() as lab:
         libvirt(lab)
         lab.configure()

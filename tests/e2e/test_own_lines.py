@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lab import CLEAN, ISP_DNS, POISON, TUNNEL, Lab
+from lab import BLOCKED, CLEAN, ISP_DNS, POISON, TUNNEL, Lab
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +35,19 @@ OVERRIDES: dict[str, tuple[dict[str, str], str]] = {
         {OWN: "conf-dir=/etc/own.d,*.lines\n", "/etc/own.d/a.lines": f"server=/blocked.example/{ISP_DNS}\n"},
         "blocked.example",
     ),
+    "expand-hosts": (
+        {OWN: "domain=blocked.example\nexpand-hosts\n", "/etc/hosts": f"127.0.0.1 localhost\n{POISON} www\n"},
+        WWW,
+    ),
+    "auth-zone": ({OWN: "auth-server=ns.home,lan0\nauth-zone=blocked.example\n"}, "blocked.example"),
 }  # fmt: skip
+#: Lines about addresses: they change what the clean resolver has said.
+CHANGING = [
+    f"alias={BLOCKED},{POISON}",
+    f"bogus-nxdomain={BLOCKED}",
+    f"ignore-address={BLOCKED}",
+    "filter-A",
+]
 #: What is the user's own business, or says what we say.
 HARMLESS = {
     "the list's own exception": f"server=/ok.blocked.example/{ISP_DNS}\naddress=/ok.blocked.example/{POISON}\n",
@@ -156,9 +168,7 @@ def test_the_remedy_of_a_hosts_file_brings_the_tunnel_back(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
-def test_bootstrap_names_the_line_and_does_not_say_that_blocked_sites_take_the_tunnel(
-    backend: str, layout: str
-) -> None:
+def test_bootstrap_names_the_line_and_does_not_say_that_sites_take_the_tunnel(backend: str, layout: str) -> None:
     with Lab() as lab:
         lab.configure(backend, layout)
         place = own(lab, OVERRIDES["server"][0])
@@ -184,7 +194,10 @@ def test_a_resolver_that_dnsmasq_still_asks_after_the_line_has_gone_is_named(lab
     assert chain["broken"] == "upstream"
     assert f"{ISP_DNS}#53" in link(chain, "upstream")["found"]
     lab.gateway.run("sh", "/etc/restart-dns")
-    assert link(live(lab, "blocked.example", code=0), "upstream")["found"] == "dnsmasq asks them and no other"
+    assert (
+        link(live(lab, "blocked.example", code=0), "upstream")["found"]
+        == "dnsmasq asks the clean resolver and no other"
+    )
 
 
 def test_an_address_that_dnsmasq_still_has_after_the_line_has_gone_needs_a_restart(lab: Lab) -> None:
@@ -219,3 +232,24 @@ def test_bootstrap_fails_where_questions_for_the_clean_resolver_reach_another_on
         done = lab.bootstrap(code=1)
         assert f"{ISP_DNS}#53, whose answers can be forged" in done.stderr
         assert "blocked sites go through the tunnel" not in done.stdout
+
+
+@pytest.mark.parametrize("line", CHANGING)
+def test_a_line_that_changes_the_clean_answer_is_named_and_its_remedy_works(lab: Lab, line: str) -> None:
+    place = own(lab, {OWN: f"# mine\n{line}\n"})
+    chain = live(lab, "blocked.example", code=1)
+    assert chain["broken"] == "own lines"
+    assert place in link(chain, "own lines")["found"]
+    remedy = link(chain, "own lines")["remedy"]
+    assert remedy.startswith(f"remove line 2 of {OWN}, then: ")
+    lab.gateway.run("sh", "-ec", f"sed -i 2d {OWN}; {remedy.partition('then: ')[2]}")
+    lab.gateway.wait_for_dns()
+    assert live(lab, "blocked.example", code=0)["broken"] is None
+    assert lab.open(lab.gateway, "blocked.example") == TUNNEL
+
+
+def test_lines_that_a_program_prints_make_the_verdict_unknown(lab: Lab) -> None:
+    lab.gateway.write("/etc/own.sh", f"#!/bin/sh\necho server=/free.example/{ISP_DNS}\n", 0o755)
+    place = own(lab, {OWN: "conf-script=/etc/own.sh\n"})
+    (piece,) = pieces(lab, code=0)
+    assert (piece["state"], place in piece["detail"]) == ("UNKNOWN", True)

@@ -126,6 +126,17 @@ def test_an_update_with_nothing_new_fails_where_the_restart_does_not_help(backen
         assert "dnsmasq does not read the old files either" in told
 
 
+@pytest.mark.parametrize(("backend", "layout"), PAIRS)
+def test_a_file_that_was_deleted_is_written_and_read_again(backend: str, layout: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend, layout)
+        lab.bootstrap()
+        lab.gateway.run("sh", "-ec", "rm /etc/dnsmasq.d/gfwlist.conf; sh /etc/restart-dns")
+        assert lab.resolve(lab.client, "blocked.example") == POISON
+        lab.gateway.gfwtools("update", "--reload")
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_a_second_dnsmasq_with_an_older_configuration_is_seen(backend: str) -> None:
     with Lab() as lab:

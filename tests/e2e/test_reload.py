@@ -109,7 +109,7 @@ def test_a_new_date_alone_reloads_nothing(host: FreshHost) -> None:
     before = pids(host)
     text = host.read("/etc/list.txt")
     host.write("/etc/list.txt", text.replace("[AutoProxy 0.2.9]", "[AutoProxy 0.2.9]\n! Last Modified: today"))
-    assert "only comments" in host.gfwtools("update", "--reload").stdout
+    assert "nothing to reload" in host.gfwtools("update", "--reload").stdout
     assert pids(host) == before
 
 

@@ -129,6 +129,19 @@ def test_a_dnsmasq_that_may_follow_no_file_is_restarted_with_the_new_resolvers()
         assert resolves(lab)
 
 
+def test_up_sets_up_the_plumbing_though_the_copy_cannot_be_written() -> None:
+    with Lab() as lab:
+        lab.configure()
+        networkd(lab, ISP_DNS)
+        lab.bootstrap()
+        lab.gateway.gfwtools("down")
+        lab.gateway.run("rm", COPIES[0])
+        lab.gateway.run("mkdir", COPIES[0])
+        said = lab.gateway.gfwtools("up").stderr
+        assert COPIES[0] in said
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
 def test_the_users_own_servers_are_left_as_the_only_ones() -> None:
     with Lab() as lab:
         lab.configure()
@@ -174,6 +187,16 @@ def test_teardown_gives_the_host_the_resolvers_of_its_present_lease(change: Chan
         lab.gateway.gfwtools("teardown", "--yes")
         assert f"nameserver {NEW_DNS}\n" in lab.gateway.read("/etc/resolv.conf")
         assert ISP_DNS not in lab.gateway.read("/etc/resolv.conf")
+
+
+def test_teardown_leaves_a_resolv_conf_that_its_owner_has_written_since_bootstrap() -> None:
+    with Lab() as lab:
+        lab.configure()
+        dhclient(lab, ISP_DNS)
+        lab.bootstrap()
+        lab.gateway.write("/etc/resolv.conf", "# mine\nnameserver 192.0.2.9\n")
+        lab.gateway.gfwtools("teardown", "--yes")
+        assert lab.gateway.read("/etc/resolv.conf") == "# mine\nnameserver 192.0.2.9\n"
 
 
 def piece(lab: Lab, code: int) -> dict[str, str]:

@@ -120,6 +120,21 @@ def test_a_reply_that_a_rule_drops_is_told_with_the_rule(lab: Lab) -> None:
     assert any("ip filter INPUT" in str(p["dropped_by"]) for p in packets)
 
 
+def test_the_comment_of_a_rule_reaches_no_terminal_raw(plain: Lab) -> None:
+    rule = 'udp dport 7 counter drop comment "\x1b[31mred"'
+    plain.gateway.run("nft", "add table inet own; add chain inet own out { type filter hook output priority 0; }")
+    plain.gateway.run("nft", f"add rule inet own out {rule}")
+    try:
+        child = started(plain, "198.18.0.77", "--seconds", "2")
+        send = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('198.18.0.77', 7))"
+        plain.gateway.run(sys.executable, "-c", send, code=None)
+        output = ended(child)
+    finally:
+        plain.gateway.run("nft", "delete table inet own")
+    assert "[31mred" in output
+    assert "\x1b" not in output
+
+
 def test_a_reply_that_the_reverse_path_filter_drops_is_told(lab: Lab) -> None:
     lab.resolve(lab.gateway, "blocked.example")
     lab.gateway.run("sysctl", "-qw", "net.ipv4.conf.wg0.rp_filter=1", "net.ipv4.conf.all.rp_filter=1")

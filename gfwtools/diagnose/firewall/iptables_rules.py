@@ -16,14 +16,20 @@ from typing import NamedTuple
 from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
-__all__ = ["Sets", "match_sets", "parse", "variant"]
+__all__ = ["Sets", "parse", "variant"]
 
 #: Whether an ipset holds what a packet has there: the set, and src or dst for each of its dimensions.
 Sets = Callable[[str, tuple[str, ...], Packet], Truth]
 
 #: Table -> its place at a hook (linux/netfilter_ipv4.h). The table nat lets every packet pass.
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
-_HOOKS = {"PREROUTING": "prerouting", "FORWARD": "forward", "POSTROUTING": "postrouting"}
+_HOOKS = {
+    "PREROUTING": "prerouting",
+    "INPUT": "input",
+    "FORWARD": "forward",
+    "OUTPUT": "output",
+    "POSTROUTING": "postrouting",
+}
 _VERBS = {"ACCEPT": Verb.ACCEPT, "DROP": Verb.DROP, "REJECT": Verb.REJECT, "RETURN": Verb.RETURN}
 #: Targets behind which the packet meets the next rule.
 _PASSES_BY = frozenset(
@@ -77,14 +83,8 @@ def variant(text: str) -> str:
     return "nf_tables" if "(nf_tables)" in text.partition("\n")[0] else "legacy"
 
 
-def match_sets(text: str) -> set[str]:
-    """The ipsets that the rules name."""
-    words = text.split()
-    return {after for word, after in pairwise(words) if word == "--match-set"}
-
-
 def parse(text: str, program: str, holds: Sets) -> list[BaseChain]:
-    """The base chains that a forwarded packet passes.
+    """The base chains of all hooks.
 
     :param program: what changes these rules, such as ``ip6tables``.
     """
@@ -202,7 +202,7 @@ def _basic(option: Option, packet: Packet) -> Truth:
             return _interface(value, packet.oif)
         case "-p":
             number = _PROTOCOLS.get(value, int(value) if value.isdecimal() else -1)
-            return number in (0, 6)  # another name is another protocol's
+            return number in (0, packet.protocol)  # another name is another protocol's
         case "-s" | "-d":
             try:
                 network = ip_network(value, strict=False)
@@ -224,10 +224,10 @@ def _module(name: str, options: Sequence[Option], packet: Packet, holds: Sets) -
         case "set":
             return _sets(options, packet, holds)
         case "socket":  # a forwarded packet belongs to no program of this host
+            return None if packet.local else False
+        case "tcp" | "udp" if packet.protocol != _PROTOCOLS[name]:
             return False
-        case (
-            "udp" | "icmp" | "icmp6" | "sctp" | "dccp" | "ah" | "esp" | "udplite" | "rt" | "frag" | "hbh" | "dst" | "mh"
-        ):
+        case "icmp" | "icmp6" | "sctp" | "dccp" | "ah" | "esp" | "udplite" | "rt" | "frag" | "hbh" | "dst" | "mh":
             return False
     compare = _MODULES.get(name)
     if compare is None:
@@ -285,7 +285,9 @@ def _conntrack(option: Option, packet: Packet) -> Truth:
         case "--ctdir":
             return option.words[0] == ("REPLY" if packet.reply else "ORIGINAL")
         case "--ctproto":
-            return option.words[0] in ("tcp", "6")
+            return _PROTOCOLS.get(option.words[0], option.words[0]) in (packet.protocol, str(packet.protocol))
+        case "--ctstatus" if option.words[0] == "CONFIRMED":  # a connection is when its first packet leaves the host
+            return packet.reply
         case "--ctorigdstport":
             return _ports(option.words[0], packet.sports if packet.reply else packet.dports, packet)
     return None
@@ -317,6 +319,8 @@ def _value_and_mask(text: str) -> tuple[int, int]:
 def _addrtype(option: Option, packet: Packet) -> Truth:
     if option.name not in ("--dst-type", "--src-type"):
         return True if option.name in ("--limit-iface-in", "--limit-iface-out") else None
+    if option.name == "--src-type" and packet.local and not packet.iif:
+        return _any(kind == "LOCAL" for kind in option.words[0].split(","))
     local = packet.to_host and option.name == "--dst-type"
     return _any(kind == ("LOCAL" if local else "UNICAST") for kind in option.words[0].split(","))
 
@@ -364,6 +368,7 @@ _MODULES: Mapping[str, Callable[[Option, Packet], Truth]] = {
     "policy": _policy,
     "state": _conntrack,
     "tcp": _tcp,
+    "udp": _tcp,
 }
 
 

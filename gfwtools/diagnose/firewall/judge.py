@@ -11,18 +11,20 @@ from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose.firewall import iptables_rules, nft_rules
+from gfwtools.diagnose.firewall import questions as dns
 from gfwtools.diagnose.firewall.crossing import Crossing, Passage, Verdict, crossings
 from gfwtools.diagnose.firewall.opening import Zone, opening
-from gfwtools.diagnose.firewall.packet import Packet, Truth
+from gfwtools.diagnose.firewall.packet import Bits, Packet, Truth
 from gfwtools.diagnose.firewall.walk import BaseChain, Place
 from gfwtools.diagnose.lan import lans
+from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.plumbing.facts import Facts, Family
 from gfwtools.render.nftables import TABLE
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 from gfwtools.system.networks import wans
 
-__all__ = ["Judged", "judge_firewall"]
+__all__ = ["Judged", "judge_firewall", "judge_questions_into", "judge_questions_of_lan"]
 
 #: The tables of iptables that have chains for forwarded packets, but for nat, which stops none.
 _TABLES = ("raw", "mangle", "filter", "security")
@@ -58,8 +60,9 @@ def judge_firewall(
         translated: list[Address] = [policy.snat]
     else:
         translated = [address.ip for address in tunnel.addresses] if tunnel and policy.nat == "masquerade" else []
+    saved = Bits(config.connmark(policy), config.host.connmark_mask)
     ways = [
-        replace(way, back=questions.route(runner, way.site.example).device or "")
+        replace(way, back=questions.route(runner, way.site.example).device or "", connection_mark=saved)
         for lan in lans(config, runner)
         for way in crossings(lan, policy.interface, families, sites, policy.mark, translated)
     ]
@@ -76,12 +79,43 @@ def judge_firewall(
     )
 
 
+def judge_questions_of_lan(config: Config, daemon: Daemon, families: Iterable[Family], runner: Runner) -> Judged | None:
+    """Judge the questions of the LAN to this host's dnsmasq; None where it listens at no address of the LAN."""
+    asked = []
+    for lan in lans(config, runner):
+        for family in families:
+            own = lan.address(family)
+            if own and daemon.listens_at(str(own.ip)):
+                asked.append((lan, family))
+    if not asked:
+        return None
+    ruleset = _ruleset(runner)
+    if unread := _unread(runner, ruleset):
+        return Judged(Verdict.UNKNOWN, *unread)
+    chains = {family: _chains(runner, family, ruleset) for family in {family for _, family in asked}}
+    found = [passage for lan, family in asked if (passage := dns.from_lan(chains[family], lan, family))]
+    return _judged(found, runner)
+
+
+def judge_questions_into(policy: PolicyConfig, runner: Runner) -> Judged:
+    """Judge the questions of this host to the clean resolvers of a policy, and the answers."""
+    ruleset = _ruleset(runner)
+    if unread := _unread(runner, ruleset):
+        return Judged(Verdict.UNKNOWN, *unread)
+    found: list[Passage] = []
+    for server in policy.upstream:
+        outer = questions.route(runner, server.address).device or ""
+        chains = _chains(runner, 6 if server.address.version == 6 else 4, ruleset)
+        found += dns.into_tunnel(chains, server.address, server.port, policy.interface, outer, policy.mark)
+    return _judged(found, runner)
+
+
 def _apart(ways: Sequence[Crossing], chains: Mapping[Family, Sequence[BaseChain]], outer: Iterable[str]) -> set[str]:
     """The networks that are kept from the Internet altogether, where others are not: nothing is missing there."""
     free = set()
     for way in ways:
         for wan in outer:
-            direct = replace(way, tunnel=wan, mark=0, translated=None, back=wan)
+            direct = replace(way, tunnel=wan, mark=0, translated=None, back=wan, connection_mark=Bits(0, 0))
             if direct.passages(chains[way.family])[0].verdict is not Verdict.BLOCKED:
                 free.add(way.lan)
     return {way.lan for way in ways} - free if free else set()
@@ -96,6 +130,9 @@ def _judged(passages: Sequence[Passage], runner: Runner) -> Judged:
     unknown = [passage for passage in passages if passage.verdict is Verdict.UNKNOWN]
     if unknown:
         return Judged(Verdict.UNKNOWN, _words(unknown, "not known, because of", runner))
+    if all(passage.packet.local for passage in passages):
+        names = ", ".join(dict.fromkeys(passage.packet.iif or passage.packet.oif for passage in passages))
+        return Judged(Verdict.PASSES, f"lets questions of {names} pass")
     fresh = [passage.packet for passage in passages if not passage.packet.reply]
     names = ", ".join(dict.fromkeys(packet.iif for packet in fresh))
     versions = " and ".join(dict.fromkeys(f"IPv{packet.family}" for packet in fresh))
@@ -238,7 +275,7 @@ def _part(kind: str, side: str, packet: Packet) -> str | None:
             return str((packet.source if side == "src" else packet.destination).example)
         case "port":
             ports = packet.sports if side == "src" else packet.dports
-            return f"tcp:{ports[0]}" if len(ports) == 1 else None
+            return f"{packet.protocol}:{ports[0]}" if len(ports) == 1 else None
         case "iface":
             return packet.iif if side == "src" else packet.oif
     return None

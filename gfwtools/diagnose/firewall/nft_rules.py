@@ -22,16 +22,19 @@ Elements = Callable[[str, str, str], Sequence[Any] | None]
 Field = Callable[[Any], Truth]
 
 _FAMILIES = {4: ("ip", "inet", "netdev"), 6: ("ip6", "inet", "netdev")}
-_HOOKS = ("ingress", "prerouting", "forward", "postrouting", "egress")
+_HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 _PROTOCOLS = frozenset(("tcp", "udp", "icmp", "ipv6-icmp", "icmpv6", "sctp", "dccp", "esp", "ah", "udplite", "gre"))
+_TCP, _UDP = 6, 17
+_NAMES = {_TCP: "tcp", _UDP: "udp"}
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+_TCP_FLAGS, _ALL_FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}, 0xFF
 #: Headers that the packet does not have.
 _OTHER_HEADERS = frozenset(
-    ("udp", "udplite", "icmp", "icmpv6", "igmp", "sctp", "dccp", "ah", "esp", "comp", "arp", "vlan", "gre", "vxlan")
+    ("udplite", "icmp", "icmpv6", "igmp", "sctp", "dccp", "ah", "esp", "comp", "arp", "vlan", "gre", "vxlan")
 )
 #: Statements behind which the packet meets the next one.
 _PASSES_BY = frozenset(
-    ("counter", "log", "flow", "dup", "ct helper", "ct timeout", "ct expectation", "secmark", "comment", "meter", "map")
+    ("counter", "log", "flow", "dup", "ct helper", "ct timeout", "ct expectation", "secmark", "comment", "map")
 )
 _VERBS = {"accept": Verb.ACCEPT, "drop": Verb.DROP, "reject": Verb.REJECT, "return": Verb.RETURN}
 _NAT = frozenset({"snat", "dnat", "masquerade", "redirect"})
@@ -44,7 +47,7 @@ class _Absent(Exception):
 def parse(
     items: Iterable[Mapping[str, Any]], family: int, elements: Elements, skip: frozenset[tuple[str, str]] = frozenset()
 ) -> list[BaseChain]:
-    """The base chains that a forwarded packet of ``family`` passes.
+    """The base chains that a packet of ``family`` passes, of all hooks.
 
     :param items: what is below ``nftables`` in the listing.
     :param skip: (family, table) of tables that are read elsewhere.
@@ -96,7 +99,7 @@ def _read(statements: Sequence[Mapping[str, Any]], named: _Named, packet: Packet
             if truth is False:
                 return Reading(packet)
             certain = certain and truth is True
-        elif kind in ("limit", "quota", "ct count"):
+        elif kind in ("limit", "quota", "ct count", "meter"):
             certain = False
         elif kind == "set":  # adds to a set; what stands in it may limit the rule
             certain = certain and not (isinstance(value, Mapping) and value.get("stmt"))
@@ -172,23 +175,26 @@ def _changed(kind: str, value: Any, packet: Packet) -> Packet:
 
 
 def _match(value: Mapping[str, Any], named: _Named, packet: Packet) -> Truth:
-    operator, right = value.get("op", "=="), value["right"]
+    operator, left, right = value.get("op", "=="), value["left"], value["right"]
+    if left == _TCP_FLAGS and operator in ("==", "!="):  # all of them; "in" and "!" ask whether any of some is set
+        left = {"&": [left, _ALL_FLAGS]}
     try:
-        field = _field(value["left"], named, packet)
+        field = _field(left, named, packet)
     except _Absent:
         return False
     if field is None:
         return None
     if operator in ("<", ">", "<=", ">="):
         return _ordered(field, operator, right)
-    if operator not in ("==", "!=", "in"):
+    if operator not in ("==", "!=", "in", "!"):
         return None
     if right == [] or right == {"set": []}:
         truth: Truth = False
     else:
-        values = _values(right, named)
+        # Flags with | between them are a list as well: for "==" they are one value.
+        values = [right] if isinstance(right, list) and operator in ("==", "!=") else _values(right, named)
         truth = None if values is None else _any(field(_element(each)) for each in values)
-    return opposite(truth) if operator == "!=" else truth
+    return opposite(truth) if operator in ("!=", "!") else truth
 
 
 def _ordered(field: Field, operator: str, right: Any) -> Truth:
@@ -233,6 +239,8 @@ def _field(left: Any, named: _Named, packet: Packet) -> Field | None:
         case {"fib": {"result": str(result), "flags": flags}}:
             return _fib(result, [flags] if isinstance(flags, str) else flags, packet)
         case {"socket": _}:
+            if packet.local:
+                return None
             raise _Absent  # a forwarded packet belongs to no program of this host
         case {"concat": list(parts)}:
             fields = [_field(part, named, packet) for part in parts]
@@ -242,6 +250,8 @@ def _field(left: Any, named: _Named, packet: Packet) -> Field | None:
         case {"&": [{"ct": {"key": "mark"}}, int(mask)]}:
             return lambda value: packet.connection_mark.equals(value, mask) if isinstance(value, int) else None
         case {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]}:
+            if packet.protocol != _TCP:  # nft does not list the comparison with TCP that it puts before this one
+                raise _Absent
             bits = _flag_bits(mask)
             return None if bits is None else partial(_flags_equal, _flags_of(packet) & bits)
     return None
@@ -264,7 +274,7 @@ def _meta(key: str, packet: Packet) -> Field | None:
         case "oifname" | "oif":
             return partial(_name, packet.oif)
         case "l4proto":
-            return _tcp_number
+            return partial(_protocol_number, packet.protocol)
         case "nfproto":
             return partial(_word, {"ipv4"} if packet.family == 4 else {"ipv6"}, {"ipv4", "ipv6"})
         case "protocol":
@@ -274,6 +284,8 @@ def _meta(key: str, packet: Packet) -> Field | None:
         case "pkttype":
             return partial(_word, {"host", "unicast"}, {"host", "unicast", "broadcast", "multicast", "other"})
         case "skuid" | "skgid":
+            if packet.local:
+                return None
             raise _Absent
     return None
 
@@ -290,26 +302,28 @@ def _word(own: set[str], known: set[str], value: Any) -> Truth:
     return False if value in known else None
 
 
-def _tcp_number(value: Any) -> Truth:
+def _protocol_number(own: int, value: Any) -> Truth:
     match value:
         case int():
-            return value == 6
+            return value == own
         case str():
-            return value == "tcp" if value in _PROTOCOLS else None
+            return value == _NAMES[own] if value in _PROTOCOLS else None
         case {"range": [int(first), int(last)]}:
-            return first <= 6 <= last
+            return first <= own <= last
     return None
 
 
 def _payload(protocol: str, name: str, packet: Packet) -> Field | None:
     if protocol in _OTHER_HEADERS or protocol == ("ip6" if packet.family == 4 else "ip"):
         raise _Absent
+    if protocol in _NAMES.values() and protocol != _NAMES[packet.protocol]:
+        raise _Absent
     match protocol, name:
         case (("ip" | "ip6"), ("saddr" | "daddr")):
             return partial(_address, packet, packet.source if name == "saddr" else packet.destination)
         case ("ip", "protocol") | ("ip6", "nexthdr"):
-            return _tcp_number
-        case (("tcp" | "th"), ("sport" | "dport")):
+            return partial(_protocol_number, packet.protocol)
+        case (("tcp" | "udp" | "th"), ("sport" | "dport")):
             return partial(_port, packet, packet.sports if name == "sport" else packet.dports)
         case "tcp", "flags":
             return partial(_flags_in, _flags_of(packet))
@@ -386,7 +400,7 @@ def _connection(key: str, ct: Mapping[str, Any], packet: Packet) -> Field | None
         case "l3proto":
             return partial(_word, {"ipv4"} if packet.family == 4 else {"ipv6"}, {"ipv4", "ipv6"})
         case "protocol":
-            return _tcp_number
+            return partial(_protocol_number, packet.protocol)
     return None
 
 
@@ -411,6 +425,8 @@ def _fib(result: str, flags: Sequence[str], packet: Packet) -> Field | None:
     match result, sorted(set(flags) - {"mark"}):
         case "type", (["daddr"] | ["daddr", "iif"]):
             return partial(_word, {"local"} if packet.to_host else {"unicast"}, _ADDRESS_TYPES)
+        case "type", (["saddr"] | ["iif", "saddr"]) if packet.local and not packet.iif:
+            return partial(_word, {"local"}, _ADDRESS_TYPES)
         case "type", (["saddr"] | ["iif", "saddr"]):
             return partial(_word, {"unicast"}, _ADDRESS_TYPES)
         case "oif", ["iif", "saddr"] if packet.back is not None:

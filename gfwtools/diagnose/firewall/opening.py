@@ -29,6 +29,8 @@ def opening(found: Judgement, packet: Packet, zone: Callable[[str], Zone]) -> st
     :param zone: the zone of firewalld that an interface is in.
     """
     base, place = found.base, found.base.policy_place
+    if packet.local:
+        return _opening_for_questions(found, packet)
     lan, tunnel = (packet.oif, packet.iif) if packet.reply else (packet.iif, packet.oif)
     if any(name.startswith(("ufw-", "ufw6-")) for name in base.chains) and base.hook == "forward":
         return shlex.join(["ufw", "route", "allow", "in", "on", packet.iif, "out", "on", packet.oif])
@@ -52,6 +54,25 @@ def opening(found: Judgement, packet: Packet, zone: Callable[[str], Zone]) -> st
     words += ["-o", packet.oif] if base.hook != "prerouting" else []
     states = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"] if packet.reply and base.hook == "forward" else []
     return shlex.join([*words, *states, "-j", "ACCEPT"])
+
+
+def _opening_for_questions(found: Judgement, packet: Packet) -> str:
+    """The same for a question to a resolver or its answer, which this host sends or gets."""
+    base, place = found.base, found.base.policy_place
+    by, interface = ("iif", packet.iif) if packet.iif else ("oif", packet.oif)
+    port, number = ("sport", packet.sports[0]) if packet.reply else ("dport", packet.dports[0])
+    if any(name.startswith(("ufw-", "ufw6-")) for name in base.chains) and not packet.reply and packet.iif:
+        return shlex.join(["ufw", "allow", "in", "on", interface, "to", "any", "port", str(number)])
+    if place.table == "inet firewalld" and packet.iif and not packet.reply:
+        zone = f"$(firewall-cmd --get-zone-of-interface={shlex.quote(interface)})"
+        return f"firewall-cmd --permanent --zone={zone} --add-service=dns && firewall-cmd --reload && gfwtools up"
+    if place.program == "nft":
+        words = ["nft", "insert", "rule", *place.table.split(), place.chain]
+        words += [f"{by}name", _quoted(interface)] if base.hook != "output" else []
+        return shlex.join([*words, "udp", port, str(number), "accept"])
+    words = [place.program, *(["-t", place.table] if place.table != "filter" else []), "-I", base.hook.upper()]
+    words += [f"-{by[0]}", interface] if base.hook != "output" else []
+    return shlex.join([*words, "-p", "udp", f"--{port}", str(number), "-j", "ACCEPT"])
 
 
 def _quoted(interface: str) -> str:

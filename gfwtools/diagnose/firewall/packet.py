@@ -67,7 +67,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A TCP packet at one hook of netfilter, on its way between a LAN client and a site behind the tunnel."""
+    """A packet at one hook of netfilter: of TCP, or a question to a resolver or its answer by UDP."""
 
     family: Family
     iif: str
@@ -82,7 +82,11 @@ class Packet:
     """Of its connection; None where a rule may have changed it."""
     mark: Bits = Bits()
     connection_mark: Bits = Bits(0, 0)
+    protocol: int = 6
+    """As in RFC 790: 6 is TCP, 17 is UDP."""
     reply: bool = False
+    local: bool = False
+    """This host itself sends it, or shall get it: sockets and their owners count then."""
     to_host: bool = False
     """Its destination is an address of this host; so is a reply before its translation back."""
     back: str | None = None
