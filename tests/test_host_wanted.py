@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from gfwtools.config.load import loads
-from gfwtools.config.model import Config, Host, PolicyConfig, Upstream
+from gfwtools.config.model import Config, Dns, Host, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.plumbing.choice import decide, require
 from gfwtools.plumbing.facts import Facts, Interface, parse_endpoints, parse_seed, read_facts, seeds_of
 from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
 from gfwtools.plumbing.nftables import NftablesState
 from gfwtools.plumbing.nftables import canonical as nft_canonical
+from gfwtools.plumbing.resolver_users import resolver_users
 from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Masked, Route, Rule, Wanted, wanted
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Recorder
@@ -202,7 +203,7 @@ def test_networks_behind_the_tunnel_are_in_the_main_table() -> None:
 
 def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
     state = wanted(TWO, facts(replace(WG0, name="wg0"), WG1))
-    pieces = (*state.entries, *state.jumps, *state.guards, *state.clamps, *state.nats)
+    pieces = (*state.entries, *state.jumps, *state.guards, *state.reserved, *state.clamps, *state.nats)
     for piece in pieces:
         # nftables takes 128 octets, iptables 255.
         assert len(f"gfwtools: {piece.why}") < 128
@@ -233,6 +234,39 @@ def test_only_a_host_that_answers_names_for_others_is_guarded_from_the_wan_and_t
     assert [(guard.interface, guard.protocol) for guard in guards] == [
         *(("wg0", "udp"), ("wg0", "tcp"), ("ppp0", "udp"), ("ppp0", "tcp"), ("wan0", "udp"), ("wan0", "tcp"))
     ]
+
+
+def test_a_second_dnsmasq_is_for_the_users_of_the_first_one() -> None:
+    split = ONE._replace(dns=Dns(layout="split"))
+    seen = facts(WG0, resolver_users=(0, 105))
+    assert wanted(ONE, seen).reserved == ()
+    assert [(each.port, each.protocol, each.hook, each.users) for each in wanted(split, seen).reserved] == [
+        (5354, "udp", "INPUT", ()),
+        (5354, "udp", "OUTPUT", (0, 105)),
+        (5354, "tcp", "INPUT", ()),
+        (5354, "tcp", "OUTPUT", (0, 105)),
+    ]
+    assert {each.hook for each in wanted(split, facts(WG0)).reserved} == {"INPUT"}, "its users are not known"
+
+
+@pytest.mark.parametrize(
+    ("tree", "users"),
+    [
+        ({}, ()),
+        ({"etc/passwd": "root:x:0:0::/:\ndnsmasq:x:105:65534::/:\nnobody:x:65534:65534::/:\n"}, (0, 105, 65534)),
+        ({"etc/passwd": "dns:x:7:7::/:\nnobody:x:65534:65534::/:\n", "etc/dnsmasq.conf": "user=dns # ours\n"}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/dnsmasq.d/own.conf": "user=dns\n"}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/default/dnsmasq": 'DNSMASQ_USER="dns"\n'}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/conf.d/dnsmasq": 'DNSMASQ_OPTS="-k -u dns"\n'}, (0, 7)),
+    ],
+)
+def test_the_user_of_dnsmasq_is_where_the_host_names_it(
+    tmp_path: Path, tree: dict[str, str], users: tuple[int, ...]
+) -> None:
+    for name, text in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert resolver_users(loads("", "config.toml", tmp_path)) == users
 
 
 # ---------------------------------------------------------------- in the words of a backend
@@ -276,7 +310,7 @@ def test_nftables_marks_in_a_route_chain_with_the_seed_apart_from_what_is_learne
         "meta mark 0xca6c return",
         "fib daddr type local return",
         *(f"ip daddr {network} return" for network in NOT_SITES),
-        *("ip6 daddr ::/127 return", "ip6 daddr fc00::/7 return", "ip6 daddr fe80::/9 return"),
+        *("ip6 daddr ::/96 return", "ip6 daddr fc00::/7 return", "ip6 daddr fe80::/9 return"),
         "ip6 daddr ff00::/8 return",
         "fib saddr type local udp dport 53 return",
         "fib saddr type local tcp dport 53 return",

@@ -70,6 +70,8 @@ class Dns(NamedTuple):
     listen: tuple[Address, ...] = ()
     canary: bool = True
     https_records: bool = False
+    stop_rebind: Literal["listed", "all", "off"] = "listed"
+    rebind_ok: tuple[str, ...] = ()
     dnssec: bool = False
     addn_hosts: tuple[str, ...] = ()
     warm: bool = False

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
+from gfwtools.plumbing.resolver_users import resolver_users
 from gfwtools.render.ipset import seed_networks
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
@@ -57,6 +58,8 @@ class Facts:
     """Interfaces with an IPv6 default route from a router advertisement."""
     wans: tuple[str, ...] = ()
     """Interfaces to the Internet, of a host that answers names for others."""
+    resolver_users: tuple[int, ...] = ()
+    """The users that may ask a second dnsmasq: root, and that of the main one. Empty where it is not known."""
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:
@@ -78,6 +81,7 @@ def read_facts(config: Config, runner: Runner) -> Facts:
         interfaces=interfaces,
         advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
         wans=tuple(sorted(wans(runner))) if config.host.gateway or config.dns.listen else (),
+        resolver_users=resolver_users(config) if config.dns.layout == "split" else (),
     )
 
 

@@ -20,7 +20,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Guard, Jump, Masked, Nat, Wanted
+from gfwtools.plumbing.wanted import CHAIN, AddressSets, Clamp, Entry, Guard, Jump, Masked, Nat, Reserved, Wanted
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
@@ -379,12 +379,15 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         CHAIN,
         [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
     )
+    reserved = wanted.reserved if family == 4 else ()
     for hook in _JUMPS:
-        put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
+        first = [Worded.of(_reserved(port), port) for port in reserved if port.hook == hook]
+        put("mangle", hook, [*first, *(Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook)])
     for hook in _CLAMPS:
         clamps = [clamp for clamp in wanted.clamps if (clamp.family, clamp.hook) == (family, hook)]
         guards = wanted.guards if hook == "INPUT" else ()
         guarded = [Worded.of(_guard(guard), guard) for guard in guards]
+        guarded += [Worded.of(_reserved(port), port) for port in reserved if port.hook == hook]
         put("mangle", hook, [*guarded, *(Worded.of(_clamp(clamp), clamp) for clamp in clamps)])
     put("nat", "POSTROUTING", [Worded.of(_nat(nat), nat) for nat in wanted.nats if nat.family == family])
     return rules
@@ -440,6 +443,15 @@ def _to_port_53(protocol: str) -> str:
 def _guard(guard: Guard) -> str:
     there = "-m addrtype ! --dst-type LOCAL --limit-iface-in"
     return f"-i {guard.interface} {_to_port_53(guard.protocol)} {there} {_comment(guard.why)} -j DROP"
+
+
+def _reserved(port: Reserved) -> str:
+    # Only the first packet of a connection by TCP: the kernel sends its last ones without a user.
+    first = "" if port.protocol == "udp" else " --tcp-flags FIN,SYN,RST,ACK SYN"
+    match = f"-p {port.protocol} -m {port.protocol} --dport {port.port}{first}"
+    side = "-d 127.0.0.0/8 ! -i lo" if port.hook == "INPUT" else "-d 127.0.0.1/32 -o lo"
+    users = "".join(f" -m owner ! --uid-owner {user}" for user in port.users)
+    return f"{side} {match}{users} {_comment(port.why)} -j DROP"
 
 
 def _clamp(clamp: Clamp) -> str:

@@ -17,7 +17,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Guard, Nat, Wanted
+from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, Clamp, Entry, Guard, Nat, Reserved, Wanted
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -231,9 +231,11 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
     }
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
-        chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
+        first = tuple(Worded.of(_reserved(port), port) for port in wanted.reserved if port.hook == jump.hook)
+        chains[name] = NftChain(hook, (*first, Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump)))
     for place, (name, hook) in _CLAMPS.items():
         guards = tuple(Worded.of(_guard(guard), guard) for guard in wanted.guards if place == "INPUT")
+        guards += tuple(Worded.of(_reserved(port), port) for port in wanted.reserved if port.hook == place)
         clamps = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
         if guards or clamps:
             chains[name] = NftChain(hook, (*guards, *clamps))
@@ -291,6 +293,14 @@ def _entries(entry: Entry) -> tuple[str, ...]:
 def _guard(guard: Guard) -> str:
     match = f'iifname "{guard.interface}" {guard.protocol} dport 53 fib daddr . iif type != local'
     return f"{match} drop {_comment(guard.why)}"
+
+
+def _reserved(port: Reserved) -> str:
+    # Only the first packet of a connection by TCP: the kernel sends its last ones without a user.
+    first = "" if port.protocol == "udp" else " tcp flags syn"
+    side = 'iifname != "lo" ip daddr 127.0.0.0/8' if port.hook == "INPUT" else 'oifname "lo" ip daddr 127.0.0.1'
+    users = "".join(f" meta skuid != {user}" for user in port.users)
+    return f"{side} {port.protocol} dport {port.port}{first}{users} drop {_comment(port.why)}"
 
 
 def _clamp(clamp: Clamp) -> str:

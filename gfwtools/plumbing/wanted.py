@@ -16,13 +16,13 @@ Nothing is read here and nothing is run.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Facts, Family, Interface
 from gfwtools.render.ipset import seed_networks
+from gfwtools.render.not_sites import NOT_SITES, is_no_site
 
 __all__ = [
     "ALL_BITS",
@@ -37,6 +37,7 @@ __all__ = [
     "Jump",
     "Masked",
     "Nat",
+    "Reserved",
     "Route",
     "Rule",
     "Sysctl",
@@ -59,17 +60,6 @@ _HEADERS: dict[Family, int] = {4: 40, 6: 60}
 #: How names are asked for.
 Transport = Literal["udp", "tcp"]
 _TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
-#: What is never a site of the Internet: this network, private and shared addresses (RFC 1918, 6598), loopback,
-#: link-local, multicast and reserved ones (RFC 6890, 5771, 1112). Networks for documentation are nobody's to attack.
-_NOT_SITES: tuple[Network, ...] = tuple(
-    map(
-        ip_network,
-        (
-            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/9", "ff00::/8"),
-        ),
-    )
-)
 #: The mask of a whole mark.
 ALL_BITS = 0xFFFFFFFF
 
@@ -146,6 +136,20 @@ class Guard:
     interface: str
     protocol: Transport
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The port of a second dnsmasq at 127.0.0.1: who asks it puts the address of any name into a set.
+
+    It is dropped what comes from another host (``net.ipv4.conf.*.route_localnet``), and what other users send.
+    """
+
+    port: int
+    protocol: Transport
+    hook: Literal["INPUT", "OUTPUT"]
+    why: str
+    users: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,7 @@ class Wanted:
     connmarks: tuple[Connmark, ...] = ()
     jumps: tuple[Jump, ...] = ()
     guards: tuple[Guard, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
     clamps: tuple[Clamp, ...] = ()
     nats: tuple[Nat, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -260,6 +265,7 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         connmarks=connmarks(config),
         jumps=_jumps(gateway),
         guards=_guards(config, facts),
+        reserved=tuple(_reserved(config, facts)),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
         rules=tuple(
@@ -364,7 +370,7 @@ def _never(config: Config) -> Iterator[Entry]:
     the other end (``routes``).
     """
     for policy in config.policies:
-        networks = filter(_is_no_site, policy.routes)
+        networks = filter(is_no_site, policy.routes)
         for network, sets in (*((seed, None) for seed in seed_networks(policy, ())), *((n, policy) for n in networks)):
             family: Family = 4 if network.version == 4 else 6
             why = f"the configuration of policy {policy.name} names it"
@@ -373,19 +379,12 @@ def _never(config: Config) -> Iterator[Entry]:
         yield Entry(why, marked=policy.mark, keep=_bits(config, policy), policy=policy.name)
         yield Entry(f"policy {policy.name} has it already", marked=policy.mark, policy=policy.name)
     yield Entry("this host is reached without a tunnel", to_this_host=True)
-    for net in _NOT_SITES:
+    for net in NOT_SITES:
         yield Entry("not a site of the Internet", family=4 if net.version == 4 else 6, within=net)
     for protocol in _TRANSPORTS:
         # The owner of a listed name could send dnsmasq's questions to the ISP's resolver abroad, where it is silent.
         why = "a resolver of what is not listed is asked directly"
         yield Entry(why, from_this_host=True, question=protocol)
-
-
-def _is_no_site(network: Network) -> bool:
-    return any(
-        other.version == network.version and other.prefixlen <= network.prefixlen and network.network_address in other
-        for other in _NOT_SITES
-    )
 
 
 def _guards(config: Config, facts: Facts) -> tuple[Guard, ...]:
@@ -398,6 +397,18 @@ def _guards(config: Config, facts: Facts) -> tuple[Guard, ...]:
     names = dict.fromkeys((*(policy.interface for policy in config.policies), *facts.wans))
     why = "the resolver of the LAN does not answer what comes from {}"
     return tuple(Guard(name, protocol, why.format(name)) for name in names for protocol in _TRANSPORTS)
+
+
+def _reserved(config: Config, facts: Facts) -> Iterator[Reserved]:
+    if config.dns.layout != "split":
+        return
+    for policy in config.policies:
+        port = config.second_port(policy)
+        who = f"the second dnsmasq of policy {policy.name}"
+        for protocol in _TRANSPORTS:
+            yield Reserved(port, protocol, "INPUT", f"{who} is for this host")
+            if facts.resolver_users:
+                yield Reserved(port, protocol, "OUTPUT", f"{who} is for the first one", facts.resolver_users)
 
 
 def connmarks(config: Config) -> tuple[Connmark, ...]:

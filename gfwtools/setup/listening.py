@@ -53,6 +53,8 @@ class Listening:
     """The interfaces that lead to the LAN alone, each with its part of the addresses."""
     others: tuple[OtherNetwork, ...] = ()
     """The networks that are left out."""
+    outer: tuple[str, ...] = ()
+    """The interfaces that lead to the Internet or into a tunnel, and to no LAN."""
 
 
 def listening_of(config: Config, found: Sequence[tuple[str, Address]], runner: Runner) -> Listening:
@@ -71,7 +73,9 @@ def listening_of(config: Config, found: Sequence[tuple[str, Address]], runner: R
     outer = [] if has_lan else [pair for pair in usable if pair[0] in wan and pair[1].is_private]
     names = dict.fromkeys(name for name, _ in inner)
     by_name = tuple((name, tuple(address for other, address in inner if other == name)) for name in names)
-    return Listening(tuple(dict.fromkeys(address for _, address in (*outer, *inner))), by_name, others)
+    outside = (*sorted(wan - {name for name, _ in outer}), *sorted(tunnels)) if outer or has_lan else ()
+    addresses = tuple(dict.fromkeys(address for _, address in (*outer, *inner)))
+    return Listening(addresses, by_name, others, outside)
 
 
 def _other_networks(config: Config, found: Iterable[tuple[str, Address]], runner: Runner) -> Iterator[OtherNetwork]:

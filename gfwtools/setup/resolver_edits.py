@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
+from gfwtools.dnsmasq import version
 from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.render.files import ADDRESS_RECORDS
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied, note
 from gfwtools.setup.lease_hooks import COPIES, HEADER
@@ -104,14 +106,34 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
             yield f"conf-file={facts.anchors}\n"
         yield from (f"trust-anchor={key}\n" for key in ROOT_KEYS)
     yield from (f"addn-hosts={path}\n" for path in dns.addn_hosts if path not in facts.values("addn-hosts"))
-    filtered = ",".join(facts.values("filter-rr")).upper().split(",")
-    if facts.filters_records and not dns.https_records and "HTTPS" not in filtered:
-        yield "# An HTTPS record may hold addresses, which dnsmasq puts into no set\n"
-        yield "filter-rr=HTTPS\n"
+    yield from _record_lines(config, facts)
+    if dns.stop_rebind == "all":
+        yield from _rebind_lines(config, facts)
     answered = [value for name in ("server", "local", "address") for value in facts.values(name)]
     if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
         yield "# Firefox keeps to this resolver where this name does not exist\n"
         yield f"server=/{CANARY}/\n"
+
+
+def _record_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """In the split layout the second dnsmasq leaves these records out, and for the listed names alone."""
+    there = ",".join(facts.values("filter-rr")).upper().replace(" ", "").split(",")
+    lacking = [kind for kind in ADDRESS_RECORDS if kind not in there]
+    if config.dns.layout == "paired" and version.filters(facts.version) and lacking and not config.dns.https_records:
+        yield "# Such a record may hold addresses, which dnsmasq puts into no set\n"
+        yield f"filter-rr={','.join(lacking)}\n"
+
+
+def _rebind_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """A name that the user's lines send to a resolver of their own may have private addresses."""
+    yield "# No name has a private address, but for these\n"
+    if not facts.has("stop-dns-rebind"):
+        yield "stop-dns-rebind\n"
+    own = [value.split("/") for value in facts.values("server")]
+    named = [name for parts in own if len(parts) > 2 and parts[0] == "" and parts[-1] for name in parts[1:-1]]
+    for name in dict.fromkeys((*config.dns.rebind_ok, *(name.removeprefix("*.") for name in named))):
+        if name and _PLAIN_NAME.fullmatch(name):
+            yield f"rebind-domain-ok=/{name}/\n"
 
 
 def _followed(facts: ResolverFacts) -> Iterator[str]:
@@ -149,6 +171,8 @@ def _listen_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     else:
         kept = {part.strip() for value in facts.values("except-interface") for part in value.split(",")}
         taken = [network.interface for network in facts.others if network.who]
+        if config.host.gateway and not binds:
+            taken += filter(_PLAIN_NAME.fullmatch, facts.outside)
         yield from (f"except-interface={name}\n" for name in taken if name not in kept)
     # Unlike bind-interfaces it waits for an address that is not there yet, and leaves the others to other programs;
     # both at once is an error.
