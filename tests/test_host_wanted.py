@@ -258,6 +258,8 @@ def test_a_second_dnsmasq_is_for_the_users_of_the_first_one() -> None:
         ({"etc/passwd": "dns:x:7:7::/:\n", "etc/dnsmasq.d/own.conf": "user=dns\n"}, (0, 7)),
         ({"etc/passwd": "dns:x:7:7::/:\n", "etc/default/dnsmasq": 'DNSMASQ_USER="dns"\n'}, (0, 7)),
         ({"etc/passwd": "dns:x:7:7::/:\n", "etc/conf.d/dnsmasq": 'DNSMASQ_OPTS="-k -u dns"\n'}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/conf.d/dnsmasq": "# run it with -u dns\n"}, ()),
+        ({"etc/passwd": "nobody:x:9:9::/:\n", "etc/dnsmasq.conf": "#user=dns\nuser=gone\n"}, (0, 9)),
     ],
 )
 def test_the_user_of_dnsmasq_is_where_the_host_names_it(

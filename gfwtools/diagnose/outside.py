@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
 from gfwtools.config.model import Address, Config
@@ -112,10 +112,15 @@ def _sides(config: Config, facts: Facts, runner: Runner) -> Iterator[Side]:
     inner = [address.ip for lan in served for address in lan.addresses if lan.name not in outer]
     for name in (*outer, *tunnels):
         link = by_name.get(name, {})
-        own = [ip_address(entry["local"]) for entry in link.get("addr_info", ()) if entry.get("scope") == "global"]
+        found = [
+            ip_interface(f"{entry['local']}/{entry['prefixlen']}")
+            for entry in link.get("addr_info", ())
+            if entry.get("scope") == "global"
+        ]
+        own = [interface.ip for interface in found]
+        # By IPv6 never a router: the kernel is given the Ethernet address of who asks.
         clients = _routers(name, runner) if name in outer else []
-        # A router has a link-local address with IPv6: another address of the network asks.
-        clients += [_beside(address) for address in own if name in tunnels or address.version == 6]
+        clients += [_beside(interface) for interface in found if name in tunnels or interface.version == 6]
         # At the tunnel's own address the user may have dnsmasq answer.
         servers = tuple(dict.fromkeys((*inner, *(own if name in outer else ()))))[:LIMIT]
         families = {server.version for server in servers}
@@ -127,21 +132,19 @@ def _sides(config: Config, facts: Facts, runner: Runner) -> Iterator[Side]:
 
 def _routers(name: str, runner: Runner) -> list[Address]:
     """The next routers of the WAN."""
-    found = []
-    for family in ("-4", "-6"):
-        for route in json.loads(runner.ask("ip", family, "-j", "route", "show", "default") or "[]"):
-            for hop in (route, *route.get("nexthops", ())):
-                if hop.get("dev") == name and "gateway" in hop:
-                    found.append(ip_address(hop["gateway"]))
-    return [address for address in found if not address.is_link_local]
+    routes = json.loads(runner.ask("ip", "-4", "-j", "route", "show", "default") or "[]")
+    hops = [hop for route in routes for hop in (route, *route.get("nexthops", ()))]
+    return [ip_address(hop["gateway"]) for hop in hops if hop.get("dev") == name and "gateway" in hop]
 
 
-def _beside(address: Address) -> Address:
+def _beside(interface: IPv4Interface | IPv6Interface) -> Address:
     """Another address of the same network."""
-    if isinstance(address, IPv6Address):
-        return IPv6Address(int(address) >> 64 << 64 | secrets.randbits(64))
-    last = int(address) & 0xFF
-    return IPv4Address(int(address) ^ (1 if 1 < last < 254 else 2))
+    if isinstance(interface, IPv6Interface):
+        return IPv6Address(int(interface.ip) >> 64 << 64 | secrets.randbits(64))
+    network = interface.network
+    if network.num_addresses <= 2:
+        return interface.ip + 1
+    return network[1] if network[1] != interface.ip else network[2]
 
 
 # ---------------------------------------------------------------- the questions
@@ -170,7 +173,8 @@ def _ask(side: Side, generation: Generation, daemon: Daemon, runner: Runner) -> 
             # dnsmasq answers one after the other: what it has not answered now it will not.
             daemon.is_up()
             end = time.monotonic() + GRACE
-            while ready := select.select(listeners, [], [], max(0.0, end - time.monotonic()))[0]:
+            while (left := end - time.monotonic()) > 0:
+                ready, _, _ = select.select(listeners, [], [], left)
                 for listener in ready:
                     packet, (interface, _, direction, *_) = listener.recvfrom(4096)
                     outgoing = direction == socket.PACKET_OUTGOING

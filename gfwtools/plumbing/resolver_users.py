@@ -16,19 +16,21 @@ __all__ = ["resolver_users"]
 
 #: dnsmasq's own default, and that of the distributions' packages.
 _USUAL = ("nobody", "dnsmasq")
-#: ``user=`` of a configuration; ``-u``, ``--user`` and Debian's ``DNSMASQ_USER`` of a start script's settings.
-_NAMED = re.compile(
-    r"^[ \t]*user[ \t]*=[ \t]*([^\s#]+)|^[ \t]*DNSMASQ_USER=[\"']?([\w.-]+)|(?:--user[= ]|\s-u[ ]?)([\w.-]+)",
-    re.MULTILINE,
-)
+_CONFIGURED = re.compile(r"^[ \t]*user[ \t]*=[ \t]*([^\s#]+)", re.MULTILINE)
+#: ``DNSMASQ_USER`` of Debian's start script, and the option in what a start script or a unit passes on.
+_STARTED = re.compile(r"^(?![ \t]*#).*?(?:DNSMASQ_USER=[\"']?|--user[= ]|[\s\"']-u[ ]?)([\w.-]+)", re.MULTILINE)
 _SETTINGS = ("/etc/default/dnsmasq", "/etc/conf.d/dnsmasq", "/etc/sysconfig/dnsmasq")
 
 
 def resolver_users(config: Config) -> tuple[int, ...]:
     """Their numbers, and root's; none where no user of such a name is known."""
     users = _numbers(config)
-    named = [next(filter(None, groups)) for text in _texts(config) for groups in _NAMED.findall(text)]
-    found = {users[name] for name in (named or _USUAL) if name in users} | set(_running(config))
+    named = [name for text in _configurations(config) for name in _CONFIGURED.findall(text)]
+    if not any(name in users for name in named):
+        # One too many is no harm; with one too few no blocked domain has an answer.
+        started = [name for path in _SETTINGS for name in _STARTED.findall(_text(config.paths.at(path)))]
+        named = [*_USUAL, *started]
+    found = {users[name] for name in named if name in users} | set(_running(config))
     return tuple(sorted({0, *found})) if found else ()
 
 
@@ -38,9 +40,9 @@ def _numbers(config: Config) -> dict[str, int]:
     return {entry[0]: int(entry[2]) for entry in entries if len(entry) > 2 and entry[2].isdecimal()}
 
 
-def _texts(config: Config) -> Iterator[str]:
+def _configurations(config: Config) -> Iterator[str]:
     at = config.paths.at
-    yield from (_text(at(path)) for path in ("/etc/dnsmasq.conf", *_SETTINGS))
+    yield _text(at("/etc/dnsmasq.conf"))
     # The policies' files may have a million lines, and have no such one.
     ours = {f"{policy.name}.conf" for policy in config.policies}
     with suppress(OSError):

@@ -157,22 +157,13 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
         boot_steps=boot_steps(config, chosen, runner, is_first=is_first),
         is_first=is_first,
         plumbing_steps=seen.steps,
-        notes=[*seen.interfaces_down(config), *_left_out(config, facts), *_cannot_filter(config, facts)],
+        notes=[*seen.interfaces_down(config), *_left_out(config, facts), *version.shortcomings(config, facts.version)],
     )
 
 
 def _left_out(config: Config, facts: ResolverFacts) -> list[str]:
     """The networks where a gateway does not listen, in words."""
     return list(map(str, facts.others)) if config.host.gateway and not config.dns.listen else []
-
-
-def _cannot_filter(config: Config, facts: ResolverFacts) -> list[str]:
-    """What this dnsmasq is too old for, in words."""
-    if facts.version is None or version.filters(facts.version) or config.dns.https_records:
-        return []
-    found, needed = (".".join(map(str, number)) for number in (facts.version, version.FILTERS))
-    what = "HTTPS records with addresses that are in no set reach the clients, and private addresses of listed names do"
-    return [f"dnsmasq {found}: {what}; install dnsmasq {needed} or later"]
 
 
 def boot_steps(config: Config, init: Init, runner: Runner, *, is_first: bool) -> list[Step]:
