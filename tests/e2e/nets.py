@@ -23,15 +23,17 @@ INSIDE = (
 
 
 def widen(lab: Lab) -> None:
-    for metric, name, address, peer, there in (
-        (1001, "guest0", f"{GUEST}/24", "eth1", "192.168.8.10/24"),
-        (1002, "docker0", f"{DOCKER}/16", "eth2", "172.17.0.2/16"),
+    for table, name, address, peer, there in (
+        ("1001", "guest0", f"{GUEST}/24", "eth1", "192.168.8.10/24"),
+        ("1002", "docker0", f"{DOCKER}/16", "eth2", "172.17.0.2/16"),
     ):
         words = ("link", "add", name, "type", "veth", "peer", "name", peer, "netns", lab.client.name)
         subprocess.run(["ip", "-n", lab.gateway.name, *words], check=True)
         lab.gateway.run("sh", "-ec", f"ip address add {address} dev {name}; ip link set {name} up")
+        source, gateway = (text.partition("/")[0] for text in (there, address))
         lab.client.run("sh", "-ec", f"ip address add {there} dev {peer}; ip link set {peer} up; "
-                       f"ip route add {GATEWAY_LAN} via {address.partition('/')[0]} dev {peer} metric {metric}")  # fmt: skip
+                       f"ip rule add from {source} lookup {table}; "
+                       f"ip route add default via {gateway} dev {peer} table {table}")  # fmt: skip
     opened = "".join(
         f"{tool} -I INPUT -p {protocol} --dport 53 -j ACCEPT; "
         for tool in ("iptables", "ip6tables")
