@@ -49,7 +49,7 @@ _COMMENT = r"# [ -~]*"
 _NFT_SETS = rf"4#inet#gfwtools#{_SET},6#inet#gfwtools#{_SET}"
 _OPTION = (
     r"port=\d+|listen-address=127\.0\.0\.1|bind-interfaces|no-resolv|no-hosts|cache-size=0|dns-forward-max=\d+|"
-    rf"server={_ADDRESS}#\d+|(?:pid-file|servers-file)=/[!-~]*"
+    rf"server={_ADDRESS}#\d+|(?:pid-file|servers-file)=/[!-~]*|bogus-nxdomain={_ADDRESS}|filter-rr=HTTPS,SVCB"
 )
 # The generation of a file (gfwtools/render/generation.py).
 _ZONE = r"[a-z][a-z0-9_-]*\.gfwtools\.invalid"
@@ -77,7 +77,8 @@ _PATH = r"/(?:(?! #)[^\x00-\x1f\x7f\"\\])*(?<! )"
 _SNIPPET = re.compile(
     rf"#.*|no-resolv|bind-dynamic|dnssec|cache-size=\d+|server={_ADDRESS}(?:#\d+)?|listen-address={_ADDRESS}|"
     rf"(?:pid-file|addn-hosts|conf-file|conf-dir)={_PATH}|trust-anchor=[.0-9A-F,]+|"
-    r"server=/use-application-dns\.net/|nameserver 127\.0\.0\.1|",
+    r"server=/use-application-dns\.net/|nameserver 127\.0\.0\.1|filter-rr=HTTPS,SVCB|stop-dns-rebind|"
+    r"rebind-domain-ok=/[A-Za-z0-9_.-]+/|",
 )
 
 
@@ -115,7 +116,7 @@ def the_files_of(compiled: Compiled, decoded: Decoded) -> None:
     """Every layout and backend."""
     for config, backend in _configurations():
         policy = config.policies[0]
-        files = files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend)
+        files = files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend, filters=True)
         files_hold_no_foreign_byte(files)
 
 
@@ -200,7 +201,7 @@ def _the_host_gets_nothing_but_values(config: Config) -> None:
             assert len(lines) == len(expected), edit.path
             for line, blank in zip(lines, expected, strict=True):
                 assert line == blank or line.startswith(("ReadWritePaths=/etc /run ", "After=gfwtools.service ")), line
-    facts = ResolverFacts(pid_folder=True, resolvers=config.dns.resolvers, lan=config.dns.listen)
+    facts = ResolverFacts(pid_folder=True, resolvers=config.dns.resolvers, lan=config.dns.listen, version=(2, 90))
     for edit in resolver_edits(config, facts):
         for line in edit.data.decode().removesuffix("\n").split("\n"):
             assert _SNIPPET.fullmatch(line), f"{edit.path}: {line!r}"
@@ -221,7 +222,8 @@ def a_configuration(data: bytes) -> None:
     for policy in config.policies:
         compiled = compile_lists(Listing("list", decoded.text), granularity=policy.granularity)
         for backend in TEXTS.values():
-            files_hold_no_foreign_byte(files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend))
+            files = files_of(config, policy, compiled.cover, compiled.seeds, decoded, backend, filters=True)
+            files_hold_no_foreign_byte(files)
 
 
 def a_state(data: bytes) -> None:

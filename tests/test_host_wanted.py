@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from gfwtools.config.load import loads
-from gfwtools.config.model import Config, Host, PolicyConfig, Upstream
+from gfwtools.config.model import Config, Dns, Host, PolicyConfig, Upstream
 from gfwtools.errors import HostError
 from gfwtools.plumbing.choice import decide, require
 from gfwtools.plumbing.facts import Facts, Interface, parse_endpoints, parse_seed, read_facts, seeds_of
 from gfwtools.plumbing.iptables import Chain, IptablesState, canonical
 from gfwtools.plumbing.nftables import NftablesState
 from gfwtools.plumbing.nftables import canonical as nft_canonical
+from gfwtools.plumbing.resolver_users import resolver_users
 from gfwtools.plumbing.wanted import KILL_SWITCH_METRIC, MAIN, Entry, Jump, Masked, Route, Rule, Wanted, closed, wanted
 from gfwtools.render import ipset, nftables
 from gfwtools.system.commands import Recorder
@@ -23,6 +24,11 @@ from gfwtools.system.commands import Recorder
 ENDPOINT = ip_address("203.0.113.9")
 WG0 = Interface("wg0", True, 1420, (ip_interface("10.0.0.2/24"),), (ENDPOINT,))
 WG1 = Interface("wg1", True, 1400, (ip_interface("10.1.0.2/24"), ip_interface("fd00:1::2/64")))
+#: The networks of IPv4 that no site has.
+NOT_SITES = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+    *("192.168.0.0/16", "224.0.0.0/3"),
+)
 ONE = Config()
 TWO = Config(
     host=Host(gateway=True),
@@ -198,7 +204,7 @@ def test_networks_behind_the_tunnel_are_in_the_main_table() -> None:
 
 def test_every_comment_can_stand_between_quotes_in_both_backends() -> None:
     state = wanted(TWO, facts(replace(WG0, name="wg0"), WG1))
-    pieces = (*state.entries, *state.jumps, *state.clamps, *state.nats)
+    pieces = (*state.entries, *state.jumps, *state.guards, *state.reserved, *state.clamps, *state.nats)
     for piece in pieces:
         # nftables takes 128 octets, iptables 255.
         assert len(f"gfwtools: {piece.why}") < 128
@@ -243,7 +249,7 @@ def test_a_tunnel_that_keeps_the_mark_on_its_own_packets_is_not_cut_off() -> Non
 
 def without_mark(state: Wanted) -> list[tuple[str, str | None, bool]]:
     return [
-        (entry.to_set_of.name, entry.leaves_not_by, entry.own)
+        (entry.to_set_of.name, entry.leaves_not_by, entry.from_this_host)
         for entry in state.kill_switch
         if entry.to_set_of and entry.drop
     ]
@@ -294,6 +300,67 @@ def test_an_interface_with_public_networks_of_its_own_leads_inside(destinations:
     assert routed(*destinations) == (("tun5",) if leads else ())
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [PolicyConfig(upstream=(Upstream(ip_address("10.64.0.1")),)), PolicyConfig(seeds=(ip_network("10.64.0.1"),))],
+)
+def test_a_private_address_of_the_configuration_is_marked_before_private_networks_leave(policy: PolicyConfig) -> None:
+    entries = wanted(Config(policies=(policy,)), facts(WG0)).entries
+    within = [(str(entry.within), entry.mark) for entry in entries if entry.within]
+    assert within.index(("10.64.0.1/32", 0xCA6C)) < within.index(("10.0.0.0/8", None))
+
+
+def test_of_a_private_network_behind_the_tunnel_what_is_in_the_set_is_marked() -> None:
+    policy = PolicyConfig(routes=(ip_network("192.168.58.0/24"),))
+    entries = wanted(Config(policies=(policy,)), facts(WG0)).entries
+    behind = next(entry for entry in entries if entry.within == policy.routes[0])
+    assert (behind.mark, behind.to_set_of) == (policy.mark, policy)
+
+
+def test_only_a_host_that_answers_names_for_others_is_guarded_from_the_wan_and_the_tunnel() -> None:
+    seen = facts(WG0, wans=("ppp0", "wan0"))
+    assert wanted(ONE, seen).guards == ()
+    guards = wanted(ONE._replace(host=Host(gateway=True)), seen).guards
+    assert [(guard.interface, guard.protocol) for guard in guards] == [
+        *(("wg0", "udp"), ("wg0", "tcp"), ("ppp0", "udp"), ("ppp0", "tcp"), ("wan0", "udp"), ("wan0", "tcp"))
+    ]
+
+
+def test_a_second_dnsmasq_is_for_the_users_of_the_first_one() -> None:
+    split = ONE._replace(dns=Dns(layout="split"))
+    seen = facts(WG0, resolver_users=(0, 105))
+    assert wanted(ONE, seen).reserved == ()
+    assert [(each.port, each.protocol, each.hook, each.users) for each in wanted(split, seen).reserved] == [
+        (5354, "udp", "INPUT", ()),
+        (5354, "udp", "OUTPUT", (0, 105)),
+        (5354, "tcp", "INPUT", ()),
+        (5354, "tcp", "OUTPUT", (0, 105)),
+    ]
+    assert {each.hook for each in wanted(split, facts(WG0)).reserved} == {"INPUT"}, "its users are not known"
+
+
+@pytest.mark.parametrize(
+    ("tree", "users"),
+    [
+        ({}, ()),
+        ({"etc/passwd": "root:x:0:0::/:\ndnsmasq:x:105:65534::/:\nnobody:x:65534:65534::/:\n"}, (0, 105, 65534)),
+        ({"etc/passwd": "dns:x:7:7::/:\nnobody:x:65534:65534::/:\n", "etc/dnsmasq.conf": "user=dns # ours\n"}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/dnsmasq.d/own.conf": "user=dns\n"}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/default/dnsmasq": 'DNSMASQ_USER="dns"\n'}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/conf.d/dnsmasq": 'DNSMASQ_OPTS="-k -u dns"\n'}, (0, 7)),
+        ({"etc/passwd": "dns:x:7:7::/:\n", "etc/conf.d/dnsmasq": "# run it with -u dns\n"}, ()),
+        ({"etc/passwd": "nobody:x:9:9::/:\n", "etc/dnsmasq.conf": "#user=dns\nuser=gone\n"}, (0, 9)),
+    ],
+)
+def test_the_user_of_dnsmasq_is_where_the_host_names_it(
+    tmp_path: Path, tree: dict[str, str], users: tuple[int, ...]
+) -> None:
+    for name, text in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert resolver_users(loads("", "config.toml", tmp_path)) == users
+
+
 # ---------------------------------------------------------------- in the words of a backend
 
 
@@ -307,6 +374,13 @@ def test_iptables_says_it_in_the_words_of_iptables_save() -> None:
         "-m mark --mark 0xca6c -j RETURN",
         "-m conntrack --ctstatus CONFIRMED -j RETURN",
         "-m conntrack --ctstate RELATED -j RETURN",
+        "-d 8.8.8.8/32 -j MARK --set-xmark 0xca6c/0xffffffff",
+        "-m mark --mark 0xca6c -j CONNMARK --set-xmark 0x1000000/0xf000000",
+        "-m mark --mark 0xca6c -j RETURN",
+        "-m addrtype --dst-type LOCAL -j RETURN",
+        *(f"-d {network} -j RETURN" for network in NOT_SITES),
+        "-p udp -m udp --dport 53 -m addrtype --src-type LOCAL -j RETURN",
+        "-p tcp -m tcp --dport 53 -m addrtype --src-type LOCAL -j RETURN",
         "-m set --match-set gfwlist dst -j MARK --set-xmark 0xca6c/0xffffffff",
         "-m mark --mark 0xca6c -j CONNMARK --set-xmark 0x1000000/0xf000000",
     ]
@@ -317,12 +391,21 @@ def test_nftables_marks_in_a_route_chain_with_the_seed_apart_from_what_is_learne
     seeds = {"gfwlist": (ip_network("8.8.8.8/32"), ip_network("91.108.4.0/22"))}
     state = NftablesState.of(wanted(ONE, facts(WG0, seeds=seeds)))
     assert state.chains["output"].hook == "type route hook output priority mangle + 1; policy accept;"
-    assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:9]] == [
+    assert [rule.partition(" comment")[0] for rule in state.chains["GFWLIST"].rules[2:-3]] == [
         "ct mark & 0xf000000 == 0x1000000 counter meta mark set 0xca6c",
         "ct mark 0xca6c counter meta mark set 0xca6c",
         "meta mark 0xca6c return",
         "ct status confirmed return",
         "ct state related return",
+        "ip daddr 8.8.8.8 counter meta mark set 0xca6c",
+        "meta mark 0xca6c ct mark set ct mark & 0xf1ffffff | 0x1000000",
+        "meta mark 0xca6c return",
+        "fib daddr type local return",
+        *(f"ip daddr {network} return" for network in NOT_SITES),
+        *("ip6 daddr ::/96 return", "ip6 daddr fc00::/7 return", "ip6 daddr fe80::/9 return"),
+        "ip6 daddr ff00::/8 return",
+        "fib saddr type local udp dport 53 return",
+        "fib saddr type local tcp dport 53 return",
         "ip daddr @gfwlist4 counter meta mark set 0xca6c",
         "ip daddr @gfwlist_seed4 counter meta mark set 0xca6c",
     ]

@@ -276,8 +276,16 @@ def listens(config: Config, runner: Recorder = HOST) -> list[str]:
     return [line.partition("=")[2] for line in snippet(config, runner) if line.startswith("listen-address=")]
 
 
-def test_a_gateway_listens_on_the_lan_and_not_on_the_wan_or_the_tunnel(tmp_path: Path) -> None:
-    assert listens(host(tmp_path, {}, "[host]\ngateway = true\n")) == ["127.0.0.1", "::1", "192.168.7.1"]
+def test_a_gateway_names_the_lans_interface_and_neither_the_wans_nor_the_tunnels(tmp_path: Path) -> None:
+    found = snippet(host(tmp_path, {}, "[host]\ngateway = true\n"))
+    assert [line for line in found if line.startswith("interface=")] == ["interface=lan0"]
+    assert [line for line in found if line.startswith("listen-")] == ["listen-address=127.0.0.1", "listen-address=::1"]
+
+
+@pytest.mark.parametrize("own", ["bind-interfaces\ninterface=lan0\n", "listen-address=192.168.7.1\n"])
+def test_where_the_users_lines_decide_by_address_no_interface_is_named(tmp_path: Path, own: str) -> None:
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": own}, "[host]\ngateway = true\n"))
+    assert not any(line.startswith("interface=") for line in found)
 
 
 def test_configured_addresses_take_the_place_of_those_of_the_lan(tmp_path: Path) -> None:
@@ -502,6 +510,52 @@ def test_configured_resolvers_are_added_to_the_users_own(tmp_path: Path) -> None
 def test_a_server_for_one_domain_is_no_resolver_for_all(tmp_path: Path) -> None:
     tree = {"etc/resolv.conf": "nameserver 203.0.113.1\n", "etc/dnsmasq.conf": "server=/corp.example/10.0.0.1\n"}
     assert "resolv-file=/var/lib/gfwtools/resolv.conf" in snippet(host(tmp_path, tree))
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "own", "filtered"),
+    [
+        ("2.90", "", "", "HTTPS,SVCB"),
+        ("2.91", "", "filter-rr=ANY", "HTTPS,SVCB"),
+        ("2.90", "", "filter-rr=ANY,HTTPS", "SVCB"),
+        ("2.89", "", "", None),
+        ("2.90", "[dns]\nhttps_records = true\n", "", None),
+        ("2.90", '[dns]\nlayout = "split"\n', "", None),
+    ],
+)
+def test_records_with_addresses_are_left_out_where_dnsmasq_can_and_the_user_wants_it(
+    tmp_path: Path, version: str, text: str, own: str, filtered: str | None
+) -> None:
+    runner = Recorder({("dnsmasq", "--version"): f"Dnsmasq version {version}  Copyright (c) 2000-2024 Simon Kelley"})
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": f"{own}\n"}, text), runner)
+    assert [line for line in found if line.startswith("filter-rr=")] == ([f"filter-rr={filtered}"] if filtered else [])
+
+
+def test_with_stop_rebind_for_all_names_those_with_a_resolver_of_their_own_are_left_out(tmp_path: Path) -> None:
+    own = (
+        "server=/corp.example/*.lab.example/10.0.0.53\nserver=/nowhere.example/\nserver=203.0.113.7\nstop-dns-rebind\n"
+    )
+    text = '[dns]\nstop_rebind = "all"\nrebind_ok = ["plex.direct"]\n'
+    found = [line for line in snippet(host(tmp_path, {"etc/dnsmasq.conf": own}, text)) if "rebind" in line]
+    assert found == [f"rebind-domain-ok=/{name}/" for name in ("plex.direct", "corp.example", "lab.example")]
+    assert "stop-dns-rebind" in snippet(host(tmp_path / "other", {}, text))
+
+
+@pytest.mark.parametrize(
+    ("own", "left_out"),
+    [
+        ("dhcp-range=192.168.7.100,192.168.7.120\n", ["wan0", "wg0"]),
+        ("dhcp-range=192.168.7.100,192.168.7.120\nexcept-interface=wan0\n", ["wg0"]),
+        ("dhcp-range=192.168.7.100,192.168.7.120\nbind-interfaces\n", []),
+    ],
+)
+def test_where_dnsmasq_serves_all_interfaces_the_wan_and_the_tunnel_are_left_out(
+    tmp_path: Path, own: str, left_out: list[str]
+) -> None:
+    found = snippet(host(tmp_path, {"etc/dnsmasq.conf": own}, "[host]\ngateway = true\n"))
+    assert [line for line in found if line.startswith("except-interface=")] == [
+        f"except-interface={name}" for name in left_out
+    ]
 
 
 def test_the_canary_can_be_switched_off(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "conf_dir",
     "connmark_mask",
     "dnsmasq_path",
+    "domain",
     "integer",
     "interface",
     "list_of",
@@ -164,6 +165,12 @@ def matching(pattern: str, what: str) -> Check:
 
 
 set_name = matching(_SET_NAME, "not a name for a set; use letters, digits, _ and -, 23 at most")
+
+
+domain = matching(
+    r"(?=.{1,253}$)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*",
+    "not a name; give one such as plex.direct",
+)
 
 
 def source(value: object) -> str:

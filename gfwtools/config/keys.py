@@ -14,6 +14,7 @@ from gfwtools.config.checks import (
     conf_dir,
     connmark_mask,
     dnsmasq_path,
+    domain,
     integer,
     interface,
     list_of,
@@ -150,6 +151,27 @@ KEYS: dict[type[Fetch | Dns | Host | PolicyConfig], dict[str, Key]] = {
             boolean,
             "Answer NXDOMAIN for use-application-dns.net, so that Firefox does not bypass dnsmasq.",
             see="below",
+        ),
+        Key(
+            "https_records",
+            "boolean",
+            boolean,
+            "Let HTTPS and SVCB records (types 65 and 64) through. They may hold addresses that are in no set.",
+            see="below",
+        ),
+        Key(
+            "stop_rebind",
+            "choice",
+            choice("listed", "all", "off"),
+            'Whose answers may not have private addresses: `"listed"` (the blocked domains; split layout only), '
+            '`"all"` (all names) or `"off"`.',
+            see="below",
+        ),
+        Key(
+            "rebind_ok",
+            "list",
+            list_of(domain, 'names, ["plex.direct"]'),
+            'With `stop_rebind = "all"`: names that may have private addresses, and what is under them.',
         ),
         Key("dnssec", "boolean", boolean, "Let dnsmasq validate DNSSEC."),
         Key(

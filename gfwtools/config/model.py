@@ -69,6 +69,9 @@ class Dns(NamedTuple):
     resolvers: tuple[Upstream, ...] = ()
     listen: tuple[Address, ...] = ()
     canary: bool = True
+    https_records: bool = False
+    stop_rebind: Literal["listed", "all", "off"] = "listed"
+    rebind_ok: tuple[str, ...] = ()
     dnssec: bool = False
     addn_hosts: tuple[str, ...] = ()
     warm: bool = False

@@ -238,7 +238,8 @@ def _peer(policy: PolicyConfig, survey: Survey, lookup: Lookup, received: int, r
 
 def _second(config: Config, found: Answer, lookup: Lookup) -> Link:
     if lookup.second_alive is None:
-        return Link("second dnsmasq", _SKIPPED, found="none when paired" if config.dns.layout == "paired" else "")
+        why = "it answers root alone" if found.match.verdict == "tunnel" else ""
+        return Link("second dnsmasq", _SKIPPED, found="none when paired" if config.dns.layout == "paired" else why)
     port = config.second_port(found.policy)
     expected = f"answers at 127.0.0.1#{port}"
     if lookup.second_alive:

@@ -13,10 +13,12 @@ from gfwtools.diagnose.clean import clean_piece
 from gfwtools.diagnose.firewall.crossing import Verdict
 from gfwtools.diagnose.firewall.judge import Judged, judge_firewall, judge_questions_of_lan
 from gfwtools.diagnose.lan_way import astray
+from gfwtools.diagnose.outside import ask_from_outside, remedy_for
 from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Resolver
+from gfwtools.errors import HostError
 from gfwtools.plumbing import record, taken_down
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import Kind, Piece, State
@@ -59,6 +61,8 @@ def check(config: Config, runner: Runner) -> list[Piece]:
             findings.append(_firewall(config, policy, seen.facts, once))
     resolver = Dnsmasq(config, runner)
     findings += _dnsmasq(config, resolver, seen.facts, once)
+    if Piece("dnsmasq", State.OK, f"answers at {resolver.main}", Kind.DNSMASQ) in findings:
+        findings += _outside(config, resolver.main, seen.facts, runner)
     findings += own_lines.pieces(resolver)
     return findings
 
@@ -186,6 +190,20 @@ def _dnsmasq(config: Config, resolver: Resolver, facts: Facts, runner: Runner) -
     yield _usual(config)
     for policy in config.policies:
         yield from _read(config, policy, resolver)
+
+
+def _outside(config: Config, daemon: Daemon, facts: Facts, runner: Runner) -> Iterator[Piece]:
+    """Reports nothing where no packet of ours can come in: in a container, or without tc."""
+    name = "questions from outside"
+    try:
+        sides, heard = ask_from_outside(config, daemon, facts, runner)
+    except HostError:
+        return
+    if heard:
+        yield Piece(name, State.MISMATCH, "; ".join(map(str, heard)), Kind.DNSMASQ, remedy=remedy_for(heard))
+    elif sides:
+        detail = f"dnsmasq does not answer what comes in by {' or '.join(side.name for side in sides)}"
+        yield Piece(name, State.OK, detail, Kind.DNSMASQ)
 
 
 def _read(config: Config, policy: PolicyConfig, resolver: Resolver) -> Iterator[Piece]:

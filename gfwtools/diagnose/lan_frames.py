@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from gfwtools.config.model import Address
 
-__all__ = ["PORT", "RST", "SYN", "Flow", "Seen", "arp_claim", "arp_probe", "filter_of", "parse"]
+__all__ = ["PORT", "RST", "SYN", "Flow", "Seen", "arp_claim", "arp_probe", "checksum", "filter_of", "parse"]
 
 PORT = 443
 SYN, RST = 0x02, 0x04
@@ -37,16 +37,16 @@ class Flow:
             pseudo = source + destination + struct.pack("!BBH", 0, 6, len(segment))
             head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), sequence & 0xFFFF, 0x4000, 64, 6, 0)
             head += source + destination
-            head = head[:10] + struct.pack("!H", _checksum(head)) + head[12:]
+            head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
         else:
             pseudo = source + destination + struct.pack("!IHBB", len(segment), 0, 0, 6)
             head = struct.pack("!IHBB", 6 << 28, len(segment), 6, 64) + source + destination
-        segment = segment[:16] + struct.pack("!H", _checksum(pseudo + segment)) + segment[18:]
+        segment = segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
         kind = _IPV4 if self.client.version == 4 else _IPV6
         return self.gateway_mac + self.client_mac + struct.pack("!H", kind) + head + segment
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total = sum(int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2))

@@ -32,14 +32,14 @@ from gfwtools.diagnose.lan_frames import RST, SYN, Flow, arp_claim, arp_probe, f
 from gfwtools.errors import HostError
 from gfwtools.system.commands import Command, CommandError, Runner
 
-__all__ = ["Crossed", "probe_from"]
+__all__ = ["Crossed", "entrance", "neighbour", "probe_from", "watch"]
 
 #: Seconds until the question is repeated (RFC 6298, section 2), until all is given up, and for a claim by ARP.
 REPEAT = 1.0
 TIMEOUT = 3.0
 CLAIM = 0.4
 #: Linux's own names for these (linux/if_tun.h, linux/if_ether.h, asm-generic/socket.h).
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+_TUNSETIFF, _IFF_TUN, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0001, 0x0002, 0x1000
 _ETH_P_ALL, _ETH_P_ARP = 0x0003, 0x0806
 _SO_ATTACH_FILTER = 26
 _LEASES = "/var/lib/misc/dnsmasq.leases"
@@ -104,9 +104,9 @@ def _probe(lan: Lan, site: Address, link: str, mac: bytes, runner: Runner, lease
         client = _free_address(lan, site.version, mac, runner, leases)
         port = 32768 + secrets.randbelow(28000)
         flow = Flow(client, site, port, secrets.randbits(32), mac, bytes.fromhex(link.replace(":", "")))
-        tap = stack.enter_context(_tap(lan, link, runner))
-        stack.enter_context(_neighbour(lan, flow, runner))
-        return _cross(flow, lan, tap, stack.enter_context(_watch(site)))
+        tap = stack.enter_context(entrance(lan.name, link, runner))
+        stack.enter_context(neighbour(lan.name, flow.client, flow.client_mac, runner))
+        return _cross(flow, lan, tap, stack.enter_context(watch(site)))
 
 
 def _link(lan: Lan, runner: Runner) -> str:
@@ -124,14 +124,18 @@ def _link(lan: Lan, runner: Runner) -> str:
 
 
 @contextmanager
-def _tap(lan: Lan, mac: str, runner: Runner) -> Iterator[int]:
-    """A device of ours; a frame that is written to it comes in by the LAN's interface."""
+def entrance(interface: str, mac: str, runner: Runner) -> Iterator[int]:
+    """A device of ours; a frame that is written to it comes in by ``interface``.
+
+    :param mac: the Ethernet address of the interface; empty for one without, which takes packets and not frames.
+    :raises HostError: that cannot be done here.
+    """
     try:
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise HostError(f"/dev/net/tun: {error.strerror}", "modprobe tun") from None
     try:
-        request = struct.pack("16sH22x", b"gfwprobe%d", _IFF_TAP | _IFF_NO_PI)
+        request = struct.pack("16sH22x", b"gfwprobe%d", (_IFF_TAP if mac else _IFF_TUN) | _IFF_NO_PI)
         try:
             answer = fcntl.ioctl(device, _TUNSETIFF, request)
         except OSError as error:
@@ -143,14 +147,14 @@ def _tap(lan: Lan, mac: str, runner: Runner) -> Iterator[int]:
             runner.change(Command(("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")))
         try:
             # With the address of the LAN's interface the frame is for this host.
-            runner.change(Command(("ip", "link", "set", "dev", name, "address", mac, "up")))
+            runner.change(Command(("ip", "link", "set", "dev", name, *(("address", mac) if mac else ()), "up")))
             runner.change(Command(("tc", "qdisc", "add", "dev", name, "ingress")))
             words = f"tc filter add dev {name} parent ffff: protocol all u32 match u32 0 0"
             words += " action mirred ingress redirect dev"
-            runner.change(Command((*words.split(), lan.name)))
+            runner.change(Command((*words.split(), interface)))
         except CommandError as error:
             raise HostError(
-                f"the kernel cannot hand a frame to {lan.name}: {error.said}", "modprobe act_mirred"
+                f"the kernel cannot hand a frame to {interface}: {error.said}", "modprobe act_mirred"
             ) from None
         yield device
     finally:
@@ -158,10 +162,10 @@ def _tap(lan: Lan, mac: str, runner: Runner) -> Iterator[int]:
 
 
 @contextmanager
-def _neighbour(lan: Lan, flow: Flow, runner: Runner) -> Iterator[None]:
+def neighbour(interface: str, client: Address, client_mac: bytes, runner: Runner) -> Iterator[None]:
     """The host knows the client's Ethernet address, as it does of a client that has just asked for it."""
-    entry = (str(flow.client), "dev", lan.name)
-    mac = flow.client_mac.hex(":")
+    entry = (str(client), "dev", interface)
+    mac = client_mac.hex(":")
     try:  # a signal may end the command behind its effect
         runner.change(Command(("ip", "neigh", "replace", *entry, "lladdr", mac, "nud", "reachable")))
         yield
@@ -171,8 +175,8 @@ def _neighbour(lan: Lan, flow: Flow, runner: Runner) -> Iterator[None]:
 
 
 @contextmanager
-def _watch(site: Address) -> Iterator[socket.socket]:
-    """All packets of the site on every interface, from their IP headers on (packet(7), SOCK_DGRAM)."""
+def watch(site: Address) -> Iterator[socket.socket]:
+    """All packets from or to an address on every interface, from their IP headers on (packet(7), SOCK_DGRAM)."""
     code = array("B", filter_of(site))
     address, size = code.buffer_info()  # it must live until the call is done
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as listener:

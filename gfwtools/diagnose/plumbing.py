@@ -18,7 +18,7 @@ from gfwtools.plumbing.backend import sets_with
 from gfwtools.plumbing.facts import Interface
 from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.plumbing.survey import Survey
-from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Nat, Route, Rule
+from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Nat, Reserved, Route, Rule
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
 
@@ -178,7 +178,11 @@ def _set(pieces: Sequence[Piece], policy: PolicyConfig, seen: Seen) -> Link:
 
 
 def _jump(pieces: Sequence[Piece]) -> Link:
-    return _link("jump", f"packets pass the chain {CHAIN}", _bad(pieces, Kind.JUMP))
+    return _link(
+        "jump",
+        f"packets pass the chain {CHAIN}",
+        [piece for piece in _bad(pieces, Kind.JUMP) if not isinstance(piece.subject, Reserved)],
+    )
 
 
 def _mark(pieces: Sequence[Piece]) -> Link:

@@ -1,5 +1,6 @@
 """dnsmasq as the resolver of this host: a main one, and in the split layout a second one for each policy."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,8 @@ class Dnsmasq:
             yield first
         elif second and (found := self._missing(Role.SERVERS, main, paths.servers(policy.name))):
             yield found
-        if second and (found := self._missing(Role.SECOND, second, paths.second(policy.name))):
+        # A rule of ours has it answer nobody else.
+        if second and os.geteuid() == 0 and (found := self._missing(Role.SECOND, second, paths.second(policy.name))):
             yield found
 
     def _missing(self, role: Role, asked: Daemon, path: Path) -> Unread | None:

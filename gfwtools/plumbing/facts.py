@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
+from gfwtools.plumbing.resolver_users import resolver_users
 from gfwtools.render.ipset import seed_networks
+from gfwtools.render.not_sites import is_no_site
 from gfwtools.storage import atomic
 from gfwtools.system import networks
 from gfwtools.system.commands import Runner
 
-__all__ = ["LOCAL", "Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
+__all__ = ["Facts", "Family", "Interface", "families_of", "parse_seed", "read_facts", "seeds_of"]
 
 Family = Literal[4, 6]
 
@@ -27,16 +29,6 @@ _KEEP_MARK |= frozenset(("vti", "vti6", "xfrm", "ppp", "l2tp"))
 #: An interface with routes to this many addresses, a sixteenth of the Internet, leads there: two routes of half of it
 #: are a default route by another name, and so are the thirty that leave out private networks. IPv6's is 2000::/3.
 _MUCH: dict[int, int] = {4: 1 << 28, 6: 1 << 121}
-#: Networks that are not of the Internet: RFC 1918, 6598, 3927, 1112; RFC 4193, 4291.
-LOCAL = tuple(
-    map(
-        ip_network,
-        (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "224.0.0.0/4"),
-            *("fc00::/7", "fe80::/10", "ff00::/8"),
-        ),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +69,10 @@ class Facts:
     """Interfaces that have routes to public networks of their own, and do not lead to the Internet."""
     full: frozenset[str] = frozenset()
     """Policies with a set that takes no more."""
+    wans: tuple[str, ...] = ()
+    """Interfaces to the Internet, of a host that answers names for others."""
+    resolver_users: tuple[int, ...] = ()
+    """The users that may ask a second dnsmasq: root, and that of the main one. Empty where it is not known."""
 
 
 def read_facts(config: Config, runner: Runner) -> Facts:
@@ -98,6 +94,8 @@ def read_facts(config: Config, runner: Runner) -> Facts:
         interfaces=interfaces,
         advertised=_advertised(runner) if config.host.gateway and 6 in families else (),
         inside=_inside(config, families, runner),
+        wans=tuple(sorted(networks.wans(runner))) if config.host.gateway or config.dns.listen else (),
+        resolver_users=resolver_users(config) if config.dns.layout == "split" else (),
     )
 
 
@@ -191,15 +189,11 @@ def _inside(config: Config, families: Iterable[Family], runner: Runner) -> tuple
             )
             if "type" not in route
         ]
-        public = [route for route in routes if route and not _is_local(route)]
+        public = [route for route in routes if route and not is_no_site(route)]
         much = any(sum(r.num_addresses for r in public if r.version == family) >= _MUCH[family] for family in families)
         if public and not much and None not in routes:
             found.append(name)
     return tuple(sorted(found))
-
-
-def _is_local(network: Network) -> bool:
-    return any(network.network_address in local and network.broadcast_address in local for local in LOCAL)
 
 
 # ---------------------------------------------------------------- seeds

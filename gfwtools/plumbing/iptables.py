@@ -29,10 +29,12 @@ from gfwtools.plumbing.wanted import (
     Answers,
     Clamp,
     Entry,
+    Guard,
     Jump,
     Masked,
     Nat,
     Questions,
+    Reserved,
     Wanted,
 )
 from gfwtools.render import ipset
@@ -407,12 +409,17 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         CHAIN,
         [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
     )
+    reserved = wanted.reserved if family == 4 else ()
     for hook in _JUMPS:
-        put("mangle", hook, [Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook])
+        lines = [Worded.of(_reserved(port), port) for port in reserved if port.hook == hook]
+        put("mangle", hook, [*lines, *(Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook)])
     closing = [Worded.of(_entry(e, family), e) for e in wanted.kill_switch if e.family in (None, family)]
     put("mangle", KILL_SWITCH, closing)
     for hook in _CLAMPS:
-        lines = [Worded.of(_clamp(c), c) for c in wanted.clamps if (c.family, c.hook) == (family, hook)]
+        guards = wanted.guards if hook == "INPUT" else ()
+        lines = [Worded.of(_guard(guard), guard) for guard in guards]
+        lines += [Worded.of(_reserved(port), port) for port in reserved if port.hook == hook]
+        lines += [Worded.of(_clamp(c), c) for c in wanted.clamps if (c.family, c.hook) == (family, hook)]
         if hook == "INPUT":
             lines += [Worded.of(rule, bound) for bound in wanted.bounds if (rule := _bound(bound, family))]
         if closing and hook == "POSTROUTING":
@@ -438,8 +445,10 @@ def _entry(entry: Entry, family: Family) -> str:
     if entry.to_port:
         protocol, port = entry.to_port
         words.append(f"-p {protocol} -m {protocol} --dport {port}")
-    if entry.own:
+    if entry.from_this_host:
         words.append("-m addrtype --src-type LOCAL")
+    if entry.to_this_host:
+        words.append("-m addrtype --dst-type LOCAL")
     if entry.answers:
         words.append("-m conntrack --ctdir REPLY")
     if entry.running:
@@ -467,6 +476,24 @@ def _masked(bits: Masked) -> str:
 
 def _jump(jump: Jump) -> str:
     return f"{_comment(jump.why)} -j {CHAIN}"
+
+
+def _to_port_53(protocol: str) -> str:
+    return f"-p {protocol} -m {protocol} --dport 53"
+
+
+def _guard(guard: Guard) -> str:
+    there = "-m addrtype ! --dst-type LOCAL --limit-iface-in"
+    return f"-i {guard.interface} {_to_port_53(guard.protocol)} {there} {_comment(guard.why)} -j DROP"
+
+
+def _reserved(port: Reserved) -> str:
+    # Only the first packet of a connection by TCP: the kernel sends its last ones without a user.
+    first = "" if port.protocol == "udp" else " --tcp-flags FIN,SYN,RST,ACK SYN"
+    match = f"-p {port.protocol} -m {port.protocol} --dport {port.port}{first}"
+    side = "-d 127.0.0.0/8 ! -i lo" if port.hook == "INPUT" else "-d 127.0.0.1/32 -o lo"
+    users = "".join(f" -m owner ! --uid-owner {user}" for user in port.users)
+    return f"{side} {match}{users} {_comment(port.why)} -j DROP"
 
 
 def _clamp(clamp: Clamp) -> str:

@@ -18,7 +18,19 @@ from gfwtools.plumbing.facts import Family
 from gfwtools.plumbing.learned import MOST
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
-from gfwtools.plumbing.wanted import ALL_BITS, CHAIN, KILL_SWITCH, Answers, Clamp, Entry, Nat, Questions, Wanted
+from gfwtools.plumbing.wanted import (
+    ALL_BITS,
+    CHAIN,
+    KILL_SWITCH,
+    Answers,
+    Clamp,
+    Entry,
+    Guard,
+    Nat,
+    Questions,
+    Reserved,
+    Wanted,
+)
 from gfwtools.render import nftables as render
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
@@ -261,11 +273,14 @@ def _chains(wanted: Wanted) -> dict[str, NftChain]:
         chains[CHAIN] = NftChain("", _worded(wanted.entries))
     for jump in wanted.jumps:
         name, hook = _HOOKS[jump.hook]
-        chains[name] = NftChain(hook, (Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump),))
+        first = tuple(Worded.of(_reserved(port), port) for port in wanted.reserved if port.hook == jump.hook)
+        chains[name] = NftChain(hook, (*first, Worded.of(f"jump {CHAIN} {_comment(jump.why)}", jump)))
     if answers := [bound for bound in wanted.bounds if isinstance(bound, Answers)]:
         chains[_ANSWERS] = NftChain("", (Worded.of(_limit(answers[0]), answers[0]),))
     for place, (name, hook) in _CLAMPS.items():
-        rules = tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
+        rules = tuple(Worded.of(_guard(guard), guard) for guard in wanted.guards if place == "INPUT")
+        rules += tuple(Worded.of(_reserved(port), port) for port in wanted.reserved if port.hook == place)
+        rules += tuple(Worded.of(_clamp(clamp), clamp) for clamp in wanted.clamps if clamp.hook == place)
         if place == "INPUT":
             rules += tuple(Worded.of(_bound(bound), bound) for bound in wanted.bounds)
         if rules:
@@ -297,13 +312,14 @@ def _entry(entry: Entry) -> str:
         words.append(f'oifname "{entry.leaves_by}"')
     if entry.leaves_not_by:
         words.append(f'oifname != "{entry.leaves_not_by}"')
-    if entry.own:
-        words.append("fib saddr type local")
     if entry.to:
         words.append(f"{ip} daddr {entry.to}")
     if entry.within:
-        # nft prints a single address without its length.
-        words.append(f"{ip} daddr {str(entry.within).removesuffix('/32').removesuffix('/128')}")
+        words.append(f"{ip} daddr {_element(entry.within)}")
+    if entry.from_this_host:
+        words.append("fib saddr type local")
+    if entry.to_this_host:
+        words.append("fib daddr type local")
     if entry.to_port:
         protocol, port = entry.to_port
         words.append(f"{protocol} dport {port}")
@@ -329,6 +345,19 @@ def _entries(entry: Entry) -> tuple[str, ...]:
     ip = "ip" if entry.family == 4 else "ip6"
     names = render.set_names(entry.to_set_of).marked_in(4 if entry.family == 4 else 6)
     return tuple(f"{ip} daddr @{name} {_entry(entry)}" for name in names)
+
+
+def _guard(guard: Guard) -> str:
+    match = f'iifname "{guard.interface}" {guard.protocol} dport 53 fib daddr . iif type != local'
+    return f"{match} drop {_comment(guard.why)}"
+
+
+def _reserved(port: Reserved) -> str:
+    # Only the first packet of a connection by TCP: the kernel sends its last ones without a user.
+    first = "" if port.protocol == "udp" else " tcp flags syn"
+    side = 'iifname != "lo" ip daddr 127.0.0.0/8' if port.hook == "INPUT" else 'oifname "lo" ip daddr 127.0.0.1'
+    users = "".join(f" meta skuid != {user}" for user in port.users)
+    return f"{side} {port.protocol} dport {port.port}{first}{users} drop {_comment(port.why)}"
 
 
 def _clamp(clamp: Clamp) -> str:
@@ -419,12 +448,14 @@ def _fill(name: str, found: NftSet, wanted: NftSet) -> list[str]:
         return []
     lines = [f"flush set {TABLE} {name}"] if wanted.is_seed and found.elements else []
     new = wanted.elements if wanted.is_seed else sorted(set(wanted.elements) - set(found.elements))
-    elements = ", ".join(
-        str(network).removesuffix("/32").removesuffix("/128") for span in new for network in _networks(span)
-    )
+    elements = ", ".join(_element(network) for span in new for network in _networks(span))
     if elements:
         lines.append(f"add element {TABLE} {name} {{ {elements} }}")
     return lines
+
+
+def _element(network: Network) -> str:
+    return str(network).removesuffix("/32").removesuffix("/128")
 
 
 def _nft(text: str) -> Command:

@@ -21,7 +21,9 @@ from typing import Literal, NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig, Upstream
 from gfwtools.errors import HostError
-from gfwtools.plumbing.facts import LOCAL, Facts, Family, Interface
+from gfwtools.plumbing.facts import Facts, Family, Interface
+from gfwtools.render.ipset import seed_networks
+from gfwtools.render.not_sites import NOT_SITES, is_no_site
 
 __all__ = [
     "ALL_BITS",
@@ -35,10 +37,12 @@ __all__ = [
     "Clamp",
     "Connmark",
     "Entry",
+    "Guard",
     "Jump",
     "Masked",
     "Nat",
     "Questions",
+    "Reserved",
     "Route",
     "Rule",
     "Sysctl",
@@ -61,11 +65,12 @@ KILL_SWITCH_METRIC = 4278198272
 _IPV6_METRIC = 1024
 #: Bytes of an IP and a TCP header without options: what of an MTU is not segment (RFC 879, RFC 8200 section 8.3).
 _HEADERS: dict[Family, int] = {4: 40, 6: 60}
+#: How names are asked for.
+Transport = Literal["udp", "tcp"]
+TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 #: The mask of a whole mark.
 ALL_BITS = 0xFFFFFFFF
 
-#: What DNS is carried by.
-PROTOCOLS: tuple[Literal["udp", "tcp"], Literal["udp", "tcp"]] = ("udp", "tcp")
 #: Questions of one client, a second and at once (docs/security.md).
 QUESTIONS_RATE, QUESTIONS_BURST = 50, 1000
 #: Kilobytes a second and megabytes at once from all clean resolvers together. An address takes 16 bytes of an answer
@@ -125,10 +130,12 @@ class Entry:
     arrives_on: str | None = None
     leaves_by: str | None = None
     leaves_not_by: str | None = None
-    own: bool = False
+    from_this_host: bool = False
     """Only packets that this host sends itself."""
     to: Address | None = None
-    to_port: tuple[Literal["udp", "tcp"], int] | None = None
+    to_this_host: bool = False
+    """Only packets to an address that this host has."""
+    to_port: tuple[Transport, int] | None = None
     within: Network | None = None
     """Only packets to an address of this network."""
     to_set_of: PolicyConfig | None = None
@@ -140,6 +147,29 @@ class Entry:
     drop: bool = False
     policy: str = field(default="", compare=False)
     """The only policy that it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What comes in by ``interface`` for port 53 of an address that another interface has: it is dropped."""
+
+    interface: str
+    protocol: Transport
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The port of a second dnsmasq at 127.0.0.1: who asks it puts the address of any name into a set.
+
+    It is dropped what comes from another host (``net.ipv4.conf.*.route_localnet``), and what other users send.
+    """
+
+    port: int
+    protocol: Transport
+    hook: Literal["INPUT", "OUTPUT"]
+    why: str
+    users: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +199,7 @@ class Questions:
     """How many packets to port 53 a second one client may send, and how many at once; what is more is dropped."""
 
     family: Family
-    protocol: Literal["udp", "tcp"]
+    protocol: Transport
     rate: int
     burst: int
     why: str = "one client asks no more than this"
@@ -181,7 +211,7 @@ class Answers:
     it."""
 
     upstream: Upstream
-    protocol: Literal["udp", "tcp"]
+    protocol: Transport
     rate: int
     burst: int
     why: str = "no set is full before it is looked at"
@@ -248,6 +278,8 @@ class Wanted:
     connmarks: tuple[Connmark, ...] = ()
     kill_switch: tuple[Entry, ...] = ()
     jumps: tuple[Jump, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
     clamps: tuple[Clamp, ...] = ()
     bounds: tuple[Questions | Answers, ...] = ()
     nats: tuple[Nat, ...] = ()
@@ -278,6 +310,8 @@ def wanted(config: Config, facts: Facts) -> Wanted:
         connmarks=connmarks(config),
         kill_switch=_kill_switch(config, facts),
         jumps=_jumps(gateway),
+        guards=_guards(config, facts),
+        reserved=tuple(_reserved(config, facts)),
         clamps=tuple(clamp for tunnel in tunnels for clamp in _clamps(tunnel, facts, gateway=gateway)),
         bounds=_bounds(config, facts),
         nats=tuple(nat for policy in policies for nat in _nats(policy, facts)),
@@ -341,6 +375,7 @@ def _entries(config: Config, facts: Facts) -> tuple[Entry, ...]:
     # If the tunnel's own packets to the peer were marked, the tunnel would be sent into itself.
     entries += _peers(tunnels)
     entries += _running(config)
+    entries += _never(config)
     for policy in config.policies:
         # Also where the tunnel carries no IPv6: a marked packet is then refused, an unmarked one would leak.
         for family in (4, 6):
@@ -388,7 +423,7 @@ def _kill_switch(config: Config, facts: Facts) -> tuple[Entry, ...]:
         # They bear the mark where wg's fwmark is the same one, and where a tunnel of another kind leaves it on them.
         *_peers(_tunnels(config, facts)),
     ]
-    for network in LOCAL:
+    for network in NOT_SITES:
         entries.append(Entry("a local address is no blocked site", family=_family(network), within=network))
     for policy in config.policies:
         for network in policy.routes:
@@ -407,7 +442,7 @@ def _refused(config: Config, facts: Facts) -> Iterator[Entry]:
     the set."""
     for policy in config.policies:
         for address, port in policy.upstream if policy.name in facts.full else ():
-            for protocol in PROTOCOLS:
+            for protocol in TRANSPORTS:
                 why = f"the set of policy {policy.name} is full: its names are refused"
                 yield Entry(why, family=_family(address), to=address, to_port=(protocol, port), drop=True)
 
@@ -416,12 +451,12 @@ def _bounds(config: Config, facts: Facts) -> tuple[Questions | Answers, ...]:
     questions = [
         Questions(family, protocol, QUESTIONS_RATE, QUESTIONS_BURST)
         for family in facts.families
-        for protocol in PROTOCOLS
+        for protocol in TRANSPORTS
         if config.host.gateway
     ]
     upstreams = dict.fromkeys(upstream for policy in config.policies for upstream in policy.upstream)
     answers = [
-        Answers(upstream, protocol, ANSWERS_RATE, ANSWERS_BURST) for upstream in upstreams for protocol in PROTOCOLS
+        Answers(upstream, protocol, ANSWERS_RATE, ANSWERS_BURST) for upstream in upstreams for protocol in TRANSPORTS
     ]
     return (*questions, *answers)
 
@@ -438,11 +473,22 @@ def _without_mark(config: Config, policies: list[PolicyConfig]) -> Iterator[Entr
     for name in dict.fromkeys(policy.interface for policy in config.policies if gateway):
         yield Entry(f"what comes out of {name} is not sent into a tunnel again", arrives_on=name)
     for policy in policies:
+        for network in seed_networks(policy, ()):
+            yield Entry(
+                f"the configuration of policy {policy.name} names it",
+                family=_family(network),
+                within=network,
+                from_this_host=not gateway,
+                leaves_not_by=policy.interface,
+                drop=True,
+            )
+    yield from _questions()
+    for policy in policies:
         for family in (4, 6):
             yield Entry(
                 f"what policy {policy.name} lacks the mark on is not for another way",
                 family=family,
-                own=not gateway,
+                from_this_host=not gateway,
                 to_set_of=policy,
                 leaves_not_by=policy.interface,
                 drop=True,
@@ -482,6 +528,58 @@ def _directly() -> Iterator[Entry]:
     # Not "state NEW": that is also what is sent again while no answer has come, with the source address of before.
     yield Entry("a connection that began directly stays direct", running="confirmed")
     yield Entry("and so does one that belongs to it", running="related")
+
+
+def _never(config: Config) -> Iterator[Entry]:
+    """What is not sent into a tunnel, though its address is in a set: the owner of a listed name chose the address.
+
+    What the configuration names itself wins: the clean resolver may have a private address, and so may the networks at
+    the other end (``routes``).
+    """
+    for policy in config.policies:
+        networks = filter(is_no_site, policy.routes)
+        for network, sets in (*((seed, None) for seed in seed_networks(policy, ())), *((n, policy) for n in networks)):
+            family: Family = 4 if network.version == 4 else 6
+            why = f"the configuration of policy {policy.name} names it"
+            yield Entry(why, family, within=network, to_set_of=sets, mark=policy.mark, policy=policy.name)
+        why = f"the rest of the connection is for policy {policy.name} too"
+        yield Entry(why, marked=policy.mark, keep=_bits(config, policy), policy=policy.name)
+        yield Entry(f"policy {policy.name} has it already", marked=policy.mark, policy=policy.name)
+    yield Entry("this host is reached without a tunnel", to_this_host=True)
+    for net in NOT_SITES:
+        yield Entry("not a site of the Internet", family=4 if net.version == 4 else 6, within=net)
+    yield from _questions()
+
+
+def _questions() -> Iterator[Entry]:
+    # The owner of a listed name could send dnsmasq's questions to the ISP's resolver abroad, where it is silent.
+    for protocol in TRANSPORTS:
+        why = "a resolver of what is not listed is asked directly"
+        yield Entry(why, from_this_host=True, to_port=(protocol, 53))
+
+
+def _guards(config: Config, facts: Facts) -> tuple[Guard, ...]:
+    """The resolver is for the LAN. A host has its addresses on every interface, so the WAN could ask at the LAN's.
+
+    At an address of the WAN itself another program of the user may answer.
+    """
+    if not (config.host.gateway or config.dns.listen):
+        return ()
+    names = dict.fromkeys((*(policy.interface for policy in config.policies), *facts.wans))
+    why = "the resolver of the LAN does not answer what comes from {}"
+    return tuple(Guard(name, protocol, why.format(name)) for name in names for protocol in TRANSPORTS)
+
+
+def _reserved(config: Config, facts: Facts) -> Iterator[Reserved]:
+    if config.dns.layout != "split":
+        return
+    for policy in config.policies:
+        port = config.second_port(policy)
+        who = f"the second dnsmasq of policy {policy.name}"
+        for protocol in TRANSPORTS:
+            yield Reserved(port, protocol, "INPUT", f"{who} is for this host")
+            if facts.resolver_users:
+                yield Reserved(port, protocol, "OUTPUT", f"{who} is for the first one", facts.resolver_users)
 
 
 def connmarks(config: Config) -> tuple[Connmark, ...]:

@@ -8,7 +8,7 @@ queries that it answers a second (docs/how-it-works.md).
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
-from gfwtools.config.model import PolicyConfig, Upstream
+from gfwtools.config.model import Network, PolicyConfig, Upstream
 from gfwtools.lists.policy import Cover
 from gfwtools.render import ipset
 from gfwtools.render.header import header, written
@@ -78,9 +78,23 @@ def _servers(cover: Cover, port: int) -> Iterator[str]:
     return _pairs(cover, (Upstream(ip_address("127.0.0.1"), port),), "", "", "")
 
 
-def second(policy: PolicyConfig, port: int, pid_file: str, sets: SetNames) -> str:
+def second(
+    policy: PolicyConfig,
+    port: int,
+    pid_file: str,
+    sets: SetNames,
+    *,
+    refused: Iterable[Network] = (),
+    records: Iterable[str] = (),
+) -> str:
     """The configuration of the second dnsmasq: loopback only, no cache (a cached answer fills no set, and the main
-    dnsmasq has one), the clean resolvers, and one set line for every name."""
+    dnsmasq has one), the clean resolvers, and one set line for every name.
+
+    :param refused: an answer with an address of these networks becomes NXDOMAIN. ``stop-dns-rebind`` is no help here:
+        it also takes networks for documentation for private ones, and knows neither shared nor multicast addresses.
+    :param records: types of records that are left out of answers.
+    """
+    types = ",".join(records)
     lines = [
         f"port={port}",
         "listen-address=127.0.0.1",
@@ -92,6 +106,8 @@ def second(policy: PolicyConfig, port: int, pid_file: str, sets: SetNames) -> st
         "dns-forward-max=1000",
         *(f"server={upstream}" for upstream in policy.upstream),
         f"{sets.directive}=/#/{sets.value}",
+        *(f"bogus-nxdomain={network}" for network in refused),
+        *([f"filter-rr={types}"] if types else []),
     ]
     body = "".join(f"{line}\n" for line in lines)
     return header(f"policy {policy.name}, the second dnsmasq of the split layout", "", body) + body

@@ -10,17 +10,29 @@ from gfwtools.lists.decode import Decoded
 from gfwtools.lists.policy import Cover
 from gfwtools.render import dnsmasq, generation, plain
 from gfwtools.render.backends import TEXTS, Text
+from gfwtools.render.not_sites import refused_answers
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled
 
-__all__ = ["SERVERS_FILE_LIMIT", "Role", "cover_of", "files_of", "role_of", "unset_of", "without_claimed"]
+__all__ = [
+    "ADDRESS_RECORDS",
+    "SERVERS_FILE_LIMIT",
+    "Role",
+    "cover_of",
+    "files_of",
+    "role_of",
+    "unset_of",
+    "without_claimed",
+]
 
 #: Above this many entries a ``servers-file`` costs more than a restart. dnsmasq 2.90 looks for each line among those it
 #: had: at worst (another order, or many lines gone) it is silent for 0.03 s at 4,300 entries, 0.26 s at 12,000,
 #: 0.8 s at 20,000, 3.8 s at 40,000 (make bench-dns) and 35 s at 110,775. A restart takes 0.02 to 0.1 s and loses what
 #: is asked meanwhile, where a SIGHUP only has it wait: a quarter of a second late is the better of the two, no more.
 SERVERS_FILE_LIMIT = 12_000
+#: Records that may hold addresses besides those of A and AAAA (RFC 9460, section 7.3): dnsmasq puts these into no set.
+ADDRESS_RECORDS = ("HTTPS", "SVCB")
 
 
 class Role(Enum):
@@ -41,10 +53,14 @@ def files_of(
     decoded: Decoded,
     backend: Text,
     unset: Iterable[str] = (),
+    *,
+    filters: bool = False,
 ) -> dict[Path, bytes]:
     """Every file of a policy, in the order in which they go into place.
 
     The list that explains the others comes first, and what dnsmasq starts from comes last.
+
+    :param filters: dnsmasq can leave out records of a type, and refuse an answer by its network (2.90 and later).
     """
     paths, name, date = config.paths, policy.name, decoded.last_modified
     files: dict[Path, str | bytes] = {
@@ -61,7 +77,9 @@ def files_of(
     else:
         port = config.second_port(policy)
         pid_file = on_host(config, paths.second_pid(name))
-        second = dnsmasq.second(policy, port, pid_file, sets)
+        refused = refused_answers(policy) if filters and config.dns.stop_rebind != "off" else ()
+        records = ADDRESS_RECORDS if filters and not config.dns.https_records else ()
+        second = dnsmasq.second(policy, port, pid_file, sets, refused=refused, records=records)
         files[paths.second(name)] = generation.at_start(second, name)
         # dnsmasq takes one servers-file in all ("illegal repeated keyword"): the first policy has it.
         if len(cover.patterns) > SERVERS_FILE_LIMIT or policy.name != config.policies[0].name:

@@ -49,8 +49,12 @@ class Listening:
 
     addresses: tuple[Address, ...] = ()
     """The addresses at which the LAN reaches this host."""
+    interfaces: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    """The interfaces that lead to the LAN alone, each with its part of the addresses."""
     others: tuple[OtherNetwork, ...] = ()
     """The networks that are left out."""
+    outer: tuple[str, ...] = ()
+    """The interfaces that lead to the Internet or into a tunnel, and to no LAN."""
 
 
 def listening_of(config: Config, found: Sequence[tuple[str, Address]], runner: Runner) -> Listening:
@@ -67,7 +71,11 @@ def listening_of(config: Config, found: Sequence[tuple[str, Address]], runner: R
     # A bridge of Docker's may be listened at. It makes no gateway of a host with one leg.
     has_lan = any(not WITHOUT_RESOLVER.fullmatch(name) for name, _ in inner)
     outer = [] if has_lan else [pair for pair in usable if pair[0] in wan and pair[1].is_private]
-    return Listening(tuple(dict.fromkeys(address for _, address in (*outer, *inner))), others)
+    names = dict.fromkeys(name for name, _ in inner)
+    by_name = tuple((name, tuple(address for other, address in inner if other == name)) for name in names)
+    outside = (*sorted(wan - {name for name, _ in outer}), *sorted(tunnels)) if outer or has_lan else ()
+    addresses = tuple(dict.fromkeys(address for _, address in (*outer, *inner)))
+    return Listening(addresses, by_name, others, outside)
 
 
 def _other_networks(config: Config, found: Iterable[tuple[str, Address]], runner: Runner) -> Iterator[OtherNetwork]:

@@ -10,7 +10,7 @@ from typing import Literal
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
 from gfwtools.config.template import template
-from gfwtools.dnsmasq import service
+from gfwtools.dnsmasq import service, version
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
@@ -160,7 +160,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
         boot_steps=boot_steps(config, chosen, runner, is_first=is_first),
         is_first=is_first,
         plumbing_steps=seen.steps,
-        notes=[*seen.interfaces_down(config), *_left_out(config, facts)],
+        notes=[*seen.interfaces_down(config), *_left_out(config, facts), *version.shortcomings(config, facts.version)],
     )
 
 

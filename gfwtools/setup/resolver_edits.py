@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
+from gfwtools.dnsmasq import version
 from gfwtools.dnsmasq.conf import MAIN_CONF
+from gfwtools.render.files import ADDRESS_RECORDS
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.isp_resolvers import Found, copied, note
 from gfwtools.setup.lease_hooks import COPIES, HEADER
@@ -29,6 +31,7 @@ ROOT_KEYS = (
     ".,20326,8,2,E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
     ".,38696,8,2,683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16",
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@+-]+")
 _LOOPBACK: tuple[Address, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
 #: Directives by which dnsmasq serves other hosts; without an interface named it does so on all of them.
 _SERVES_OTHERS = frozenset({"dhcp-range", "except-interface", "local-service", "enable-tftp", "auth-server"})
@@ -103,10 +106,34 @@ def _snippet_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
             yield f"conf-file={facts.anchors}\n"
         yield from (f"trust-anchor={key}\n" for key in ROOT_KEYS)
     yield from (f"addn-hosts={path}\n" for path in dns.addn_hosts if path not in facts.values("addn-hosts"))
+    yield from _record_lines(config, facts)
+    if dns.stop_rebind == "all":
+        yield from _rebind_lines(config, facts)
     answered = [value for name in ("server", "local", "address") for value in facts.values(name)]
     if dns.canary and not any(value.startswith(f"/{CANARY}/") for value in answered):
         yield "# Firefox keeps to this resolver where this name does not exist\n"
         yield f"server=/{CANARY}/\n"
+
+
+def _record_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """In the split layout the second dnsmasq leaves these records out, and for the listed names alone."""
+    there = ",".join(facts.values("filter-rr")).upper().replace(" ", "").split(",")
+    lacking = [kind for kind in ADDRESS_RECORDS if kind not in there]
+    if config.dns.layout == "paired" and version.filters(facts.version) and lacking and not config.dns.https_records:
+        yield "# Such a record may hold addresses, which dnsmasq puts into no set\n"
+        yield f"filter-rr={','.join(lacking)}\n"
+
+
+def _rebind_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
+    """A name that the user's lines send to a resolver of their own may have private addresses."""
+    yield "# No name has a private address, but for these\n"
+    if not facts.has("stop-dns-rebind"):
+        yield "stop-dns-rebind\n"
+    own = [value.split("/") for value in facts.values("server")]
+    named = [name for parts in own if len(parts) > 2 and parts[0] == "" and parts[-1] for name in parts[1:-1]]
+    for name in dict.fromkeys((*config.dns.rebind_ok, *(name.removeprefix("*.") for name in named))):
+        if name and _PLAIN_NAME.fullmatch(name):
+            yield f"rebind-domain-ok=/{name}/\n"
 
 
 def _followed(facts: ResolverFacts) -> Iterator[str]:
@@ -134,18 +161,39 @@ def _listen_lines(config: Config, facts: ResolverFacts) -> Iterator[str]:
     if limited or not any(facts.has(name) for name in _SERVES_OTHERS):
         there = {part.strip() for value in facts.values("listen-address") for part in value.split(",")}
         lan = (config.dns.listen or facts.lan) if config.host.gateway else config.dns.listen
-        for address in dict.fromkeys((*_LOOPBACK, *lan)):
+        named = dict(_named(config, facts))
+        yield from (f"interface={name}\n" for name in named if name not in facts.values("interface"))
+        by_name = {address for addresses in named.values() for address in addresses}
+        for address in dict.fromkeys((*_LOOPBACK, *(address for address in lan if address not in by_name))):
             # With bind-interfaces dnsmasq does not start where an address is missing.
             if str(address) not in there and not (binds and address not in facts.addresses):
                 yield f"listen-address={address}\n"
     else:
         kept = {part.strip() for value in facts.values("except-interface") for part in value.split(",")}
         taken = [network.interface for network in facts.others if network.who]
+        if config.host.gateway and not binds:
+            taken += filter(_PLAIN_NAME.fullmatch, facts.outside)
         yield from (f"except-interface={name}\n" for name in taken if name not in kept)
     # Unlike bind-interfaces it waits for an address that is not there yet, and leaves the others to other programs;
     # both at once is an error.
     if not binds and not facts.has("bind-dynamic"):
         yield "bind-dynamic\n"
+
+
+def _named(config: Config, facts: ResolverFacts) -> Iterator[tuple[str, tuple[Address, ...]]]:
+    """The LAN's interfaces that are named to dnsmasq, not their addresses.
+
+    With ``interface`` dnsmasq asks by which interface a question came in; with ``listen-address``, and always with
+    ``bind-interfaces``, it answers the WAN at an address of the LAN too. An address that the user's lines name is left
+    alone.
+    """
+    if not config.host.gateway or config.dns.listen or facts.has("bind-interfaces"):
+        return
+    there = {part.strip() for value in facts.values("listen-address") for part in value.split(",")}
+    for name, addresses in facts.inner:
+        # A star at the end stands for any name, and a comma parts two.
+        if _PLAIN_NAME.fullmatch(name) and not all(str(address) in there for address in addresses):
+            yield name, addresses
 
 
 def steps(facts: ResolverFacts) -> list[Step]:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
-from gfwtools.dnsmasq import conf
+from gfwtools.dnsmasq import conf, version
 from gfwtools.dnsmasq.conf import MAIN_CONF, SNIPPET
 from gfwtools.setup import files, isp_resolvers
 from gfwtools.setup.isp_resolvers import Found, Surroundings
@@ -63,10 +63,16 @@ class ResolverFacts:
     """The addresses of this host."""
     lan: tuple[Address, ...] = ()
     """The addresses at which the LAN reaches this host."""
+    inner: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    """The interfaces that lead to the LAN alone, each with its part of ``lan``."""
+    outside: tuple[str, ...] = ()
+    """The interfaces that lead to the Internet or into a tunnel, and to no LAN."""
     others: tuple[OtherNetwork, ...] = ()
     """The networks of this host where another program answers names."""
     anchors: str = ""
     """The distribution's file with the root's keys, if there is one."""
+    version: tuple[int, int] | None = None
+    """The version of dnsmasq; None where none is installed yet."""
     pid_folder: bool = False
     """The folder of ``dns.pid_file`` is there at every boot."""
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -127,8 +133,11 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         directives=found.directives,
         addresses=addresses,
         lan=listening.addresses,
+        inner=listening.interfaces,
+        outside=listening.outer,
         others=listening.others,
         anchors=next((path for path in _ANCHOR_FILES if paths.at(path).is_file()), ""),
+        version=version.version_of(runner),
         pid_folder=_stays(paths, config.dns.pid_file),
         texts=texts,
         tools=tools_of(paths, runner),

@@ -40,7 +40,7 @@ __all__ = [
 STARTER = Path(__file__).parent.parent / "data" / "starter.txt"
 STARTER_NAME = "starter list"
 #: Raised when an update writes other files than before, so that the next one writes them.
-FILES_VERSION = 2
+FILES_VERSION = 3
 #: The user's own lists are read whole; a million domains have some 20 MB.
 USER_LIST_LIMIT = 64 * 1024 * 1024
 
@@ -209,6 +209,7 @@ def digest_of(
         bundled_stamp(),
         repr(policy),
         repr((backend, config.dns.layout, config.dns.conf_dir, len(config.policies) > 1)),
+        repr((config.dns.https_records, config.dns.stop_rebind)),
         atomic.digest(decoded.data),
     ]
     parts += [listing.text for listings in own for listing in listings]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
+from gfwtools.dnsmasq.version import filters_here
 from gfwtools.lists.lines import batches
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
@@ -99,7 +100,10 @@ def _prepare_policy(
         warnings.append(
             f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
         )
-    files = files_of(config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset_of(config, compiled))
+    unset = unset_of(config, compiled)
+    files = files_of(
+        config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset, filters=filters_here(config)
+    )
     domains_file = config.paths.domains(policy.name)
     written = atomic.read_ours(domains_file)
     added, removed = _difference(written, cover.tunnelled)
