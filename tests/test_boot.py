@@ -19,7 +19,7 @@ from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Recorder, System
-from gfwtools.system.init import Init, detect_init
+from gfwtools.system.init import Init, detect_init, has_device_units, is_stopping
 
 PROGRAM = "/usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
@@ -31,6 +31,7 @@ SHELL = [
     REPO / "scripts/test-packages",
     REPO / ".ci/run",
 ]
+LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
 #: As Debian ships it, without its helper.
 DNSMASQ = """\
 [Unit]
@@ -107,12 +108,37 @@ def test_waiting_for_wg_quick_before_dnsmasq_would_be_a_circle(units: Path) -> N
     assert "ordering cycle" in verify(units)
 
 
+#: ifupdown's unit, and that of cloud-init, which wants the network before the rest of the system starts.
+NETWORKING = "[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=network.target\n"
+CLOUD_INIT = "[Unit]\nDefaultDependencies=no\nAfter=networking.service\nBefore=sysinit.target network-online.target\n"
+ONESHOT = "[Service]\nType=oneshot\nExecStart=/bin/true\n"
+
+
+def with_early_network(units: Path) -> Path:
+    (units / "networking.service").write_text(NETWORKING + ONESHOT)
+    (units / "cloud-init.service").write_text(CLOUD_INIT + ONESHOT)
+    return units
+
+
+def test_the_plumbing_comes_before_the_network_also_where_that_starts_early(units: Path) -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools.service"]
+    assert {"Before=network-pre.target shutdown.target", "Wants=network-pre.target"} <= set(unit.splitlines())
+    assert verify(with_early_network(units)) == ""
+
+
+def test_with_usual_dependencies_that_would_be_a_circle(units: Path) -> None:
+    """Why the unit has DefaultDependencies=no."""
+    unit = with_early_network(units) / "gfwtools.service"
+    unit.write_text(unit.read_text().replace("DefaultDependencies=no\n", ""))
+    assert "ordering cycle" in verify(units)
+
+
 @pytest.mark.parametrize(
     ("unit", "limit"),
     [
-        ("gfwtools", 4.0),
-        ("gfwtools-update", 3.5),
-        ("gfwtools-dns@gfwlist", 3.0),
+        ("gfwtools", 2.9),
+        ("gfwtools-update", 2.9),
+        ("gfwtools-dns@gfwlist", 2.9),
         ("gfwtools-link@wg0", 2.5),
         ("gfwtools-again", 2.5),
     ],
@@ -138,6 +164,54 @@ def test_no_placeholder_is_left() -> None:
     assert {
         path: re.findall(r"@[A-Z_]+@", text) for path, text in every_file().items() if re.search("@[A-Z_]+@", text)
     } == {}
+
+
+def test_without_device_units_the_boot_pulls_in_the_routes() -> None:
+    path = "/etc/systemd/system/gfwtools-link@.service"
+    wanted_by = {
+        devices: by_path(boot.boot_files(Config(), "systemd", PROGRAM, devices=devices))[path].splitlines()[-1]
+        for devices in (True, False)
+    }
+    assert wanted_by == {
+        True: "WantedBy=sys-subsystem-net-devices-%i.device",
+        False: "WantedBy=multi-user.target",
+    }
+
+
+DEVICES = (
+    *("systemctl", "list-units", "--type=device", "--all", "--plain", "--no-legend"),
+    "sys-subsystem-net-devices-*.device",
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "devices"),
+    [
+        ({DEVICES: "sys-subsystem-net-devices-eth0.device loaded active plugged eth0\n"}, True),
+        ({DEVICES: ""}, False),
+        ({}, True),
+    ],
+)
+def test_a_host_without_device_units_is_seen(answers: dict[tuple[str, ...], str], devices: bool) -> None:
+    assert has_device_units(Config(), Recorder(LIVE | answers)) is devices
+
+
+def test_below_a_root_the_machine_of_this_process_says_nothing_of_device_units(tmp_path: Path) -> None:
+    assert has_device_units(Config(root=tmp_path), Recorder(LIVE | {DEVICES: ""}))
+
+
+def test_bootstrap_says_what_a_host_without_device_units_does_not_see() -> None:
+    assert boot.notes(Config(), "systemd", devices=True) == []
+    assert boot.notes(Config(), "openrc", devices=False) == []
+    (note,) = boot.notes(Config(), "systemd", devices=False)
+    assert note.startswith("wg0: ")
+    assert note.endswith("run: gfwtools up")
+
+
+@pytest.mark.parametrize(("state", "stopping"), [("stopping\n", True), ("running\n", False), ("degraded\n", False)])
+def test_a_shutdown_is_seen_by_the_state_of_systemd(state: str, stopping: bool) -> None:
+    asked = ("systemctl", "show", "--property=SystemState", "--value")
+    assert is_stopping(Config(), Recorder({asked: state})) is stopping
 
 
 def test_the_routes_wait_for_wg_quick_of_each_interface() -> None:
@@ -281,8 +355,6 @@ def test_the_init_system_is_the_one_that_runs(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- enabling
-
-LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
 
 
 def answers_of(names: list[str]) -> dict[tuple[str, ...], str]:

@@ -2,9 +2,9 @@
 
 At boot, with systemd::
 
-    gfwtools.service          sets, marks, rules, the kill switch         before dnsmasq
+    gfwtools.service          sets, marks, rules, the kill switch         before the network and dnsmasq
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
-    gfwtools-link@INTERFACE   the routes                                  each time the interface appears
+    gfwtools-link@INTERFACE   the routes      each time the interface appears; in a container at boot
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
     gfwtools-update.timer     the list, and repairs
 
@@ -32,6 +32,7 @@ __all__ = [
     "forget_steps",
     "init_of",
     "leave_steps",
+    "notes",
     "observe",
     "places",
     "services",
@@ -82,10 +83,11 @@ def init_of(paths: Iterable[str]) -> Init | None:
     return None
 
 
-def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
+def boot_files(config: Config, init: Init, program: str, *, cron: bool = True, devices: bool = True) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
+    :param devices: systemd has a unit for each network interface, which starts when the interface appears.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """
     if not _PROGRAM.fullmatch(program):
@@ -94,6 +96,7 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
             "use an absolute path of letters, digits and _ . + -, for example a symbolic link in /usr/local/bin",
         )
     words = {"GFWTOOLS": program, "CONF_DIR": _conf_dir(config), "WG_QUICK": _wg_quick(config)}
+    words["LINK"] = "sys-subsystem-net-devices-%i.device" if devices else "multi-user.target"
     split = config.dns.layout == "split"
     if init == "systemd":
         files = [
@@ -116,6 +119,17 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
     if cron:
         files.append(_edit(CRON_D, "gfwtools", "fetches the list", words, template="gfwtools.cron"))
     return files
+
+
+def notes(config: Config, init: Init, *, devices: bool) -> list[str]:
+    """What the owner of the host must know about it, in words."""
+    if init != "systemd" or devices:
+        return []
+    return [
+        f"{name}: this host has no device units, as in a container: its routes come at boot and when wg-quick@{name} "
+        "is started; when another program has made it anew, run: gfwtools up"
+        for name in _interfaces(config)
+    ]
 
 
 def places() -> tuple[str, ...]:

@@ -6,7 +6,18 @@ from typing import Literal
 from gfwtools.config.model import Config
 from gfwtools.system.commands import Command, Runner
 
-__all__ = ["INIT_D", "RUNLEVEL", "UNITS", "Init", "detect_init", "is_live", "runlevel", "systemctl"]
+__all__ = [
+    "INIT_D",
+    "RUNLEVEL",
+    "UNITS",
+    "Init",
+    "detect_init",
+    "has_device_units",
+    "is_live",
+    "is_stopping",
+    "runlevel",
+    "systemctl",
+]
 
 Init = Literal["systemd", "openrc", "none"]
 UNITS = "/etc/systemd/system"
@@ -26,6 +37,20 @@ def is_live(config: Config, init: Init, runner: Runner) -> bool:
     if init == "systemd":
         return is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
     return init == "openrc" and is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
+
+
+def has_device_units(config: Config, runner: Runner) -> bool:
+    """Whether systemd has a unit for each network interface. It has none where no udev runs, as in most containers."""
+    if not is_live(config, "systemd", runner):
+        return True
+    asked = ("systemctl", "list-units", "--type=device", "--all", "--plain", "--no-legend")
+    return runner.ask(*asked, "sys-subsystem-net-devices-*.device") != ""
+
+
+def is_stopping(config: Config, runner: Runner) -> bool:
+    """Whether the host goes down: systemd has begun to stop everything."""
+    state = runner.ask("systemctl", "show", "--property=SystemState", "--value") if is_host(config) else None
+    return (state or "").strip() == "stopping"
 
 
 def is_host(config: Config) -> bool:
