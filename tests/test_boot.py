@@ -79,7 +79,9 @@ def units(tmp_path: Path) -> Path:
     for file in boot.boot_files(loads(TWO), "systemd", "/bin/true"):
         path = tmp_path / Path(file.path).name
         # dnsmasq is not there for those who only run the unit tests.
-        path.write_text(re.sub(r"^(ExecStart(?:Pre)?=)dnsmasq", r"\1/bin/true", file.data.decode(), flags=re.MULTILINE))
+        path.write_text(
+            re.sub(r"^(ExecStart(?:Pre)?=-?)(?:dnsmasq|ipset)", r"\1/bin/true", file.data.decode(), flags=re.MULTILINE)
+        )
     (tmp_path / "dnsmasq.service").write_text(DNSMASQ)
     (tmp_path / "wg-quick@.service").write_text(WG_QUICK)
     for instance in ("gfwtools-dns@gfwlist", "gfwtools-link@wg0", r"gfwtools-link@wg\x2dwork", "wg-quick@wg0"):
@@ -141,6 +143,7 @@ def test_with_usual_dependencies_that_would_be_a_circle(units: Path) -> None:
         ("gfwtools-dns@gfwlist", 2.9),
         ("gfwtools-link@wg0", 2.5),
         ("gfwtools-again", 2.5),
+        ("gfwtools-sets", 2.5),
     ],
 )
 def test_the_units_are_sandboxed(units: Path, unit: str, limit: float) -> None:
@@ -224,6 +227,14 @@ def test_each_start_of_a_firewall_pulls_in_what_brings_ours_back_after_it(servic
     unit = every_file()["/etc/systemd/system/gfwtools-again.service"]
     for key in ("After", "WantedBy"):
         assert f"{service}.service" in " ".join(re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)).split()
+
+
+def test_saved_rules_of_iptables_find_the_sets_of_each_policy() -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools-sets.service"].splitlines()
+    assert [line for line in unit if line.startswith("ExecStart")] == [
+        f"ExecStart=-ipset restore -exist -file /var/lib/gfwtools/{policy}.ipset" for policy in ("gfwlist", "work")
+    ]
+    assert "Before=netfilter-persistent.service iptables.service ip6tables.service shutdown.target" in unit
 
 
 def test_a_restart_of_networkd_or_of_wg_quick_brings_the_routes_back() -> None:
@@ -379,6 +390,7 @@ def test_systemd_enables_the_plumbing_last() -> None:
         "systemctl enable --now gfwtools-dns@work.service",
         "systemctl enable gfwtools-link@wg0.service",
         r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
+        "systemctl enable gfwtools-sets.service",
         "systemctl enable gfwtools-again.service",
         "systemctl enable --now gfwtools-update.timer",
         "systemctl enable --now gfwtools.service",
@@ -430,11 +442,16 @@ def test_the_undo_of_a_step_disables_what_it_enabled(init: Init) -> None:
 def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     config = loads(SPLIT)
     names = frozenset(service.name for service in boot.services(config, "systemd"))
-    there = BootState(enabled=names, running=names - {"gfwtools-link@wg0.service", "gfwtools-again.service"}, live=True)
+    there = BootState(
+        enabled=names,
+        running=names & {"gfwtools.service", "gfwtools-update.timer", "gfwtools-dns@gfwlist.service"},
+        live=True,
+    )
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [
         "systemctl disable --now gfwtools.service",
         "systemctl disable --now gfwtools-update.timer",
         "systemctl disable gfwtools-again.service",
+        "systemctl disable gfwtools-sets.service",
         "systemctl disable gfwtools-link@wg0.service",
         "systemctl disable --now gfwtools-dns@gfwlist.service",
     ]

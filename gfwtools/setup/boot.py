@@ -3,6 +3,7 @@
 At boot, with systemd::
 
     gfwtools.service          sets, marks, rules, the kill switch         before the network and dnsmasq
+    gfwtools-sets.service     the sets alone                              before rules of iptables that were saved
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
     gfwtools-link@INTERFACE   the routes      each time the interface appears; in a container at boot
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
@@ -19,6 +20,7 @@ from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
+from gfwtools.render.files import on_host
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import INIT_D, RUNLEVEL, UNITS, Init, is_live, runlevel, systemctl
@@ -96,11 +98,15 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True, d
             "use an absolute path of letters, digits and _ . + -, for example a symbolic link in /usr/local/bin",
         )
     words = {"GFWTOOLS": program, "CONF_DIR": _conf_dir(config), "WG_QUICK": _wg_quick(config)}
+    words["STATE_DIR"] = on_host(config, config.paths.state_dir)
+    seeds = (on_host(config, config.paths.ipset(policy.name)) for policy in config.policies)
+    words["LOAD_SEEDS"] = "\n".join(f"ExecStart=-ipset restore -exist -file {path}" for path in seeds)
     words["LINK"] = "sys-subsystem-net-devices-%i.device" if devices else "multi-user.target"
     split = config.dns.layout == "split"
     if init == "systemd":
         files = [
             _edit(UNITS, "gfwtools.service", "the plumbing at boot", words),
+            _edit(UNITS, "gfwtools-sets.service", "the sets for rules that were saved", words),
             _edit(UNITS, "gfwtools-link@.service", "the routes whenever the interface appears", words),
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
@@ -134,7 +140,7 @@ def notes(config: Config, init: Init, *, devices: bool) -> list[str]:
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
+    units = ("gfwtools", "gfwtools-sets", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
     return (
         *(f"{UNITS}/{name}.service" for name in units),
         f"{UNITS}/gfwtools-update.timer",
@@ -184,6 +190,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
                 Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} appears", starts=False)
                 for name in _interfaces(config)
             ),
+            Service("gfwtools-sets.service", "rules of iptables that were saved can be loaded at boot", starts=False),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
             Service("gfwtools-update.timer", "the list changes several times a week"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so

@@ -63,3 +63,18 @@ def test_a_tunnel_that_wg_setconf_made_for_all_addresses_can_be_used() -> None:
         lab.gateway.run("install", "-D", "/run/wg.conf", "/etc/wireguard/wg0.conf")
         lab.bootstrap()
         assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
+@pytest.mark.parametrize(
+    ("backend", "save", "path"),
+    [
+        ("iptables", "iptables-save", "/etc/iptables/rules.v4"),
+        ("nftables", "nft list ruleset", "/etc/nftables.conf"),
+    ],
+)
+def test_teardown_names_the_file_that_brings_saved_rules_back(backend: str, save: str, path: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        lab.gateway.write(path, lab.gateway.run(*save.split()).stdout)
+        assert f"{path} was saved with rules of gfwtools in it" in lab.gateway.gfwtools("teardown", "--yes").stderr
