@@ -19,7 +19,7 @@ from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Recorder, System
-from gfwtools.system.init import Init, detect_init, has_device_units, is_stopping
+from gfwtools.system.init import Init, detect_init, is_stopping
 
 PROGRAM = "/usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
@@ -169,57 +169,33 @@ def test_no_placeholder_is_left() -> None:
     } == {}
 
 
-def test_without_device_units_the_boot_pulls_in_the_routes() -> None:
-    path = "/etc/systemd/system/gfwtools-link@.service"
-    wanted_by = {
-        devices: by_path(boot.boot_files(Config(), "systemd", PROGRAM, devices=devices))[path].splitlines()[-1]
-        for devices in (True, False)
-    }
-    assert wanted_by == {
-        True: "WantedBy=sys-subsystem-net-devices-%i.device",
-        False: "WantedBy=multi-user.target",
-    }
-
-
-DEVICES = (
-    *("systemctl", "list-units", "--type=device", "--all", "--plain", "--no-legend"),
-    "sys-subsystem-net-devices-*.device",
-)
-
-
-@pytest.mark.parametrize(
-    ("answers", "devices"),
-    [
-        ({DEVICES: "sys-subsystem-net-devices-eth0.device loaded active plugged eth0\n"}, True),
-        ({DEVICES: ""}, False),
-        ({}, True),
-    ],
-)
-def test_a_host_without_device_units_is_seen(answers: dict[tuple[str, ...], str], devices: bool) -> None:
-    assert has_device_units(Config(), Recorder(LIVE | answers)) is devices
-
-
-def test_below_a_root_the_machine_of_this_process_says_nothing_of_device_units(tmp_path: Path) -> None:
-    assert has_device_units(Config(root=tmp_path), Recorder(LIVE | {DEVICES: ""}))
-
-
-def test_bootstrap_says_what_a_host_without_device_units_does_not_see() -> None:
-    assert boot.notes(Config(), "systemd", devices=True) == []
-    assert boot.notes(Config(), "openrc", devices=False) == []
-    (note,) = boot.notes(Config(), "systemd", devices=False)
-    assert note.startswith("wg0: ")
-    assert note.endswith("run: gfwtools up")
+def test_the_routes_follow_the_events_of_their_interface_alone(tmp_path: Path) -> None:
+    """The shell's own line, with programs in place of ip and systemctl."""
+    unit = every_file()["/etc/systemd/system/gfwtools-link@.service"]
+    script = re.search(r"^ExecStart=/bin/sh -c '(.*?)'$", unit, re.MULTILINE | re.DOTALL)
+    assert script
+    events = (
+        "9: wg0: <POINTOPOINT,NOARP,UP,LOWER_UP> mtu 1420 state UNKNOWN",
+        "9: wg0    inet 10.8.0.2/32 scope global wg0",
+        "9: wg0@if3: <UP> mtu 1420",
+        "2: eth0: <UP> mtu 1500",
+        "8: wg01: <UP> mtu 1420",
+        "Deleted 9: wg0    inet 10.8.0.2/32 scope global wg0",
+    )
+    log = tmp_path / "log"
+    for name, body in (("ip", "".join(f"echo '{event}'\n" for event in events)), ("systemctl", f'echo "$@" >>{log}\n')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}")
+        (tmp_path / name).chmod(0o755)
+    words = script[1].replace("\\\n", "").replace("$$", "$").replace("%I", "wg0")
+    done = run("/bin/sh", "-c", words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "--no-block try-reload-or-restart gfwtools.service\n" * 4, "once at the start"
 
 
 @pytest.mark.parametrize(("state", "stopping"), [("stopping\n", True), ("running\n", False), ("degraded\n", False)])
 def test_a_shutdown_is_seen_by_the_state_of_systemd(state: str, stopping: bool) -> None:
     asked = ("systemctl", "show", "--property=SystemState", "--value")
     assert is_stopping(Config(), Recorder({asked: state})) is stopping
-
-
-def test_the_routes_wait_for_wg_quick_of_each_interface() -> None:
-    unit = every_file()["/etc/systemd/system/gfwtools-link@.service"]
-    assert "After=gfwtools.service wg-quick@wg0.service wg-quick@wg-work.service\n" in unit
 
 
 @pytest.mark.parametrize("service", ["nftables", "netfilter-persistent", "iptables", "ufw", "firewalld"])
@@ -388,8 +364,8 @@ def test_systemd_enables_the_plumbing_last() -> None:
         "systemctl daemon-reload",
         "systemctl enable --now gfwtools-dns@gfwlist.service",
         "systemctl enable --now gfwtools-dns@work.service",
-        "systemctl enable gfwtools-link@wg0.service",
-        r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
+        "systemctl enable --now gfwtools-link@wg0.service",
+        r"systemctl enable --now 'gfwtools-link@wg\x2dwork.service'",
         "systemctl enable gfwtools-sets.service",
         "systemctl enable gfwtools-again.service",
         "systemctl enable --now gfwtools-update.timer",

@@ -5,7 +5,7 @@ At boot, with systemd::
     gfwtools.service          sets, marks, rules, the kill switch         before the network and dnsmasq
     gfwtools-sets.service     the sets alone                              before rules of iptables that were saved
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
-    gfwtools-link@INTERFACE   the routes      each time the interface appears; in a container at boot
+    gfwtools-link@INTERFACE   the routes          each time the interface appears, comes up or gets an address
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
     gfwtools-update.timer     the list, and repairs
 
@@ -34,7 +34,6 @@ __all__ = [
     "forget_steps",
     "init_of",
     "leave_steps",
-    "notes",
     "observe",
     "places",
     "services",
@@ -85,11 +84,10 @@ def init_of(paths: Iterable[str]) -> Init | None:
     return None
 
 
-def boot_files(config: Config, init: Init, program: str, *, cron: bool = True, devices: bool = True) -> list[FileEdit]:
+def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
-    :param devices: systemd has a unit for each network interface, which starts when the interface appears.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """
     if not _PROGRAM.fullmatch(program):
@@ -101,7 +99,6 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True, d
     words["STATE_DIR"] = on_host(config, config.paths.state_dir)
     seeds = (on_host(config, config.paths.ipset(policy.name)) for policy in config.policies)
     words["LOAD_SEEDS"] = "\n".join(f"ExecStart=-ipset restore -exist -file {path}" for path in seeds)
-    words["LINK"] = "sys-subsystem-net-devices-%i.device" if devices else "multi-user.target"
     split = config.dns.layout == "split"
     if init == "systemd":
         files = [
@@ -125,17 +122,6 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True, d
     if cron:
         files.append(_edit(CRON_D, "gfwtools", "fetches the list", words, template="gfwtools.cron"))
     return files
-
-
-def notes(config: Config, init: Init, *, devices: bool) -> list[str]:
-    """What the owner of the host must know about it, in words."""
-    if init != "systemd" or devices:
-        return []
-    return [
-        f"{name}: this host has no device units, as in a container: its routes come at boot and when wg-quick@{name} "
-        "is started; when another program has made it anew, run: gfwtools up"
-        for name in _interfaces(config)
-    ]
 
 
 def places() -> tuple[str, ...]:
@@ -185,9 +171,8 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
     if init == "systemd":
         return (
             *(Service(f"gfwtools-dns@{name}.service", second) for name in names),
-            # `up` has just been run for the interfaces that are there: they need this from the next time on.
             *(
-                Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} appears", starts=False)
+                Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} comes up")
                 for name in _interfaces(config)
             ),
             Service("gfwtools-sets.service", "rules of iptables that were saved can be loaded at boot", starts=False),

@@ -21,7 +21,7 @@ from gfwtools.setup.resolv_conf_writers import snippet
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
-from gfwtools.system.init import Init, detect_init, has_device_units
+from gfwtools.system.init import Init, detect_init
 from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step, script
 
@@ -141,9 +141,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
     chosen = detect_init(root) if init == "auto" else init
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
-    devices = has_device_units(config, runner)
-    starts = boot.boot_files(config, chosen, program(), cron=has_cron, devices=devices)
-    edits = [*resolver_edits.edits(config, facts), *starts]
+    edits = [*resolver_edits.edits(config, facts), *boot.boot_files(config, chosen, program(), cron=has_cron)]
     stuck = mounts_in_the_way(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
     if stuck:
         raise Refused(stuck)
@@ -159,11 +157,7 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
         boot_steps=boot_steps(config, chosen, runner, is_first=is_first),
         is_first=is_first,
         plumbing_steps=seen.steps,
-        notes=[
-            *seen.interfaces_down(config),
-            *_left_out(config, facts),
-            *boot.notes(config, chosen, devices=devices),
-        ],
+        notes=[*seen.interfaces_down(config), *_left_out(config, facts)],
     )
 
 

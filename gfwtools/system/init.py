@@ -12,7 +12,6 @@ __all__ = [
     "UNITS",
     "Init",
     "detect_init",
-    "has_device_units",
     "is_live",
     "is_stopping",
     "runlevel",
@@ -37,14 +36,6 @@ def is_live(config: Config, init: Init, runner: Runner) -> bool:
     if init == "systemd":
         return is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
     return init == "openrc" and is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
-
-
-def has_device_units(config: Config, runner: Runner) -> bool:
-    """Whether systemd has a unit for each network interface. It has none where no udev runs, as in most containers."""
-    if not is_live(config, "systemd", runner):
-        return True
-    asked = ("systemctl", "list-units", "--type=device", "--all", "--plain", "--no-legend")
-    return runner.ask(*asked, "sys-subsystem-net-devices-*.device") != ""
 
 
 def is_stopping(config: Config, runner: Runner) -> bool:
