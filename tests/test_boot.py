@@ -19,7 +19,7 @@ from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Recorder, System
-from gfwtools.system.init import Init, detect_init
+from gfwtools.system.init import Init, detect_init, is_stopping
 
 PROGRAM = "/usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
@@ -31,6 +31,7 @@ SHELL = [
     REPO / "scripts/test-packages",
     REPO / ".ci/run",
 ]
+LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
 #: As Debian ships it, without its helper.
 DNSMASQ = """\
 [Unit]
@@ -78,7 +79,9 @@ def units(tmp_path: Path) -> Path:
     for file in boot.boot_files(loads(TWO), "systemd", "/bin/true"):
         path = tmp_path / Path(file.path).name
         # dnsmasq is not there for those who only run the unit tests.
-        path.write_text(re.sub(r"^(ExecStart(?:Pre)?=)dnsmasq", r"\1/bin/true", file.data.decode(), flags=re.MULTILINE))
+        path.write_text(
+            re.sub(r"^(ExecStart(?:Pre)?=-?)(?:dnsmasq|ipset)", r"\1/bin/true", file.data.decode(), flags=re.MULTILINE)
+        )
     (tmp_path / "dnsmasq.service").write_text(DNSMASQ)
     (tmp_path / "wg-quick@.service").write_text(WG_QUICK)
     for instance in ("gfwtools-dns@gfwlist", "gfwtools-link@wg0", r"gfwtools-link@wg\x2dwork", "wg-quick@wg0"):
@@ -107,14 +110,40 @@ def test_waiting_for_wg_quick_before_dnsmasq_would_be_a_circle(units: Path) -> N
     assert "ordering cycle" in verify(units)
 
 
+#: ifupdown's unit, and that of cloud-init, which wants the network before the rest of the system starts.
+NETWORKING = "[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=network.target\n"
+CLOUD_INIT = "[Unit]\nDefaultDependencies=no\nAfter=networking.service\nBefore=sysinit.target network-online.target\n"
+ONESHOT = "[Service]\nType=oneshot\nExecStart=/bin/true\n"
+
+
+def with_early_network(units: Path) -> Path:
+    (units / "networking.service").write_text(NETWORKING + ONESHOT)
+    (units / "cloud-init.service").write_text(CLOUD_INIT + ONESHOT)
+    return units
+
+
+def test_the_plumbing_comes_before_the_network_also_where_that_starts_early(units: Path) -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools.service"]
+    assert {"Before=network-pre.target shutdown.target", "Wants=network-pre.target"} <= set(unit.splitlines())
+    assert verify(with_early_network(units)) == ""
+
+
+def test_with_usual_dependencies_that_would_be_a_circle(units: Path) -> None:
+    """Why the unit has DefaultDependencies=no."""
+    unit = with_early_network(units) / "gfwtools.service"
+    unit.write_text(unit.read_text().replace("DefaultDependencies=no\n", ""))
+    assert "ordering cycle" in verify(units)
+
+
 @pytest.mark.parametrize(
     ("unit", "limit"),
     [
-        ("gfwtools", 4.0),
-        ("gfwtools-update", 3.5),
-        ("gfwtools-dns@gfwlist", 3.0),
+        ("gfwtools", 2.9),
+        ("gfwtools-update", 2.9),
+        ("gfwtools-dns@gfwlist", 2.9),
         ("gfwtools-link@wg0", 2.5),
         ("gfwtools-again", 2.5),
+        ("gfwtools-sets", 2.5),
     ],
 )
 def test_the_units_are_sandboxed(units: Path, unit: str, limit: float) -> None:
@@ -140,9 +169,33 @@ def test_no_placeholder_is_left() -> None:
     } == {}
 
 
-def test_the_routes_wait_for_wg_quick_of_each_interface() -> None:
+def test_the_routes_follow_the_events_of_their_interface_alone(tmp_path: Path) -> None:
+    """The shell's own line, with programs in place of ip and systemctl."""
     unit = every_file()["/etc/systemd/system/gfwtools-link@.service"]
-    assert "After=gfwtools.service wg-quick@wg0.service wg-quick@wg-work.service\n" in unit
+    script = re.search(r"^ExecStart=/bin/sh -c '(.*?)'$", unit, re.MULTILINE | re.DOTALL)
+    assert script
+    events = (
+        "9: wg0: <POINTOPOINT,NOARP,UP,LOWER_UP> mtu 1420 state UNKNOWN",
+        "9: wg0    inet 10.8.0.2/32 scope global wg0",
+        "9: wg0@if3: <UP> mtu 1420",
+        "2: eth0: <UP> mtu 1500",
+        "8: wg01: <UP> mtu 1420",
+        "Deleted 9: wg0    inet 10.8.0.2/32 scope global wg0",
+    )
+    log = tmp_path / "log"
+    for name, body in (("ip", "".join(f"echo '{event}'\n" for event in events)), ("systemctl", f'echo "$@" >>{log}\n')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}")
+        (tmp_path / name).chmod(0o755)
+    words = script[1].replace("\\\n", "").replace("$$", "$").replace("%I", "wg0")
+    done = run("/bin/sh", "-c", words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "--no-block try-reload-or-restart gfwtools.service\n" * 4, "once at the start"
+
+
+@pytest.mark.parametrize(("state", "stopping"), [("stopping\n", True), ("running\n", False), ("degraded\n", False)])
+def test_a_shutdown_is_seen_by_the_state_of_systemd(state: str, stopping: bool) -> None:
+    asked = ("systemctl", "show", "--property=SystemState", "--value")
+    assert is_stopping(Config(), Recorder({asked: state})) is stopping
 
 
 @pytest.mark.parametrize("service", ["nftables", "netfilter-persistent", "iptables", "ufw", "firewalld"])
@@ -150,6 +203,14 @@ def test_each_start_of_a_firewall_pulls_in_what_brings_ours_back_after_it(servic
     unit = every_file()["/etc/systemd/system/gfwtools-again.service"]
     for key in ("After", "WantedBy"):
         assert f"{service}.service" in " ".join(re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)).split()
+
+
+def test_saved_rules_of_iptables_find_the_sets_of_each_policy() -> None:
+    unit = every_file()["/etc/systemd/system/gfwtools-sets.service"].splitlines()
+    assert [line for line in unit if line.startswith("ExecStart")] == [
+        f"ExecStart=-ipset restore -exist -file /var/lib/gfwtools/{policy}.ipset" for policy in ("gfwlist", "work")
+    ]
+    assert "Before=netfilter-persistent.service iptables.service ip6tables.service shutdown.target" in unit
 
 
 def test_a_restart_of_networkd_or_of_wg_quick_brings_the_routes_back() -> None:
@@ -299,8 +360,6 @@ def test_the_init_system_is_the_one_that_runs(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- enabling
 
-LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
-
 
 def answers_of(names: list[str]) -> dict[tuple[str, ...], str]:
     """systemctl's answers where ``names`` are enabled and running."""
@@ -322,8 +381,9 @@ def test_systemd_enables_the_plumbing_last() -> None:
         "systemctl daemon-reload",
         "systemctl enable --now gfwtools-dns@gfwlist.service",
         "systemctl enable --now gfwtools-dns@work.service",
-        "systemctl enable gfwtools-link@wg0.service",
-        r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
+        "systemctl enable --now gfwtools-link@wg0.service",
+        r"systemctl enable --now 'gfwtools-link@wg\x2dwork.service'",
+        "systemctl enable gfwtools-sets.service",
         "systemctl enable gfwtools-again.service",
         "systemctl enable --now gfwtools-update.timer",
         "systemctl enable --now gfwtools-room.timer",
@@ -376,12 +436,17 @@ def test_the_undo_of_a_step_disables_what_it_enabled(init: Init) -> None:
 def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     config = loads(SPLIT)
     names = frozenset(service.name for service in boot.services(config, "systemd"))
-    there = BootState(enabled=names, running=names - {"gfwtools-link@wg0.service", "gfwtools-again.service"}, live=True)
+    there = BootState(
+        enabled=names,
+        running=names & {"gfwtools.service", "gfwtools-update.timer", "gfwtools-dns@gfwlist.service"},
+        live=True,
+    )
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [
         "systemctl disable --now gfwtools.service",
         "systemctl disable --now gfwtools-room.timer",
         "systemctl disable --now gfwtools-update.timer",
         "systemctl disable gfwtools-again.service",
+        "systemctl disable gfwtools-sets.service",
         "systemctl disable gfwtools-link@wg0.service",
         "systemctl disable --now gfwtools-dns@gfwlist.service",
     ]

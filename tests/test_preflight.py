@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from paths import REPO
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
@@ -307,7 +308,35 @@ def test_wg_quicks_catch_all_rule_is_told_with_table_off(root: Path) -> None:
 
 @pytest.mark.parametrize("networks", ["0.0.0.0/0", "10.0.0.0/8,0.0.0.0/0, ::/0", "::/0", "0.0.0.0/1, 128.0.0.0/1"])
 def test_a_file_with_all_addresses_and_no_table_off_is_told(root: Path, networks: str) -> None:
-    wireguard(root, f"[Interface]\nPrivateKey = x\n[Peer]\nAllowedIPs = {networks} # all\n")
+    wireguard(root, f"[Interface]\nPrivateKey = x\nAddress = 10.8.0.2/32\n[Peer]\nAllowedIPs = {networks} # all\n")
+    only(look(root), "/etc/wireguard/wg0.conf", "AllowedIPs", "`Table = off`")
+
+
+#: What `wg setconf` reads; examples/wg0.conf has the same keys.
+SETCONF = "[Interface]\nPrivateKey = x\n[Peer]\nAllowedIPs = 0.0.0.0/0\n"
+
+
+def test_a_file_for_wg_setconf_is_not_wg_quicks_and_no_problem(root: Path) -> None:
+    wireguard(root, SETCONF)
+    assert look(root) == []
+
+
+def test_the_example_without_wg_quick_passes_preflight(root: Path) -> None:
+    wireguard(root, (REPO / "examples/wg0.conf").read_text())
+    assert look(root) == []
+
+
+@pytest.mark.parametrize("verb", ["is-enabled", "is-active"])
+def test_a_file_that_wg_quicks_service_reads_is_wg_quicks(root: Path, verb: str) -> None:
+    wireguard(root, SETCONF)
+    unit = ("systemctl", f"--root={root}", verb, "wg-quick@wg0.service")
+    only(look(root, {unit: "yes\n"}), "/etc/wireguard/wg0.conf", "AllowedIPs", "`Table = off`")
+
+
+def test_a_file_that_openrcs_service_of_wg_quick_reads_is_wg_quicks(root: Path) -> None:
+    wireguard(root, SETCONF)
+    (root / "etc/runlevels/default").mkdir(parents=True)
+    (root / "etc/runlevels/default/wg-quick.wg0").symlink_to("/etc/init.d/wg-quick.wg0")
     only(look(root), "/etc/wireguard/wg0.conf", "AllowedIPs", "`Table = off`")
 
 
@@ -317,7 +346,7 @@ def test_a_file_with_all_addresses_and_no_table_off_is_told(root: Path, networks
         "[Interface]\nTable = off\n[Peer]\nAllowedIPs = 0.0.0.0/0\n",
         "[interface]\ntable=off # we route\n[peer]\nallowedips=0.0.0.0/0,::/0\n",
         "[Interface]\nTable = 1234\n[Peer]\nAllowedIPs = 0.0.0.0/0\n",
-        "[Interface]\n[Peer]\nAllowedIPs = 10.0.0.0/8\n",
+        "[Interface]\nAddress = 10.8.0.2/32\n[Peer]\nAllowedIPs = 10.0.0.0/8\n",
     ],
 )
 def test_a_file_that_takes_not_all_traffic_is_no_problem(root: Path, text: str) -> None:
@@ -326,7 +355,7 @@ def test_a_file_that_takes_not_all_traffic_is_no_problem(root: Path, text: str) 
 
 
 def test_the_rule_and_the_file_of_one_interface_are_one_problem(root: Path) -> None:
-    wireguard(root, "[Interface]\n[Peer]\nAllowedIPs = 0.0.0.0/0\n")
+    wireguard(root, "[Interface]\nAddress = 10.8.0.2/32\n[Peer]\nAllowedIPs = 0.0.0.0/0\n")
     assert len(look(root, rule(**CATCH_ALL))) == 1
 
 

@@ -16,8 +16,9 @@ __all__ = ["down", "renew_resolvers", "up"]
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
 @click.option("--dry-run", is_flag=True, help="Print the commands as a script; run none.")
 @click.option("--unless-down", is_flag=True, help="Do nothing after `gfwtools down` (for units and hooks).")
+@click.option("--tunnel-follows", is_flag=True, help="Do not warn where the tunnel is not up yet (for units).")
 @click.pass_obj
-def up(context: Context, dry_run: bool, unless_down: bool) -> None:
+def up(context: Context, dry_run: bool, unless_down: bool, tunnel_follows: bool) -> None:
     """Set up what the configuration asks for: sets, marks, rules, routes and NAT.
 
     Changes only what differs; a second run changes nothing. If a step fails, all steps are undone. The address of the
@@ -36,7 +37,7 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     require_net_admin()
     config, runner = context.config, context.runner()
     seen = updown.look(config, runner)
-    for note in seen.interfaces_down(config):
+    for note in () if tunnel_follows else seen.interfaces_down(config):
         context.warn(note)
     if dry_run:
         click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
@@ -68,8 +69,11 @@ def renew_resolvers(context: Context, *, restarts: bool) -> None:
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")
 @click.option("--closed", is_flag=True, help="Refuse blocked sites meanwhile: no packet to them leaves this host.")
+@click.option(
+    "--unless-shutdown", is_flag=True, help="At shutdown only save the learned addresses, remove nothing (for units)."
+)
 @click.pass_obj
-def down(context: Context, closed: bool) -> None:
+def down(context: Context, closed: bool, unless_shutdown: bool) -> None:
     """Remove the sets, marks, rules, routes and NAT of gfwtools, and nothing else.
 
     This opens the host: packets to blocked sites then leave by the WAN in clear, and the ISP sees and drops them. With
@@ -86,11 +90,15 @@ def down(context: Context, closed: bool) -> None:
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.plumbing import updown
+    from gfwtools.system.init import is_stopping
     from gfwtools.system.privileges import require_net_admin
 
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
     config, runner = context.config, context.runner()
-    if closed:
+    if unless_shutdown and is_stopping(config, runner):
+        # The LAN is served to the end, and must not be served without the kill switch.
+        updown.save_learned(config, runner)
+    elif closed:
         done = updown.close(config, runner, clear_caches=Dnsmasq(config, runner).clear_caches)
         _report(context, done, "closed")
     else:

@@ -79,11 +79,12 @@ def _warm_all(
 ) -> "list[Warming]":
     """Warm every policy, one after the other, until one is ended early."""
     from gfwtools.plumbing import record
+    from gfwtools.plumbing.this_boot import boot_id
     from gfwtools.system.commands import System
     from gfwtools.update.warm import QPS
     from gfwtools.update.warm import warm as warm_policy
 
-    sets_made = record.load(config.paths, record.boot_id(System())).sets_made
+    sets_made = record.load(config.paths, boot_id(config.paths, System())).sets_made
     done: list[Warming] = []
     for policy in config.policies:
         with _progress(context, policy.name) as progress:

@@ -22,6 +22,7 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing import record, taken_down
 from gfwtools.plumbing.facts import Facts
 from gfwtools.plumbing.plan import Kind, Piece, State
+from gfwtools.plumbing.this_boot import boot_id
 from gfwtools.plumbing.updown import look
 from gfwtools.render.files import Role
 from gfwtools.system import questions
@@ -266,7 +267,7 @@ def _usual(config: Config) -> Piece:
 
 def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:
     """Whether dnsmasq started, or cleared its cache, after the sets were made; None where that is not known."""
-    known = record.load(config.paths, record.boot_id(runner))
+    known = record.load(config.paths, boot_id(config.paths, runner))
     if known.cache_cleared or not known.sets_made:
         return True if known.cache_cleared else None
     try:

@@ -11,9 +11,8 @@ from typing import Any
 from gfwtools.config.model import Paths
 from gfwtools.plumbing.wanted import Connmark, Masked
 from gfwtools.storage.journal import Entry, Journal, Transaction
-from gfwtools.system.commands import Runner
 
-__all__ = ["KIND", "Record", "as_data", "boot_id", "forget", "from_data", "is_kept", "leave", "load", "note", "save"]
+__all__ = ["KIND", "Record", "as_data", "forget", "from_data", "is_kept", "leave", "load", "note", "save"]
 
 #: The kind of the entry.
 KIND = "plumbing"
@@ -40,15 +39,11 @@ class Record:
     """dnsmasq has cleared its cache since."""
 
 
-def boot_id(runner: Runner) -> str:
-    """What the kernel calls this boot (random(4))."""
-    return (runner.ask("sysctl", "-n", "kernel/random/boot_id") or "").strip()
-
-
 def load(paths: Paths, boot: str) -> Record:
     """The record of this boot; an empty one where there is none, where it is damaged, or from before a reboot.
 
-    :param boot: :func:`boot_id`. With a reboot everything that the record speaks of is gone, but for folders.
+    :param boot: :func:`gfwtools.plumbing.this_boot.boot_id`. With a reboot everything that the record speaks of is
+        gone, but for folders.
     """
     entry = Journal(paths).kept_entries(KIND).get("")
     record = from_data(entry.data if entry else {})

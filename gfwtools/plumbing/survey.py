@@ -15,6 +15,7 @@ from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.routing import Routing, RoutingState
 from gfwtools.plumbing.rt_tables import NamesState, TableNames
 from gfwtools.plumbing.sysctl import Sysctls, SysctlState
+from gfwtools.plumbing.this_boot import boot_id
 from gfwtools.plumbing.wanted import FULL, Wanted, closed, wanted
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
@@ -122,7 +123,7 @@ def look(config: Config, runner: Runner, endpoints: Mapping[str, Address] = Mapp
     """
     facts = read_facts(config, runner)
     backend = working_backend(config, runner)
-    known = record.load(config.paths, record.boot_id(runner))
+    known = record.load(config.paths, boot_id(config.paths, runner))
     there = _observe(config, runner, known)
     saved = learned.load(config)
     for marking in there:
@@ -191,7 +192,7 @@ def look_for_down(config: Config, runner: Runner) -> Survey:
 
     :raises StoreError: one of our files cannot be read.
     """
-    known = record.load(config.paths, record.boot_id(runner))
+    known = record.load(config.paths, boot_id(config.paths, runner))
     there = _observe(config, runner, known)
     found = [_learned(config, marking) for marking in there]
     names = rt_tables.observe(config.paths, known.folders)

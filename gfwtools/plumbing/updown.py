@@ -6,16 +6,17 @@ from types import MappingProxyType
 from typing import Any
 
 from gfwtools.config.model import Address, Config
-from gfwtools.plumbing import connections, learned, record, taken_down
+from gfwtools.plumbing import connections, learned, record, taken_down, this_boot
 from gfwtools.plumbing.apply import COMMANDS, apply, as_words, undo_commands
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.survey import Survey, look, look_for_closed, look_for_down
+from gfwtools.plumbing.this_boot import boot_id
 from gfwtools.storage.journal import Entry, Journal, Undo
 from gfwtools.storage.lock import lock
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
 
-__all__ = ["as_data", "close", "down", "go_back", "keep_up", "look", "look_for_down", "up"]
+__all__ = ["as_data", "close", "down", "go_back", "keep_up", "look", "look_for_down", "save_learned", "up"]
 
 #: The transaction of both; made with host.lock held.
 NAME = "plumbing"
@@ -95,6 +96,7 @@ def down(config: Config, runner: Runner, *, by_hand: bool = False) -> list[Step]
         was_up = bool(survey.steps) or record.is_kept(config.paths)
         _run(config, survey, runner, Record())
         record.forget(config.paths)
+        this_boot.forget(config.paths)
         if not by_hand:
             taken_down.forget(config.paths)
         elif was_up:
@@ -123,10 +125,19 @@ def close(config: Config, runner: Runner, *, clear_caches: Callable[[], bool]) -
         return [*survey.steps, *connections.drop_all(config, survey), *connections.settle(config, before)]
 
 
+def save_learned(config: Config, runner: Runner) -> None:
+    """Save what dnsmasq has learned for the next :func:`up`, and leave everything in the kernel.
+
+    :raises StoreError: one of our files cannot be read or written.
+    """
+    with lock(config.paths.state_dir / "host.lock"):
+        learned.save(config, look_for_down(config, runner).learned)
+
+
 def as_data(config: Config, before: Survey, runner: Runner) -> dict[str, Any]:
     """What :func:`go_back` needs to undo an :func:`up` that finds the host as ``before`` has it."""
     return {
-        "boot": record.boot_id(runner),
+        "boot": boot_id(config.paths, runner),
         "was_up": before.is_up,
         "by_hand": taken_down.is_noted(config.paths),
         "steps": [step.what for step in before.steps],
@@ -151,7 +162,7 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
         if [step.what for step in now.steps] == before["steps"]:
             return  # it has failed, and was taken back then
         entry = Entry(0, COMMANDS, "plumbing", {"boot": before["boot"], "undo": before["undo"]})
-        undo_commands(runner, record.boot_id(runner))(entry, False)
+        undo_commands(runner, boot_id(config.paths, runner))(entry, False)
         Journal(config.paths).keep(record.KIND, "", before["record"])
         was = record.from_data(before["record"])
         connections.drop(connections.gone(now.record.connmarks, was.connmarks if was else ()))
@@ -159,17 +170,18 @@ def go_back(config: Config, runner: Runner, before: Mapping[str, Any]) -> None:
 
 def _recover(config: Config, runner: Runner) -> None:
     """Undo what a killed run has begun. The next look finds what is left."""
-    Journal(config.paths).recover(NAME, _inverses(runner))
+    Journal(config.paths).recover(NAME, _inverses(config, runner))
 
 
 def _run(config: Config, survey: Survey, runner: Runner, after: Record) -> None:
     """Run the steps. The record of what was before is written down first."""
     if not survey.steps:
         return
-    with Journal(config.paths).transaction(NAME, _inverses(runner)) as transaction:
+    this_boot.note(config.paths, runner)
+    with Journal(config.paths).transaction(NAME, _inverses(config, runner)) as transaction:
         record.note(transaction, after)
-        apply(survey.steps, runner, transaction, boot=record.boot_id(runner))
+        apply(survey.steps, runner, transaction, boot=boot_id(config.paths, runner))
 
 
-def _inverses(runner: Runner) -> dict[str, Undo]:
-    return {COMMANDS: undo_commands(runner, record.boot_id(runner)), record.KIND: record.leave}
+def _inverses(config: Config, runner: Runner) -> dict[str, Undo]:
+    return {COMMANDS: undo_commands(runner, boot_id(config.paths, runner)), record.KIND: record.leave}

@@ -2,9 +2,10 @@
 
 At boot, with systemd::
 
-    gfwtools.service          sets, marks, rules, the kill switch         before dnsmasq
+    gfwtools.service          sets, marks, rules, the kill switch         before the network and dnsmasq
+    gfwtools-sets.service     the sets alone                              before rules of iptables that were saved
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
-    gfwtools-link@INTERFACE   the routes                                  each time the interface appears
+    gfwtools-link@INTERFACE   the routes          each time the interface appears, comes up or gets an address
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
     gfwtools-update.timer     the list, and repairs
     gfwtools-room.timer       repairs, and room in the sets
@@ -20,6 +21,7 @@ from pathlib import PurePosixPath
 
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
+from gfwtools.render.files import on_host
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import INIT_D, RUNLEVEL, UNITS, Init, is_live, runlevel, systemctl
@@ -101,10 +103,14 @@ def boot_files(
             "use an absolute path of letters, digits and _ . + -, for example a symbolic link in /usr/local/bin",
         )
     words = {"GFWTOOLS": program, "CONF_DIR": _conf_dir(config), "WG_QUICK": _wg_quick(config)}
+    words["STATE_DIR"] = on_host(config, config.paths.state_dir)
+    seeds = (on_host(config, config.paths.ipset(policy.name)) for policy in config.policies)
+    words["LOAD_SEEDS"] = "\n".join(f"ExecStart=-ipset restore -exist -file {path}" for path in seeds)
     split = config.dns.layout == "split"
     if init == "systemd":
         files = [
             _edit(UNITS, "gfwtools.service", "the plumbing at boot", words),
+            _edit(UNITS, "gfwtools-sets.service", "the sets for rules that were saved", words),
             _edit(UNITS, "gfwtools-link@.service", "the routes whenever the interface appears", words),
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
@@ -132,7 +138,10 @@ def boot_files(
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-room", "gfwtools-dns@")
+    units = (
+        *("gfwtools", "gfwtools-sets", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-room"),
+        "gfwtools-dns@",
+    )
     return (
         *(f"{UNITS}/{name}.service" for name in units),
         f"{UNITS}/gfwtools-update.timer",
@@ -187,11 +196,11 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
     if init == "systemd":
         return (
             *(Service(f"gfwtools-dns@{name}.service", second) for name in names),
-            # `up` has just been run for the interfaces that are there: they need this from the next time on.
             *(
-                Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} appears", starts=False)
+                Service(f"gfwtools-link@{_escape(name)}.service", f"routes whenever {name} comes up")
                 for name in _interfaces(config)
             ),
+            Service("gfwtools-sets.service", "rules of iptables that were saved can be loaded at boot", starts=False),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
             Service("gfwtools-update.timer", "the list changes several times a week"),
             Service("gfwtools-room.timer", "the sets are looked at before one can be full"),

@@ -11,7 +11,7 @@ from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
 from gfwtools.plumbing import taken_down, updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
-from gfwtools.setup import boot, files, resolver_edits
+from gfwtools.setup import boot, files, resolver_edits, saved_rules
 from gfwtools.setup.bootstrap import Say, recover
 from gfwtools.setup.lease_hooks import COPIES, DHCPCD_LEASES, LEASES
 from gfwtools.setup.ours import adopt, forget_loaded, generated_files, lost_words, possible_files
@@ -101,7 +101,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
     apply(boot.forget_steps(init, there), runner)
     apply(resolver_edits.leave_steps(changed, runner, paths), runner)
     forget_loaded(paths, removed=removed)
-    notes = list(left.values())
+    notes = [*left.values(), *saved_rules.notes(paths)]
     if journal.kept_entries(RESTART_DUE):
         notes += _leave_dnsmasq(config, runner)
         journal.forget(RESTART_DUE)

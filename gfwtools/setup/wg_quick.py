@@ -11,11 +11,16 @@ from gfwtools.setup.iproute import catches_all, numbers, rule_words
 from gfwtools.setup.problem import Problem
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Runner
+from gfwtools.system.init import systemctl
 
 __all__ = ["all_traffic"]
 
 _ALL = frozenset({"0.0.0.0/0", "::/0"})
 _HALVES = (frozenset({"0.0.0.0/1", "128.0.0.0/1"}), frozenset({"::/1", "8000::/1"}))
+#: The keys that wg-quick(8) alone knows: `wg setconf` refuses a file that has one of them.
+_KEYS_OF_WG_QUICK = re.compile(
+    r"^[ \t]*(?:Address|DNS|MTU|Table|PreUp|PostUp|PreDown|PostDown|SaveConfig)[ \t]*=", re.IGNORECASE | re.MULTILINE
+)
 
 
 def all_traffic(config: Config, runner: Runner) -> Iterator[tuple[str, Problem]]:
@@ -36,7 +41,7 @@ def all_traffic(config: Config, runner: Runner) -> Iterator[tuple[str, Problem]]
     for name, reason in _main_takes_all(runner, tunnels):
         found.setdefault(name, _takes_all(name, reason))
     for name in tunnels:
-        reason = _file_takes_all(config, name)
+        reason = _file_takes_all(config, name, runner)
         if reason and name not in found:
             found[name] = _takes_all(name, reason)
     yield from found.items()
@@ -60,12 +65,16 @@ def _takes_all(name: str, reason: str) -> Problem:
     )
 
 
-def _file_takes_all(config: Config, name: str) -> str:
-    """Why wg-quick would send all traffic into the interface, by its file; empty where it would not (wg-quick(8))."""
+def _file_takes_all(config: Config, name: str, runner: Runner) -> str:
+    """Why wg-quick would send all traffic into the interface, by its file; empty where it would not (wg-quick(8)), or
+    where wg-quick is not what brings the interface up."""
     path = f"/etc/wireguard/{name}.conf"
     try:
         text = (atomic.read(config.paths.at(path)) or b"").decode("utf-8", "replace")
     except GfwtoolsError:
+        return ""
+    # Without an address, which only wg-quick's own keys give, wg-quick makes no link that is of use.
+    if not _KEYS_OF_WG_QUICK.search(text) and not _is_wg_quicks(config, name, runner):
         return ""
     pairs = re.findall(r"^[ \t]*(table|allowedips)[ \t]*=[ \t]*([^#\n]*)", text, re.IGNORECASE | re.MULTILINE)
     tables = [value.strip().lower() for key, value in pairs if key.lower() == "table"]
@@ -77,3 +86,11 @@ def _file_takes_all(config: Config, name: str) -> str:
     if not everything:
         return ""
     return f"AllowedIPs = {', '.join(everything)} in {path} without `Table = off` has wg-quick send all traffic into it"
+
+
+def _is_wg_quicks(config: Config, name: str, runner: Runner) -> bool:
+    """Whether a service brings the interface up with wg-quick, now or at boot: systemd's or OpenRC's."""
+    if any(link.name == f"wg-quick.{name}" for link in config.paths.at("/etc/runlevels").glob("*/*")):
+        return True
+    asked = (systemctl(config, verb, f"wg-quick@{name}.service") for verb in ("is-enabled", "is-active"))
+    return any(runner.ask(*words) is not None for words in asked)

@@ -6,7 +6,17 @@ from typing import Literal
 from gfwtools.config.model import Config
 from gfwtools.system.commands import Command, Runner
 
-__all__ = ["INIT_D", "RUNLEVEL", "UNITS", "Init", "detect_init", "is_live", "runlevel", "systemctl"]
+__all__ = [
+    "INIT_D",
+    "RUNLEVEL",
+    "UNITS",
+    "Init",
+    "detect_init",
+    "is_live",
+    "is_stopping",
+    "runlevel",
+    "systemctl",
+]
 
 Init = Literal["systemd", "openrc", "none"]
 UNITS = "/etc/systemd/system"
@@ -26,6 +36,12 @@ def is_live(config: Config, init: Init, runner: Runner) -> bool:
     if init == "systemd":
         return is_host(config) and runner.ask("systemctl", "show", "--property=Version") is not None
     return init == "openrc" and is_host(config) and config.paths.at("/run/openrc/softlevel").exists()
+
+
+def is_stopping(config: Config, runner: Runner) -> bool:
+    """Whether the host goes down: systemd has begun to stop everything."""
+    state = runner.ask("systemctl", "show", "--property=SystemState", "--value") if is_host(config) else None
+    return (state or "").strip() == "stopping"
 
 
 def is_host(config: Config) -> bool:
