@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, opposite
+from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, either, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
 __all__ = ["Elements", "parse"]
@@ -193,7 +193,7 @@ def _match(value: Mapping[str, Any], named: _Named, packet: Packet) -> Truth:
     else:
         # Flags with | between them are a list as well: for "==" they are one value.
         values = [right] if isinstance(right, list) and operator in ("==", "!=") else _values(right, named)
-        truth = None if values is None else _any(field(_element(each)) for each in values)
+        truth = None if values is None else either(field(_element(each)) for each in values)
     return opposite(truth) if operator in ("!=", "!") else truth
 
 
@@ -217,11 +217,6 @@ def _values(right: Any, named: _Named) -> Sequence[Any] | None:
 def _element(value: Any) -> Any:
     """A value without what may stand beside it in a set: a timeout, a comment, a counter."""
     return value["elem"]["val"] if isinstance(value, Mapping) and "elem" in value else value
-
-
-def _any(truths: Iterable[Truth]) -> Truth:
-    found = set(truths)
-    return True if True in found else None if None in found else False
 
 
 def _field(left: Any, named: _Named, packet: Packet) -> Field | None:
