@@ -162,9 +162,9 @@ class Paths(NamedTuple):
         """Where an entry of ``allow`` or ``deny`` is on disk: the file itself, or the last good copy of a URL."""
         if not is_url(entry):
             return self.at(entry)
-        from hashlib import sha256
+        from gfwtools.digest import sha256
 
-        return self.state_dir / f"own-{sha256(entry.encode()).hexdigest()[:16]}.list"
+        return self.state_dir / f"own-{sha256(entry.encode())[:16]}.list"
 
     def ipset(self, policy: str) -> Path:
         """The seed of a policy, for ``ipset restore``."""

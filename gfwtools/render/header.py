@@ -1,6 +1,6 @@
 """The comment that a generated file begins with: where it came from and what is in it, and no clock."""
 
-import hashlib
+from gfwtools.digest import sha256
 
 __all__ = ["WRITTEN", "header"]
 
@@ -18,5 +18,5 @@ def header(title: str, list_date: str, body: str) -> str:
         f"# {title}\n"
         f"{WRITTEN}; changes made here are lost at the next update.\n"
         f"# list: {date}\n"
-        f"# digest: {hashlib.sha256(body.encode()).hexdigest()[:16]}\n"
+        f"# digest: {sha256(body.encode())[:16]}\n"
     )
