@@ -350,10 +350,14 @@ def zipped(body: bytes, *, cut: int = 0, coding: str = "gzip") -> Behaviour:
 
 def bomb(size: int) -> Behaviour:
     """A gzip body that is a thousandth of the ``size`` (octets) that it unpacks to."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
-    block = bytes(1024 * 1024)
-    data = b"".join(packer.compress(block) for _ in range(size // len(block))) + packer.flush()
-    return status("200 OK", data, "Content-Encoding: gzip")
+
+    def behave(exchange: Exchange) -> None:
+        packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+        block = bytes(1024 * 1024)
+        data = b"".join(packer.compress(block) for _ in range(size // len(block))) + packer.flush()
+        status("200 OK", data, "Content-Encoding: gzip")(exchange)
+
+    return behave
 
 
 def redirect(location: str, line: str = "302 Found") -> Behaviour:

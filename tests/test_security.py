@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sources
 from cli import gfwlist2dnsmasq
 from journals import put
 from paths import REPO
@@ -21,7 +22,6 @@ from gfwtools.setup.boot import boot_files
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal
 
-SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
 STARTERS = {"gfwtools/system/commands.py", "gfwtools/diagnose/trace.py", "gfwtools/diagnose/trace_guard.py"}
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
@@ -30,10 +30,7 @@ FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
 
 
 def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in SOURCES:
-        name = str(path.relative_to(REPO))
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            yield name, node
+    return ((str(path.relative_to(REPO)), node) for path, node in sources.nodes())
 
 
 def called(node: ast.Call) -> str:
