@@ -81,6 +81,21 @@ def test_addresses_of_an_allowed_name_leave_the_set_unless_a_listed_name_has_the
         assert lab.open(lab.client, "blocked.example") == TUNNEL
 
 
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_teardown_leaves_no_learned_address_for_the_next_bootstrap(backend: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        words = ("ipset", "add", "gfwlist", ALONE)
+        if backend == "nftables":
+            words = ("nft", "add", "element", "inet", "gfwtools", "gfwlist4", f"{{ {ALONE} }}")
+        lab.gateway.run(*words)
+        assert sets_with(lab, ALONE)
+        lab.gateway.gfwtools("teardown", "--yes")
+        lab.bootstrap()
+        assert not sets_with(lab, ALONE)
+
+
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
 def test_a_reload_that_fails_puts_the_list_back_and_says_so(backend: str, layout: str) -> None:
     with Lab() as lab:

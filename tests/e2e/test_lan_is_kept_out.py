@@ -152,6 +152,21 @@ def test_a_rule_before_ours_that_takes_the_tunnels_packets_is_named(rules: str) 
         assert bad(lab) == []
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_chain_of_nft_that_translates_before_ours_is_named(backend: str) -> None:
+    chain = "ip other post { type nat hook postrouting priority 50; }"
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        rule = f"ip saddr 192.168.7.0/24 snat to {GATEWAY_WAN}"
+        lab.gateway.run("nft", "-f", "-", stdin=f"table ip other\nadd chain {chain}\nadd rule ip other post {rule}\n")
+        assert lab.open(lab.client, "blocked.example") != TUNNEL
+        (piece,) = bad(lab)
+        assert f"given another address by nft ip other post: {rule}" in piece["detail"]
+        assert broken(lab)["remedy"] == piece["remedy"]
+        repaired(lab, piece["remedy"])
+
+
 def test_address_translation_that_leaves_the_tunnel_alone_is_green_before_ours() -> None:
     with Lab() as lab:
         lab.configure("iptables")
