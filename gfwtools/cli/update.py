@@ -1,5 +1,6 @@
 """``gfwtools update``."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -145,6 +146,9 @@ def _source(source: str) -> str:
 @contextmanager
 def _progress(context: Context) -> Iterator["Progress | None"]:
     """Show a progress bar on standard error if that is a terminal."""
+    if not sys.stderr.isatty():  # cron needs nothing of what draws one
+        yield None
+        return
     from gfwtools.cli.terminal import progress
 
     with progress(_octets, quiet=context.quiet) as advance:
