@@ -20,8 +20,9 @@ def _nodes(path: Path) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(tree(path)))
 
 
-def nodes() -> Iterator[tuple[Path, ast.AST]]:
-    """Every node of every source."""
+def nodes() -> Iterator[tuple[str, ast.AST]]:
+    """Every node of every source, with the name of its file in the repository."""
     for path in SOURCES:
+        name = str(path.relative_to(REPO))
         for node in _nodes(path):
-            yield path, node
+            yield name, node

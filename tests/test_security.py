@@ -5,14 +5,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sources
 from cli import gfwlist2dnsmasq
 from journals import put
 from paths import REPO
+from sources import nodes
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Paths
@@ -27,10 +26,6 @@ STARTERS = {"gfwtools/system/commands.py", "gfwtools/diagnose/trace.py", "gfwtoo
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
 EVALUATE = {"eval", "exec", "compile", "__import__"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
-
-
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    return ((str(path.relative_to(REPO)), node) for path, node in sources.nodes())
 
 
 def called(node: ast.Call) -> str:
