@@ -10,9 +10,10 @@ DEV    := $(VENV)/.installed-dev
 # The tests start gfwtools thousands of times. Without cached byte code (as in many containers), each start compiles
 # everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
+CORES ?= $(shell nproc)
 # Many tests wait for a daemon, a handshake or a timeout: two workers for each core. worksteal shares out the last
 # tests again, because the long ones stand side by side.
-WORKERS ?= $(shell expr $$(nproc) \* 2)
+WORKERS ?= $(shell expr $(CORES) \* 2)
 
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
@@ -38,8 +39,9 @@ test: packages check ## Run the tests (as root they include the network namespac
 test-variants: packages $(DEV) ## Run the variants that test leaves out, such as two of four pairs of backend and layout (as root).
 	$(BIN)/python -m pytest tests/e2e -m variant -n $(WORKERS) --dist worksteal
 
-test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons.
-	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal
+# The unit tests do not wait, and each worker imports all of them: one for each core.
+test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons, no step by step.
+	$(BIN)/python -m pytest tests --ignore=tests/e2e -m "not e2e and not each_step" -n $(CORES) --dist worksteal
 
 golden: packages $(DEV) ## Rewrite tests/golden after an intended change of the output (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py

@@ -11,6 +11,7 @@
             CommandError    a command failed (gfwtools.system.commands)
         ResolverError       dnsmasq refused its configuration, or does not answer
             NoManagerError  nothing on this host can restart dnsmasq
+        NotRepairedError    the update was done, and the host not repaired (gfwtools.update.values)
 
 The command line prints the message of a :class:`GfwtoolsError` in one line and exits 1; a caller of the library
 catches the tree at the level it cares about. An error carries ``what`` is wrong and the ``remedy`` apart. The message

@@ -13,6 +13,7 @@ import datetime
 import gzip
 import socket
 import ssl
+import struct
 import threading
 import time
 import zlib
@@ -350,9 +351,14 @@ def zipped(body: bytes, *, cut: int = 0, coding: str = "gzip") -> Behaviour:
 
 def bomb(size: int) -> Behaviour:
     """A gzip body that is a thousandth of the ``size`` (octets) that it unpacks to."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     block = bytes(1024 * 1024)
-    data = b"".join(packer.compress(block) for _ in range(size // len(block))) + packer.flush()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)  # behind it the next block packs to the same
+    count, check = size // len(block), 0
+    for _ in range(count):
+        check = zlib.crc32(block, check)
+    head = gzip.compress(b"")[:10]
+    data = head + packed * count + packer.flush() + struct.pack("<II", check, count * len(block))
     return status("200 OK", data, "Content-Encoding: gzip")
 
 

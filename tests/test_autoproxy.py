@@ -91,7 +91,7 @@ def test_a_line_with_a_second_host_that_is_no_rule_is_dropped_whole(line: str) -
 
 
 @given(lists, st.sampled_from(["registrable", "host"]), st.integers(1, 9))
-def test_a_scan_gives_of_a_plain_block_its_name_and_of_every_other_rule_what_parsing_gives(
+def test_a_scan_gives_the_name_of_a_plain_block_and_the_rule_of_every_other_line(
     text: str, granularity: str, batch: int
 ) -> None:
     locator = Locator(bundled(), granularity)

@@ -104,7 +104,7 @@ tries = st.builds(Try, st.sampled_from([SITE, OTHER, LIE]), st.sampled_from([443
 
 
 @given(addresses, addresses, st.lists(tries, max_size=8))
-@settings(max_examples=1000)
+@settings(max_examples=200)
 def test_blocked_always_means_that_a_direct_connection_fails_which_the_tunnel_has(
     local: list[Address], clean: list[Address], made: list[Try]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from journals import apply
 from paths import REPO
+from recorder import Recorder
 from tools import needs
 
 from gfwtools.config.load import loads
@@ -18,7 +19,7 @@ from gfwtools.plumbing.apply import undo_kept
 from gfwtools.setup import boot
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
-from gfwtools.system.commands import Recorder, System
+from gfwtools.system.commands import System
 from gfwtools.system.init import Init, detect_init, is_stopping
 
 PROGRAM = "/usr/local/bin/gfwtools"

@@ -152,9 +152,7 @@ def test_before_the_first_update_the_starter_list_answers_and_says_so(tmp_path: 
 
 
 @pytest.mark.parametrize("command", [("check", "domain", "google.com"), ("export", "domains")])
-def test_a_list_that_was_fetched_and_is_damaged_is_not_told_as_one_that_was_never_fetched(
-    root: Path, command: tuple[str, ...]
-) -> None:
+def test_a_damaged_list_is_not_shown_as_one_that_was_never_fetched(root: Path, command: tuple[str, ...]) -> None:
     (root / "var/lib/gfwtools/gfwlist.list").write_text("<html>")
     told = gfwtools(root, *command).stderr
     assert "gfwlist.list is missing or damaged; using the built-in starter list; run: gfwtools update" in told

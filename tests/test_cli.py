@@ -317,6 +317,30 @@ def test_with_too_little_memory_an_update_fails_in_one_line_and_changes_nothing(
     assert not [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
 
 
+WITHOUT_OPENSSL = """
+import sys
+from importlib.abc import MetaPathFinder
+from gfwtools.__main__ import main as entry
+class NoMemory(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("_hashlib", "_md5", "_sha1", "_sha256", "_sha512", "_sha3", "_blake2"):
+            raise ImportError(f"{name}.so: failed to map segment from shared object")
+for name in [name for name in sys.modules if "hash" in name]:
+    del sys.modules[name]
+sys.meta_path.insert(0, NoMemory())
+sys.argv = ["gfwtools", *sys.argv[1:]]
+entry()
+"""
+
+
+def test_an_openssl_that_finds_no_memory_is_reported_in_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT_OPENSSL, "--root", str(tmp_path), "update", "--offline"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "is there enough memory?" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -1,6 +1,8 @@
 """The runners of commands."""
 
-from gfwtools.system.commands import AskedOnce, Command, Recorder
+from recorder import Recorder
+
+from gfwtools.system.commands import AskedOnce, Command
 
 QUESTION = ("ip", "rule")
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 from journals import apply
+from recorder import Recorder
 from tools import needs
 
 from gfwtools.config.model import Config, Dns
 from gfwtools.dnsmasq import service
 from gfwtools.plumbing.apply import undo_kept
 from gfwtools.setup.preflight import preflight
-from gfwtools.system.commands import Recorder, System
+from gfwtools.system.commands import System
 from gfwtools.system.init import Init
 
 LIVE: dict[tuple[str, ...], str] = {("systemctl", "show", "--property=Version"): "Version=252\n"}
@@ -42,7 +43,7 @@ def test_a_dnsmasq_that_is_enabled_and_runs_is_left_as_it_is(tmp_path: Path) -> 
     assert systemd(tmp_path, INSTALLED | ENABLED | RUNNING) == []
 
 
-def test_a_dnsmasq_that_died_after_the_first_bootstrap_is_started_and_is_still_the_hosts_own(tmp_path: Path) -> None:
+def test_a_dnsmasq_that_died_after_bootstrap_is_started_and_is_still_the_hosts(tmp_path: Path) -> None:
     config = Config()
     there = service.observe(config, "systemd", Recorder(LIVE | INSTALLED | ENABLED))
     assert commands(service.steps(config, "systemd", there, is_first=False)) == ["systemctl start dnsmasq.service"]

@@ -1,10 +1,10 @@
 """What a version of dnsmasq cannot do is said."""
 
 import pytest
+from recorder import Recorder
 
 from gfwtools.config.load import loads
 from gfwtools.dnsmasq.version import shortcomings, version_of
-from gfwtools.system.commands import Recorder
 
 
 @pytest.mark.parametrize(

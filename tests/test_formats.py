@@ -48,7 +48,7 @@ def test_a_leading_dot_in_dnsmasq_conf_means_nothing() -> None:
 @pytest.mark.parametrize(
     "line", ["no-resolv", "no-resolv # not here", "cache-size=1000", "example.com", "server=8.8.8.8"]
 )
-def test_an_option_of_dnsmasq_conf_that_names_no_domain_is_counted_and_blocks_nothing(line: str) -> None:
+def test_an_option_of_dnsmasq_without_a_domain_is_counted_and_blocks_nothing(line: str) -> None:
     listing = f"{line}\nserver=/example.com/8.8.8.8\n"
     assert compiled(listing, "dnsmasq").counts().dropped == {"name": 1}
     assert compiled(listing, "dnsmasq").cover.tunnelled == ["example.com"]
@@ -208,7 +208,7 @@ def test_a_line_of_hosts_without_an_address_or_a_name_is_counted_and_blocks_noth
     assert details(line, "hosts") == [f"no valid host name ({missing})"]
 
 
-def test_the_names_of_the_host_and_its_lan_at_the_head_of_a_hosts_file_are_never_blocked() -> None:
+def test_the_names_of_the_host_itself_in_a_hosts_file_are_never_blocked() -> None:
     head = (
         "127.0.0.1 localhost localhost.localdomain local\n255.255.255.255 broadcasthost\n::1 ip6-localhost ip6-loopback\n"
         "fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"

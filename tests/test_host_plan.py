@@ -3,11 +3,12 @@
 import subprocess
 
 import pytest
+from recorder import Recorder
 
 from gfwtools.errors import HostError
 from gfwtools.plumbing.apply import apply
 from gfwtools.plumbing.plan import Kind, Piece, State, compare
-from gfwtools.system.commands import Command, CommandError, Recorder, System
+from gfwtools.system.commands import Command, CommandError, System
 from gfwtools.system.step import Step, script
 
 STEPS = [

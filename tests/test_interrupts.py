@@ -8,13 +8,14 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from recorder import Recorder
 
 from gfwtools.config.model import Paths
 from gfwtools.errors import HostError
 from gfwtools.plumbing.apply import apply
 from gfwtools.storage.interrupts import NUMBERS, Held
 from gfwtools.storage.journal import Entry, Journal
-from gfwtools.system.commands import Command, Recorder, System
+from gfwtools.system.commands import Command, System
 from gfwtools.system.step import Step
 
 

@@ -11,6 +11,7 @@ from cli import gfwtools
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from gfwtools.cli import Context
 from gfwtools.cli.check_ip import ip
@@ -19,16 +20,17 @@ from gfwtools.config.model import Config, PolicyConfig
 from gfwtools.diagnose import Chain, Link, LinkState, first_broken
 from gfwtools.diagnose.address import names_of, parse_address
 from gfwtools.diagnose.chain import answer_link, clean_link, way_link
+from gfwtools.diagnose.ip_rules import OWN, Packet, rule_before
 from gfwtools.diagnose.link import skip_dependents
 from gfwtools.diagnose.lookup import Lookup, count_asked
-from gfwtools.diagnose.plumbing import earlier, parse_netstat
+from gfwtools.diagnose.plumbing import parse_netstat
 from gfwtools.dnsmasq.client import Reply, ask, compare, words
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.lists.answer import Answer
 from gfwtools.lists.policy import Match
 from gfwtools.system import questions
-from gfwtools.system.commands import Recorder
+from gfwtools.system.questions import Way
 
 ONE, TWO, LIE = map(ip_address, ("198.51.100.1", "198.51.100.2", "192.0.2.66"))
 states = st.lists(st.sampled_from(LinkState))
@@ -130,13 +132,13 @@ def test_another_answer_that_is_in_no_set_is_stale_or_poisoned() -> None:
     assert link.remedy == "kill -HUP $(cat /run/dnsmasq/dnsmasq.pid)"
 
 
-def test_another_answer_is_poisoned_where_dnsmasq_asked_somebody_else_though_it_is_in_the_set() -> None:
+def test_another_answer_in_the_set_is_poisoned_where_dnsmasq_asked_another_server() -> None:
     link = judge(reply(LIE), reply(ONE), [LIE], asked=0)
     assert link.state is LinkState.BROKEN
     assert "is poisoned" in link.found
 
 
-def test_a_name_that_does_not_exist_for_anybody_is_no_fault_and_one_that_is_gone_only_here_is() -> None:
+def test_a_name_that_exists_nowhere_is_no_fault_and_one_that_is_gone_only_here_is() -> None:
     nothing = reply(rcode="NXDOMAIN")
     assert judge(nothing, nothing).state is LinkState.OK
     assert judge(nothing, reply(ONE)).state is LinkState.BROKEN
@@ -217,20 +219,25 @@ def test_without_ip_the_way_is_not_known_and_not_broken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "first"),
+    ("rule", "words"),
     [
-        ([{"priority": 0, "table": "255"}, {"priority": 32766, "table": "254"}], None),
-        ([{"priority": 100, "fwmark": "0xca6c", "table": "254"}], 100),
-        ([{"priority": 100, "fwmark": "0x1", "table": "254"}], None),
-        ([{"priority": 100, "fwmark": "0xc", "fwmask": "0xf", "table": "254"}], 100),
-        ([{"priority": 100, "fwmark": "0xca6c", "not": None, "table": "254"}], None),
-        ([{"priority": 100, "table": "254"}], 100),
-        ([{"priority": 5180, "table": "254"}], None),  # ours
-        ([{"priority": 6000, "table": "254"}], None),  # behind ours
+        ({"priority": 0, "src": "all", "table": "254"}, ""),  # the kernel's own
+        ({"priority": 32766, "src": "all", "table": "254"}, ""),
+        ({"priority": 100, "src": "all", "fwmark": "0xca6c", "table": "254"}, "pref 100 fwmark 0xca6c lookup 254"),
+        ({"priority": 100, "fwmark": "0x1", "table": "254"}, ""),
+        ({"priority": 100, "fwmark": "0xc", "fwmask": "0xf", "table": "254"}, "pref 100 fwmark 0xc/0xf lookup 254"),
+        ({"priority": 100, "fwmark": "0xca6c", "not": None, "table": "254"}, ""),
+        ({"priority": 100, "table": "254"}, "pref 100 lookup 254"),
+        ({"priority": 100, "table": "99"}, ""),  # the packet has not gone by that table
+        ({"priority": 100, "iif": "lan0", "table": "254"}, ""),
+        ({"priority": 100, "iif": "lo", "table": "254"}, "pref 100 iif lo lookup 254"),
+        ({"priority": 100, "src": "192.0.2.0", "srclen": 24, "table": "254"}, ""),
+        ({"priority": 5180, "table": "254", "suppress_prefixlen": 0}, ""),  # ours
+        ({"priority": 6000, "table": "254"}, ""),  # behind ours
     ],
 )
-def test_the_rule_that_comes_before_ours(rules: list[dict[str, object]], first: int | None) -> None:
-    assert earlier(rules, 5181, MARK, {5180, 5181}) == first
+def test_the_rule_that_comes_before_ours(rule: dict[str, object], words: str) -> None:
+    assert rule_before([rule], 5181, Packet(OWN, None, ONE, MARK), Way("wan0")) == words
 
 
 def test_the_counter_is_read_by_its_name() -> None:
@@ -241,7 +248,7 @@ def test_the_counter_is_read_by_its_name() -> None:
 
 def test_a_way_is_read_and_none_is_told() -> None:
     found = '[{"dst":"198.51.100.1","gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]'
-    runner = Recorder({("ip", "-j", "route", "get", str(ONE)): found})
+    runner = Recorder({("ip", "-N", "-j", "route", "get", str(ONE)): found})
     assert str(questions.route(runner, ONE)) == "dev wan0 via 203.0.113.1 src 203.0.113.2"
     assert questions.route(runner, ONE, MARK).device is None
 
@@ -274,12 +281,19 @@ def test_a_file_of_the_warm_up_that_is_nested_without_end_has_no_names(tmp_path:
     assert names_of([ONE], [tmp_path / "gfwlist.warm.json"]) == {ONE: []}
 
 
-def test_the_object_of_an_address_and_what_is_said_on_a_host_that_was_never_bootstrapped(
+def test_the_object_of_an_address_and_the_warning_of_a_host_without_bootstrap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = {
         ("ipset", "list", "-n"): "",
-        ("ip", "-j", "route", "get", str(ONE)): '[{"gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]',
+        (
+            "ip",
+            "-N",
+            "-j",
+            "route",
+            "get",
+            str(ONE),
+        ): '[{"gateway":"203.0.113.1","dev":"wan0","prefsrc":"203.0.113.2"}]',
     }
     tools = frozenset({"ip", "ipset", "iptables-save", "iptables-restore"})
     monkeypatch.setattr("gfwtools.system.commands.System", lambda: Recorder(answers, tools))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from paths import FIXTURES, REPO
+from recorder import Recorder
+from sources import SOURCES, tree
 
 from gfwtools import errors as errors_module
 from gfwtools.config.load import loads
@@ -28,7 +30,7 @@ from gfwtools.plumbing.rt_tables import NamesState, TableNames
 from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.sysctl import Sysctls, SysctlState
 from gfwtools.plumbing.wanted import wanted
-from gfwtools.system.commands import Recorder
+from gfwtools.system.questions import Way
 from gfwtools.update.update import update
 
 #: Attributes of our own values that hold sentences.
@@ -125,9 +127,9 @@ def test_the_reading_of_a_sentence_is_found(line: str) -> None:
 def test_no_code_reads_a_sentence_of_ours() -> None:
     found = [
         f"{path.relative_to(REPO)}:{node.lineno}: {ast.unparse(node)}"
-        for path in sorted((REPO / "gfwtools").rglob("*.py"))
+        for path in SOURCES
         if str(path.relative_to(REPO)) not in FOREIGN
-        for node in readings(ast.parse(path.read_text("utf-8")))
+        for node in readings(tree(path))
     ]
     assert found == []
 
@@ -152,8 +154,8 @@ SEEN = Seen(
     endpoints_in_set=frozenset({PEER}),
     endpoint_devices={PEER: "eth0"},
     own_mark=0,
-    resolver_device="wg0",
-    rules=(),
+    resolver_way=Way("wg0"),
+    rule_before="",
     reverse_path_filter=2,
 )
 
@@ -228,7 +230,7 @@ def numbered(survey: Survey) -> Survey:
 
 
 def judged(survey: Survey, policy: PolicyConfig) -> list[tuple[str, LinkState]]:
-    seen = SEEN if policy.name == "gfwlist" else replace(SEEN, endpoint_devices={}, resolver_device="wg1")
+    seen = SEEN if policy.name == "gfwlist" else replace(SEEN, endpoint_devices={}, resolver_way=Way("wg1"))
     found: list[Link] = links(CONFIG, survey, policy, seen)
     return [(link.name, link.state) for link in found]
 

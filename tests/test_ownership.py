@@ -7,7 +7,8 @@ import pytest
 from cli import gfwtools
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import FIXTURES, REPO
+from paths import FIXTURES
+from sources import nodes
 
 from gfwtools.plumbing.wanted import CHAIN
 from gfwtools.render.header import WRITTEN
@@ -25,9 +26,8 @@ LINES = st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"])), max_si
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_mark_is_defined_once(mark: str) -> None:
     found = [
-        str(path.relative_to(REPO))
-        for path in (REPO / "gfwtools").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        name
+        for name, node in nodes()
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and mark in str(node.value)
     ]
     assert found == [MARKS[mark]]

@@ -42,7 +42,7 @@ def by_hand(name: str, policies: Sequence[Policy]) -> str | None:
 
 @settings(max_examples=300, deadline=None)
 @given(LISTS, LISTS, st.lists(st.sampled_from(DOMAINS), max_size=3))
-def test_the_longest_domain_that_a_policy_names_decides_and_of_the_same_one_the_first_policy(
+def test_the_policy_with_the_longest_domain_decides_and_of_the_same_one_the_first(
     one: list[str], two: list[str], deny: list[str]
 ) -> None:
     users = [Listing("deny", "\n".join(deny), "domains")]
@@ -61,7 +61,7 @@ def test_the_longest_domain_that_a_policy_names_decides_and_of_the_same_one_the_
             assert (found.server or "#") == (asked or "#"), name
 
 
-def test_a_name_that_one_policy_frees_below_a_wildcard_has_one_set_line_and_one_answer(tmp_path: Path) -> None:
+def test_a_name_that_a_policy_frees_below_a_wildcard_has_one_line_and_one_answer(tmp_path: Path) -> None:
     etc = tmp_path / "etc/gfwtools"
     etc.mkdir(parents=True)
     (tmp_path / "one.txt").write_text("||example.com^\n@@||*.example.com\n@@||www.example.com\n")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from paths import REPO
+from recorder import Recorder
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.setup.preflight import Problem, preflight
-from gfwtools.system.commands import Recorder
 
 VERSION = "Dnsmasq version {} Copyright (c) 2000-2024 Simon Kelley\nCompile time options: IPv6 {}\n"
 LINKS = [

@@ -23,7 +23,7 @@ COVER = Cover(["a.com", "b.app"], ["*.b.app", "x.a.com"])
 ONE = Cover(["a.com"], [])
 
 
-def test_a_domain_is_a_server_line_and_a_set_line_and_an_exception_both_the_other_way() -> None:
+def test_a_domain_is_a_server_and_a_set_line_and_an_exception_both_the_other_way() -> None:
     assert body(dnsmasq.paired(COVER, POLICY, unset=["y.b.app"])) == [
         "server=/a.com/8.8.8.8#53",
         "ipset=/a.com/gfwlist,gfwlist6",
@@ -111,7 +111,7 @@ def test_dnsmasq_accepts_what_any_list_comes_to(tmp_path_factory, text: str, all
         dnsmasq_accepts(path)
 
 
-def test_the_ipset_seed_holds_resolvers_ip_rules_and_the_users_seeds_of_both_families() -> None:
+def test_the_ipset_seed_holds_resolvers_ip_rules_and_seeds_of_both_families() -> None:
     policy = PolicyConfig(
         upstream=(parse_upstream("8.8.8.8"), parse_upstream("2001:4860:4860::8888")),
         seeds=(ip_network("91.108.4.0/22"),),

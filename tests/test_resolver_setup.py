@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from journals import put
+from recorder import Recorder
 from trees import DEBIAN_SCRIPT, Tree, host, plant, tree_of
 
 from gfwtools.config.load import loads
@@ -21,7 +22,7 @@ from gfwtools.setup.plan import Planned
 from gfwtools.setup.renewal import renew
 from gfwtools.setup.resolver_edits import edits, leave_steps, steps
 from gfwtools.setup.resolver_facts import ResolverFacts, observe
-from gfwtools.system.commands import Command, Recorder, System
+from gfwtools.system.commands import Command, System
 
 ADDRESSES = """[
  {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},

@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli import gfwlist2dnsmasq
 from journals import put
 from paths import REPO
+from sources import nodes
 
 from gfwtools.config.load import loads
 from gfwtools.config.model import Paths
@@ -21,19 +21,11 @@ from gfwtools.setup.boot import boot_files
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal
 
-SOURCES = sorted((REPO / "gfwtools").rglob("*.py"))
 #: The modules that start programs, each as a list of words.
 STARTERS = {"gfwtools/system/commands.py", "gfwtools/diagnose/trace.py", "gfwtools/diagnose/trace_guard.py"}
 SHELLS = {"system", "popen", "getoutput", "getstatusoutput", "create_subprocess_shell", "subprocess_shell"}
 EVALUATE = {"eval", "exec", "compile", "__import__"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "ctypes", "pty", "code"}
-
-
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in SOURCES:
-        name = str(path.relative_to(REPO))
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            yield name, node
 
 
 def called(node: ast.Call) -> str:

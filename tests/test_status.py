@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cli import gfwtools
+from recorder import Recorder
 from terminals import environment, terminal, written
 
 from gfwtools.cli.status import fit_height
@@ -28,7 +29,6 @@ from gfwtools.dnsmasq.conf import SNIPPET
 from gfwtools.plumbing.plan import Kind, Piece, State
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import HISTORY, Change, PolicyState, read_state, write_state
-from gfwtools.system.commands import Recorder
 
 LIST = "[AutoProxy 0.2.9]\n! Last Modified: {date}\n||google.com\n||youtube.com\n"
 KEYS = {

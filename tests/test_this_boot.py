@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 from gfwtools.config.model import Config
 from gfwtools.plumbing import this_boot
 from gfwtools.plumbing.this_boot import boot_id
-from gfwtools.system.commands import Recorder
 
 #: What a unit with a sandbox sees in a container that has a boot id of its own, and what a shell sees there.
 UNIT, SHELL = (Recorder({("sysctl", "-n", "kernel/random/boot_id"): f"{name}\n"}) for name in ("unit", "shell"))

@@ -574,7 +574,7 @@ class _Mirror(BaseHTTPRequestHandler):
         statuses.append(str(args[1]))
 
 
-def test_the_password_of_a_source_is_neither_kept_nor_shown_and_its_validators_are_used(tmp_path: Path) -> None:
+def test_the_password_of_a_source_is_not_kept_or_shown_and_its_validators_are_used(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Mirror) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         place = f"127.0.0.1:{server.server_port}/l.txt"
@@ -599,7 +599,7 @@ def test_the_password_of_a_source_is_neither_kept_nor_shown_and_its_validators_a
         ("file://us:SEC/ret@127.0.0.1/l", "file://***@127.0.0.1/l"),
     ],
 )
-def test_a_password_with_a_character_that_it_should_not_have_is_shown_and_kept_nowhere(
+def test_a_password_with_a_forbidden_character_is_shown_and_kept_nowhere(
     tmp_path: Path, source: str, shown: str
 ) -> None:
     result = gfwtools(tmp_path, "update", "--source", source, code=None)

@@ -319,6 +319,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.each_step
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename"])
 def test_when_any_write_fails_nothing_is_changed_and_the_reason_is_told(root: Path, call: str) -> None:
     with a_host_between_two_lists(root) as (found, back, after):
@@ -337,6 +338,7 @@ def test_when_any_write_fails_nothing_is_changed_and_the_reason_is_told(root: Pa
     assert_answers(root)
 
 
+@pytest.mark.each_step
 @pytest.mark.parametrize(
     ("call", "error"), [("write", "ENOSPC"), ("fsync", "EIO"), ("rename", "EROFS"), ("openat", "ENOSPC")]
 )
@@ -353,6 +355,7 @@ def test_when_the_disk_fails_from_one_write_on_every_file_is_whole(root: Path, c
     assert_answers(root)
 
 
+@pytest.mark.each_step
 @pytest.mark.parametrize("call", ["pwrite64", "flock", "fchmod", "unlink"])
 def test_the_steps_around_a_write_may_fail_as_well(root: Path, call: str) -> None:
     with a_host_between_two_lists(root) as (found, back, after):
@@ -367,6 +370,7 @@ def test_the_steps_around_a_write_may_fail_as_well(root: Path, call: str) -> Non
         assert_repaired(root, after)
 
 
+@pytest.mark.each_step
 def test_killed_at_any_step_of_its_first_run_nothing_stands_in_the_way_of_the_second(tmp_path: Path) -> None:
     first, later = tmp_path / "first", tmp_path / "later"
     for folder in (first, later):
@@ -389,7 +393,8 @@ def test_killed_at_any_step_of_its_first_run_nothing_stands_in_the_way_of_the_se
         assert all(path.stat().st_mode & 0o777 == 0o755 for path in folders), step
 
 
-def test_at_whatever_step_it_is_killed_or_ended_every_file_is_whole_and_the_next_run_finishes(root: Path) -> None:
+@pytest.mark.each_step
+def test_killed_at_any_step_every_file_is_whole_and_the_next_run_finishes(root: Path) -> None:
     """A new list, a new seed and another layout, so that files are made, replaced and removed.
 
     After SIGTERM and SIGINT the host is as it was, or done; after SIGKILL it may be in between.
@@ -557,6 +562,7 @@ def everything(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.each_step
 @pytest.mark.parametrize("link", [False, True])
 def test_of_a_foreign_file_no_copy_stays_where_nothing_was_changed(tmp_path: Path, link: bool) -> None:
     """Ended before each step on the disk, the update is done or has left nothing; killed, the next one clears up."""

@@ -8,6 +8,8 @@ import click
 from gfwtools.cli import Context
 
 if TYPE_CHECKING:
+    from gfwtools.config.model import Config
+    from gfwtools.system.commands import Runner
     from gfwtools.system.init import Init
 
 __all__ = ["bootstrap", "teardown"]
@@ -69,9 +71,6 @@ def bootstrap(
       gfwtools bootstrap --interface wg0
       gfwtools bootstrap --interface wg0 --gateway --layout split --yes
     """
-    from gfwtools.cli.text import printable
-    from gfwtools.diagnose.host import check
-    from gfwtools.plumbing.plan import State
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
@@ -97,8 +96,28 @@ def bootstrap(
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
         _confirm(context, "Change the host's resolver set-up?")
     run(planned, runner, say=context.say, warn=context.warn)
+    unknown = _require_whole(context, planned.config, runner)
+    if planned.config.dns.warm:
+        from gfwtools.cli.warm import warm_after
+
+        warm_after(context, planned.config)
+    if unknown:
+        context.say(f"the host is set up; not checked: {', '.join(unknown)}")
+        return
+    context.say("blocked sites go through the tunnel; try: gfwtools check domain google.com")
+
+
+def _require_whole(context: Context, config: "Config", runner: "Runner") -> list[str]:
+    """Check the host after bootstrap. A piece that is not OK is printed and ends the command.
+
+    :returns: the names of the pieces that could not be checked.
+    """
+    from gfwtools.cli.text import printable
+    from gfwtools.diagnose.host import check
+    from gfwtools.plumbing.plan import State
+
     try:
-        findings = check(planned.config, runner)
+        findings = check(config, runner)
     except KeyboardInterrupt:
         context.warn("the host is set up; run: gfwtools check host")
         raise
@@ -111,14 +130,7 @@ def bootstrap(
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
         sys.exit(1)
-    if planned.config.dns.warm:
-        from gfwtools.cli.warm import warm_after
-
-        warm_after(context, planned.config)
-    if unknown:
-        context.say(f"the host is set up; not checked: {', '.join(finding.name for finding in unknown)}")
-        return
-    context.say("blocked sites go through the tunnel; try: gfwtools check domain google.com")
+    return [finding.name for finding in unknown]
 
 
 @click.command(short_help="Undo bootstrap.")

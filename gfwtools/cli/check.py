@@ -10,6 +10,7 @@ from gfwtools.cli import Context, LazyGroup
 
 if TYPE_CHECKING:
     from gfwtools.config.model import PolicyConfig
+    from gfwtools.lists.answer import Answer
     from gfwtools.lists.compiler import Compiled
 
 __all__ = ["check", "domain"]
@@ -72,10 +73,9 @@ def domain(
     from gfwtools.errors import InvalidNameError
     from gfwtools.lists.answer import answer, name_in
 
-    if connect and not live:
-        raise click.UsageError("--connect is for --live; give both")
-    if client and not live:
-        raise click.UsageError("--from is for --live; give both")
+    for option, given in (("--connect", connect), ("--from", client)):
+        if given and not live:
+            raise click.UsageError(f"{option} is for --live; give both")
     compiled = None
     failed = wrong = False
     for text in _names(names):
@@ -98,30 +98,38 @@ def domain(
 
             failed = not walk(context, found, connect=connect, client=client, as_json=as_json) or failed
         elif as_json:
-            import json
-
-            sets = _sets(context, found.policy)
-            # ipset's pair has always been named here by its first one.
-            click.echo(json.dumps(found.to_json(sets[:1] if found.policy.set in sets else sets)))
+            _print_json(context, found)
         else:
-            from gfwtools.cli.text import printable
-
-            click.echo(f"{found.name}: {found.match.verdict}")
-            if found.match.reason == "none":
-                click.echo("  reason    no list names it")
-                continue
-            click.echo(f"  reason    {_REASONS[found.match.reason]}")
-            click.echo(f"  matched   {found.match.matched}")
-            for rule in found.rules[:SHOWN]:
-                click.echo(f"  rule      {printable(rule.text)}  ({rule.source} line {rule.line})")
-            if len(found.rules) > SHOWN:
-                click.echo(f"            and {len(found.rules) - SHOWN:,} more")
-            if found.server:
-                click.echo(f"  resolver  {found.server}")
-                click.echo(f"  set       {', '.join(_sets(context, found.policy))}")
-                click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
+            _print(context, found)
     if wrong or failed:
         sys.exit(2 if wrong else 1)
+
+
+def _print_json(context: Context, found: "Answer") -> None:
+    import json
+
+    sets = _sets(context, found.policy)
+    # ipset's pair has always been named here by its first one.
+    click.echo(json.dumps(found.to_json(sets[:1] if found.policy.set in sets else sets)))
+
+
+def _print(context: Context, found: "Answer") -> None:
+    from gfwtools.cli.text import printable
+
+    click.echo(f"{found.name}: {found.match.verdict}")
+    if found.match.reason == "none":
+        click.echo("  reason    no list names it")
+        return
+    click.echo(f"  reason    {_REASONS[found.match.reason]}")
+    click.echo(f"  matched   {found.match.matched}")
+    for rule in found.rules[:SHOWN]:
+        click.echo(f"  rule      {printable(rule.text)}  ({rule.source} line {rule.line})")
+    if len(found.rules) > SHOWN:
+        click.echo(f"            and {len(found.rules) - SHOWN:,} more")
+    if found.server:
+        click.echo(f"  resolver  {found.server}")
+        click.echo(f"  set       {', '.join(_sets(context, found.policy))}")
+        click.echo(f"  policy    {found.policy.name}, by {found.policy.interface}")
 
 
 _REASONS = {

@@ -28,7 +28,7 @@ def host(context: Context, as_json: bool) -> None:
     """
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
-    from gfwtools.dnsmasq.conf import is_wired
+    from gfwtools.dnsmasq.conf import is_wired, never_bootstrapped
     from gfwtools.plumbing.plan import State
     from gfwtools.system.commands import System
 
@@ -36,8 +36,7 @@ def host(context: Context, as_json: bool) -> None:
     bad = [finding for finding in findings if finding.state not in (State.OK, State.UNKNOWN)]
     unknown = [finding for finding in findings if finding.state is State.UNKNOWN]
     if bad and not is_wired(context.config):
-        interface = context.config.policies[0].interface
-        context.warn(f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}")
+        context.warn(f"this host was {never_bootstrapped(context.config.policies[0])}")
     if as_json:
         import json
 

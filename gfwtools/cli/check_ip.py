@@ -28,7 +28,7 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
       gfwtools check ip 198.51.100.7 2001:db8::7 --json
     """
     from gfwtools.diagnose.address import parse_address, report
-    from gfwtools.dnsmasq.conf import is_wired
+    from gfwtools.dnsmasq.conf import is_wired, never_bootstrapped
     from gfwtools.system.commands import System
 
     parsed, wrong = [], False
@@ -46,8 +46,7 @@ def ip(context: Context, addresses: tuple[str, ...], as_json: bool) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if not is_wired(context.config) and not any(found.sets for found in reports):
-        interface = context.config.policies[0].interface
-        context.warn(f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}")
+        context.warn(f"this host was {never_bootstrapped(context.config.policies[0])}")
     for found in reports:
         if as_json:
             import json

@@ -74,6 +74,8 @@ def allow(
 
     Between your two lists the longer domain decides; a name on your deny list is moved. See: gfwtools deny --help
 
+    Addresses of the name leave the set, unless a listed name has them as well, and connections to them begin anew.
+
     \b
     Examples:
       gfwtools allow www.example.com
@@ -93,6 +95,7 @@ def _edit(
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    from gfwtools.dnsmasq.conf import never_bootstrapped
     from gfwtools.update.edit import edit_lists, preview, reloads
 
     entries = _entries(names)
@@ -106,11 +109,8 @@ def _edit(
             context.say("dry run, nothing was written; a real run gives:")
     else:
         edited, notes, warnings = edit_lists(config, chosen, side, entries, remove=remove)
-        if reloads(config):
-            notes += _left_in_the_set(edited)
-        elif edited.files:
-            run_it = f"gfwtools bootstrap --interface {chosen.interface}"
-            notes.append(f"dnsmasq was not reloaded: this host was never bootstrapped; run: {run_it}")
+        if edited.files and not reloads(config):
+            notes.append(f"dnsmasq was not reloaded: this host was {never_bootstrapped(chosen)}")
     for warning in [*(text for outcome in edited.outcomes.values() for text in outcome.warnings), *warnings]:
         context.warn(warning)
     if as_json:
@@ -143,20 +143,6 @@ def _entries(names: tuple[str, ...]) -> "list[Entry]":
     if wrong:
         raise click.UsageError(f"{'; '.join(wrong)}; nothing was changed")
     return entries
-
-
-def _left_in_the_set(edited: "Edited") -> list[str]:
-    """A set keeps the addresses that it has learned: another name may have them as well."""
-    freed = [
-        entry.name
-        for entry in edited.outcomes
-        if entry.name and (edited.before[entry].verdict, edited.after[entry].verdict) == ("tunnel", "direct")
-    ]
-    return [
-        f"note: addresses of {name} that are in the set already still take the tunnel; "
-        f"see: gfwtools check domain --live {name}"
-        for name in freed
-    ]
 
 
 def _change(entry: "Entry", edited: "Edited", *, several: bool) -> str:

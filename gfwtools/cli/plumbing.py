@@ -14,7 +14,11 @@ __all__ = ["down", "renew_resolvers", "up"]
 
 
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
-@click.option("--dry-run", is_flag=True, help="Print the commands as a script; run none.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the commands as a script, removals from conntrack as comments; run none.",
+)
 @click.option("--unless-down", is_flag=True, help="Do nothing after `gfwtools down` (for units and hooks).")
 @click.option("--tunnel-follows", is_flag=True, help="Do not warn where the tunnel is not up yet (for units).")
 @click.pass_obj
@@ -30,7 +34,7 @@ def up(context: Context, dry_run: bool, unless_down: bool, tunnel_follows: bool)
       gfwtools up --dry-run      what would be run?
     """
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
-    from gfwtools.plumbing import updown
+    from gfwtools.plumbing import connections, updown
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
@@ -40,7 +44,8 @@ def up(context: Context, dry_run: bool, unless_down: bool, tunnel_follows: bool)
     for note in () if tunnel_follows else seen.interfaces_down(config):
         context.warn(note)
     if dry_run:
-        click.echo(script(seen.steps) if seen.steps else "# nothing to do", nl=not seen.steps)
+        steps = [*seen.steps, *connections.foresee(config, seen)]
+        click.echo(script(steps) if steps else "# nothing to do", nl=not steps)
         return
     resolver = Dnsmasq(config, runner)
     resolver.make_folders()

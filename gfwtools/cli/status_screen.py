@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gfwtools.diagnose.status import NOT_READABLE, PolicyStatus, Status, Tunnel, age_of, iso_date
+from gfwtools.dnsmasq.conf import never_bootstrapped
 from gfwtools.plumbing.plan import State
 from gfwtools.storage.lock import Run
 from gfwtools.storage.state import Change
@@ -52,8 +53,7 @@ def lines(seen: Status, width: int = WIDTH) -> list[Line]:
     """The screen as lines, none wider than ``width``."""
     rows: list[Row] = []
     if not seen.bootstrapped:
-        interface = seen.policies[0].policy.interface
-        rows.append(Row("host", f"never bootstrapped; run: gfwtools bootstrap --interface {interface}", Tone.BAD))
+        rows.append(Row("host", never_bootstrapped(seen.policies[0].policy), Tone.BAD))
     for policy in seen.policies:
         if len(seen.policies) > 1:
             rows.append(Row("policy", policy.policy.name))

@@ -10,6 +10,7 @@ from gfwtools.cli import Context
 
 if TYPE_CHECKING:
     from gfwtools.config.model import Address
+    from gfwtools.diagnose.trace import Packet
 
 __all__ = ["trace"]
 
@@ -46,7 +47,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
       gfwtools trace 198.51.100.7 --json | jq '.packets[].words'
     """
     from gfwtools.cli.text import printable
-    from gfwtools.diagnose.trace import Packet, legacy_note
+    from gfwtools.diagnose.trace import legacy_note
     from gfwtools.diagnose.trace import trace as follow
     from gfwtools.storage.lock import lock
     from gfwtools.system.commands import System
@@ -88,25 +89,27 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
             "packets": [packet.to_json() for packet in found],
         }
         click.echo(json.dumps(document, indent=1))
-    elif found:
-        more = sum(packet.repeated for packet in found)
-        shows = f"{len(found)} packet{'' if len(found) == 1 else 's'} shown"
-        context.say(f"{shows}; {more:,} more belong{'s' if more == 1 else ''} to the same connections")
-        if not any(packet.reply for packet in found):
-            context.say("no reply came back")
     else:
-        context.say(
-            f"no packet to or from {shown} within {seconds:g} s; open the site meanwhile, through this host, "
-            "or give --connect"
-        )
+        for line in _summary(found, f"{shown} within {seconds:g} s"):
+            context.say(line)
     sys.exit(0 if found else 1)
+
+
+def _summary(found: "list[Packet]", searched: str) -> list[str]:
+    """What came of it, in words."""
+    if not found:
+        return [f"no packet to or from {searched}; open the site meanwhile, through this host, or give --connect"]
+    more = sum(packet.repeated for packet in found)
+    shows = f"{len(found)} packet{'' if len(found) == 1 else 's'} shown"
+    lines = [f"{shows}; {more:,} more belong{'s' if more == 1 else ''} to the same connections"]
+    return lines if any(packet.reply for packet in found) else [*lines, "no reply came back"]
 
 
 def _addresses(context: Context, target: str) -> "list[Address]":
     """The target if it is an address, otherwise what the local dnsmasq answers for the name."""
     from gfwtools.diagnose.address import parse_address
     from gfwtools.dnsmasq import client
-    from gfwtools.dnsmasq.conf import is_wired
+    from gfwtools.dnsmasq.conf import is_wired, never_bootstrapped
     from gfwtools.dnsmasq.dnsmasq import Dnsmasq
     from gfwtools.errors import HostError, InvalidNameError
     from gfwtools.lists.hostname import to_ascii
@@ -127,8 +130,7 @@ def _addresses(context: Context, target: str) -> "list[Address]":
     if not addresses:
         remedy = "give an address, or a name that has one"
         if not is_wired(context.config):
-            interface = context.config.policies[0].interface
-            remedy = f"this host was never bootstrapped; run: gfwtools bootstrap --interface {interface}"
+            remedy = f"this host was {never_bootstrapped(context.config.policies[0])}"
         raise HostError(f"{name}: {client.words(replies)} (asked {daemon})", remedy)
     return addresses[:8]
 

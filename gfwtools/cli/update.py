@@ -1,7 +1,9 @@
 """``gfwtools update``."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,7 @@ def update(
     """
     from gfwtools.update.prepare import prepare
     from gfwtools.update.update import update as run_update
+    from gfwtools.update.values import NotRepairedError
 
     if offline and sources:
         raise click.UsageError("--offline uses no source; leave out one of --offline and --source")
@@ -82,36 +85,35 @@ def update(
         require_net_admin()
     resolved = tuple(_source(source) for source in sources)
     config = context.config
-    notes: list[str] = []
     if reload:
         # Before the mirrors are asked: their names have no address where dnsmasq asks resolvers of an old lease.
         renew_resolvers(context, restarts=True)
+    notes: list[str] = []
+    not_repaired = None
     with _progress(context) as progress:
         if dry_run:
             done = prepare(config, sources=resolved, offline=offline, force=force, progress=progress)
         else:
-            done, notes = run_update(
-                config,
-                sources=resolved,
-                offline=offline,
-                force=force,
-                progress=progress,
-                reload=reload,
-                report=context.warn if reload else None,
-            )
-    for warning in done.all_warnings:
-        context.warn(warning)
-    if as_json:
-        _print_json(done, dry_run=dry_run)
-    else:
-        _print(context, done, notes, dry_run=dry_run)
+            run = partial(run_update, sources=resolved, offline=offline, force=force, progress=progress)
+            try:
+                done, notes = run(config, reload=reload, report=context.warn if reload else None)
+            except NotRepairedError as error:
+                done, notes, not_repaired = error.done, error.notes, error
+    _print(context, done, notes, dry_run=dry_run, as_json=as_json)
     if notes and config.dns.warm:
         from gfwtools.cli.warm import warm_after
 
         warm_after(context, config, summary=not as_json)
+    if not_repaired:
+        raise not_repaired
 
 
-def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool) -> None:
+def _print(context: Context, done: "Update", notes: list[str], *, dry_run: bool, as_json: bool) -> None:
+    for warning in done.all_warnings:
+        context.warn(warning)
+    if as_json:
+        _print_json(done, dry_run=dry_run)
+        return
     if dry_run:
         for line in _diff(done.files(context.config), limit=None if context.verbose else SHOWN_LINES):
             click.echo(line)
@@ -144,6 +146,9 @@ def _source(source: str) -> str:
 @contextmanager
 def _progress(context: Context) -> Iterator["Progress | None"]:
     """Show a progress bar on standard error if that is a terminal."""
+    if not sys.stderr.isatty():  # cron needs nothing of what draws one
+        yield None
+        return
     from gfwtools.cli.terminal import progress
 
     with progress(_octets, quiet=context.quiet) as advance:

@@ -176,9 +176,9 @@ class Paths(NamedTuple):
         URL."""
         if not is_url(entry):
             return self.at(entry)
-        from hashlib import sha256
+        from gfwtools.digest import sha256
 
-        return self.state_dir / f"own-{sha256(entry.encode()).hexdigest()[:16]}.list"
+        return self.state_dir / f"own-{sha256(entry.encode())[:16]}.list"
 
     def ipset(self, policy: str) -> Path:
         """The seed of a policy, for ``ipset restore``."""

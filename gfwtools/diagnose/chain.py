@@ -21,7 +21,7 @@ from gfwtools.diagnose.lookup import Lookup, ask_resolvers
 from gfwtools.diagnose.usual import Asked, usual_link
 from gfwtools.dnsmasq import client
 from gfwtools.dnsmasq.client import Similarity
-from gfwtools.dnsmasq.conf import is_wired
+from gfwtools.dnsmasq.conf import NEVER, bootstrap_command, is_wired
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Resolver
@@ -103,10 +103,10 @@ def probe(found: Answer, config: Config, runner: Runner, *, connect: bool = Fals
     with ThreadPoolExecutor(max_workers=16) as pool:
         looking = pool.submit(_look, config, runner)
         if not is_wired(config) and not plumbing.is_bootstrapped(config, looking.result()[0]):
-            remedy = f"gfwtools bootstrap --interface {found.policy.interface}"
+            remedy = bootstrap_command(found.policy)
             host = Link("host", _BROKEN, "gfwtools bootstrap has run", "it was never bootstrapped", remedy)
             names = ("client", *plumbing.LINKS, *_AFTER)
-            return _chain(found, [*first, host, *skipped(names, "never bootstrapped")])
+            return _chain(found, [*first, host, *skipped(names, NEVER)])
         resolver: Resolver = Dnsmasq(config, runner)
         daemon = resolver.main
         dropped = plumbing.dropped_by_filter()

@@ -130,7 +130,7 @@ def _way(config: Config, policy: PolicyConfig, runner: Runner, *, routed: bool) 
         yield Piece(name, State.MISMATCH, detail, Kind.RULE, remedy=remedy if routed else UP)
         return
     for strayed in astray(config, policy, resolver, runner):
-        yield Piece(f"route from {strayed.packet.lan}", State.MISMATCH, str(strayed), Kind.RULE, remedy=strayed.remedy)
+        yield Piece(f"route from {strayed.packet.iif}", State.MISMATCH, str(strayed), Kind.RULE, remedy=strayed.remedy)
 
 
 def _handshake(policy: PolicyConfig, runner: Runner) -> Piece:

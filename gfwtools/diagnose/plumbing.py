@@ -6,11 +6,11 @@ Pure, but for :func:`see`, which looks.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gfwtools.config.model import Address, Config, PolicyConfig
 from gfwtools.diagnose.firewall.crossing import Verdict
 from gfwtools.diagnose.firewall.judge import Judged, judge_firewall
+from gfwtools.diagnose.ip_rules import OWN, Packet, preference_of, rule_before
 from gfwtools.diagnose.lan_way import Astray, astray
 from gfwtools.diagnose.link import Link, LinkState
 from gfwtools.dnsmasq.conf import is_wired
@@ -21,6 +21,7 @@ from gfwtools.plumbing.survey import Survey
 from gfwtools.plumbing.wanted import CHAIN, MAIN, Clamp, Entry, Nat, Reserved, Route, Rule
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
+from gfwtools.system.questions import Way
 
 __all__ = ["LINKS", "UP", "Seen", "is_bootstrapped", "links", "see"]
 
@@ -55,10 +56,10 @@ class Seen:
     """By which interface the tunnel's own packets leave."""
     own_mark: int
     """The mark of the tunnel's own packets (wg(8), fwmark)."""
-    resolver_device: str | None
-    """By which interface a marked packet to the clean resolver leaves; None for nowhere."""
-    rules: tuple[dict[str, Any], ...]
-    """``ip -j rule`` of the resolver's family."""
+    resolver_way: Way
+    """The route of a marked packet to the clean resolver."""
+    rule_before: str
+    """The rule of another program that gives it that route; empty where none is found."""
     reverse_path_filter: int
     """What is in force on the tunnel: the larger one of its own and that of all (ip-sysctl.rst)."""
     astray: tuple[Astray, ...] = ()
@@ -83,14 +84,16 @@ def see(config: Config, survey: Survey, policy: PolicyConfig, runner: Runner, si
     tunnel = survey.facts.interfaces.get(policy.interface)
     endpoints = tunnel.endpoints if tunnel else ()
     resolver = _resolver(policy, tunnel)
+    way = questions.route(runner, resolver, policy.mark)
+    rules = questions.rules(runner, resolver.version)
     return Seen(
         resolver=resolver,
         resolver_in_set=bool(sets_with(runner, backend, policy, resolver)),
         endpoints_in_set=frozenset(e for e in endpoints if sets_with(runner, backend, policy, e)),
         endpoint_devices={e: questions.route(runner, e).device for e in endpoints},
         own_mark=questions.own_mark(runner, policy.interface) if endpoints else 0,
-        resolver_device=questions.route(runner, resolver, policy.mark).device,
-        rules=tuple(questions.rules(runner, resolver.version)),
+        resolver_way=way,
+        rule_before=rule_before(rules, preference_of(config, policy), Packet(OWN, None, resolver, policy.mark), way),
         reverse_path_filter=questions.reverse_path_filter(runner, policy.interface),
         astray=tuple(astray(config, policy, resolver, runner)),
         firewall=judge_firewall(config, policy, survey.facts, runner, sites) if config.host.gateway else None,
@@ -119,7 +122,7 @@ def links(config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, d
         _endpoint(pieces, survey, policy, seen),
         _tunnel(policy, survey),
         _route(pieces, policy) if up else Link("route", _SKIPPED, found=f"{policy.interface} is not up"),
-        _rule(pieces, config, survey, policy, seen, judged=up),
+        _rule(pieces, config, policy, seen, judged=up),
         _nat(pieces, policy),
         _segments(pieces, policy) if tunnel else Link("segments", _SKIPPED, found="no interface"),
         _forwarding(pieces, config, policy, seen),
@@ -162,8 +165,11 @@ def _words(pieces: Sequence[Piece]) -> str:
 
 
 def _link(name: str, expected: str, bad: Sequence[Piece], ok: str = "") -> Link:
+    broken = [piece for piece in bad if piece.state is not State.UNKNOWN]
+    if broken:
+        return Link(name, _BROKEN, expected, _words(broken), UP)
     if bad:
-        return Link(name, _BROKEN, expected, _words(bad), UP)
+        return Link(name, LinkState.UNKNOWN, expected, _words(bad), bad[0].remedy or UP)
     return Link(name, _OK, expected, ok or expected)
 
 
@@ -244,41 +250,26 @@ def _bad_routes(pieces: Iterable[Piece], policy: PolicyConfig) -> list[Piece]:
     return [piece for piece in bad if isinstance(piece.subject, Route) and piece.subject.table == policy.table]
 
 
-def _rule(
-    pieces: Sequence[Piece], config: Config, survey: Survey, policy: PolicyConfig, seen: Seen, *, judged: bool
-) -> Link:
-    first = config.host.preference + 2 * [other.name for other in config.policies].index(policy.name)
-    expected = f"rule {first + 1}: mark {policy.mark:#x} looks up table {policy.table}, and no other rule comes first"
-    own = (first, first + 1)
+def _rule(pieces: Sequence[Piece], config: Config, policy: PolicyConfig, seen: Seen, *, judged: bool) -> Link:
+    preference = preference_of(config, policy)
+    expected = f"rule {preference}: mark {policy.mark:#x} looks up table {policy.table}, and no other rule comes first"
+    own = (preference - 1, preference)
     bad = [p for p in _bad(pieces, Kind.RULE) if isinstance(p.subject, Rule) and p.subject.preference in own]
     if bad:
         return Link("ip rule", _BROKEN, expected, _words(bad), UP)
     # Where the route itself is missing, the way says nothing of the rules.
     whole = not _bad_routes(pieces, policy)
-    if judged and whole and seen.resolver_device != policy.interface:
-        way = f"marked packets leave by {seen.resolver_device or 'nothing'}"
-        before = earlier(seen.rules, first + 1, policy.mark, {rule.preference for rule in survey.wanted.rules})
-        if before is None:
-            return Link("ip rule", _BROKEN, expected, way, f"ip route get {seen.resolver}")
+    if judged and whole and seen.resolver_way.device != policy.interface:
+        way = f"marked packets leave by {seen.resolver_way.device or 'nothing'}"
+        if not seen.rule_before:
+            remedy = f"ip route get {seen.resolver} mark {policy.mark:#x}"
+            return Link("ip rule", _BROKEN, expected, way, remedy)
         family = "-6 " if seen.resolver.version == 6 else ""
-        remedy = f"ip {family}rule del pref {before}"
-        return Link("ip rule", _BROKEN, expected, f"{way}: rule {before} comes first", remedy)
+        remedy = f"ip {family}rule del {seen.rule_before}"
+        return Link("ip rule", _BROKEN, expected, f"{way}: ip rule {seen.rule_before} comes first", remedy)
     if judged and whole and seen.astray:
         return Link("ip rule", _BROKEN, expected, "; ".join(map(str, seen.astray)), seen.astray[0].remedy)
     return Link("ip rule", _OK, expected, expected)
-
-
-def earlier(rules: Iterable[dict[str, Any]], preference: int, mark: int, ours: set[int]) -> int | None:
-    """The first foreign rule before ours that matches ``mark``. Its other conditions are ignored."""
-    for rule in rules:
-        place = int(rule.get("priority", 0))
-        if not 0 < place < preference or place in ours:
-            continue
-        wanted = rule.get("fwmark")
-        matches = wanted is None or int(str(wanted), 0) == mark & int(str(rule.get("fwmask", "0xffffffff")), 0)
-        if matches != ("not" in rule) or wanted is None:
-            return place
-    return None
 
 
 def _nat(pieces: Sequence[Piece], policy: PolicyConfig) -> Link:

@@ -9,21 +9,24 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from gfwtools.config.model import Config, Paths
+from gfwtools.config.model import Config, Paths, PolicyConfig
 from gfwtools.dnsmasq.manager import kind_of
 from gfwtools.storage import atomic
 
 __all__ = [
     "COMMAND_LINE",
     "MAIN_CONF",
+    "NEVER",
     "SNIPPET",
     "DnsmasqConf",
     "Line",
+    "bootstrap_command",
     "directive",
     "folder_and_filters",
     "is_conf_dir",
     "is_wired",
     "main_file",
+    "never_bootstrapped",
     "option_values",
     "own_value",
     "passes",
@@ -40,6 +43,8 @@ __all__ = [
 MAIN_CONF = "/etc/dnsmasq.conf"
 #: Our own set-up in ``dns.conf_dir``: dnsmasq reads it before the policies' files and before all others there.
 SNIPPET = "00-gfwtools.conf"
+#: A host that has never had it.
+NEVER = "never bootstrapped"
 _DEBIAN_DEFAULTS = "/etc/default/dnsmasq"
 _INIT_SCRIPT = "/etc/init.d/dnsmasq"
 #: In the order in which systemd looks (systemd.unit(5)).
@@ -91,6 +96,16 @@ class DnsmasqConf:
 def is_wired(config: Config) -> bool:
     """Whether dnsmasq has the file that bootstrap writes."""
     return config.paths.at(config.dns.conf_dir).joinpath(SNIPPET).exists()
+
+
+def bootstrap_command(policy: PolicyConfig) -> str:
+    """The command that sets up a host for a policy."""
+    return f"gfwtools bootstrap --interface {policy.interface}"
+
+
+def never_bootstrapped(policy: PolicyConfig) -> str:
+    """A host that is not wired, and what to do, in the words that follow "it was"."""
+    return f"{NEVER}; run: {bootstrap_command(policy)}"
 
 
 def read(

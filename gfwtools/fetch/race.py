@@ -89,38 +89,17 @@ def fetch(
     """
     events: SimpleQueue[tuple[Mirror, Event]] = SimpleQueue()
     authorities = Authorities(verify)
-    waiting = deque(sources)
-    asked: list[Mirror] = []
-    patience = hedges(options.hedge)
-    hedge = next(patience)
 
-    def ask_next() -> None:
-        source = waiting.popleft()
-        asked.append(Mirror(source, options, validators.get(source, Validators()), authorities, progress, events))
-        asked[-1].start()
+    def mirror_of(source: str) -> Mirror:
+        return Mirror(source, options, validators.get(source, Validators()), authorities, progress, events)
 
+    race = _Race(sources, options.hedge, mirror_of)
     try:
-        while waiting or any(mirror.running for mirror in asked):
-            if not asked or (waiting and not asked[-1].running):
-                ask_next()
+        while race.is_open:
+            happened = race.wait(events)
+            if happened is None:
                 continue
-            moments = [mirror.limit for mirror in asked if mirror.running]
-            if waiting and asked[-1].silent:
-                moments.append(asked[-1].started + hedge)
-            try:
-                # Waiting events count before time limits: accept() may have taken long.
-                mirror, event = events.get(timeout=max(0.0, min(moments) - time.monotonic()))
-            except Empty:
-                now = time.monotonic()
-                for mirror in asked:
-                    if mirror.running and now >= mirror.limit:
-                        mirror.fail(mirror.lateness)
-                if waiting and asked[-1].silent and now >= asked[-1].started + hedge:
-                    hedge = next(patience)
-                    ask_next()
-                continue
-            if not mirror.running:
-                continue  # it was given up before this event
+            mirror, event = happened
             if isinstance(event, Phase):
                 mirror.enter(event)
             elif isinstance(event, FailedError):
@@ -133,8 +112,65 @@ def fetch(
                 else:
                     return Fetched(made, event.source, event.validators)
     finally:
-        for mirror in asked:
-            mirror.cancel()
-    answers = "; ".join(f"{shown(mirror.source)}: {printable(mirror.answer)}" for mirror in asked)
-    said = tuple(printable(mirror.answer) for mirror in asked)
+        race.end()
+    answers = "; ".join(f"{shown(mirror.source)}: {printable(mirror.answer)}" for mirror in race.asked)
+    said = tuple(printable(mirror.answer) for mirror in race.asked)
     raise FetchError(f"no source gave a list: {answers or 'there is no source'}", answers=said)
+
+
+class _Race:
+    """The mirrors that were asked, the sources that wait, and the clock of all of them."""
+
+    def __init__(self, sources: Sequence[str], hedge: float, mirror_of: Callable[[str], Mirror]) -> None:
+        self.asked: list[Mirror] = []
+        self._waiting = deque(sources)
+        self._mirror_of = mirror_of
+        self._patience = hedges(hedge)
+        self._hedge = next(self._patience)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a source can still give a list."""
+        return bool(self._waiting) or any(mirror.running for mirror in self.asked)
+
+    def wait(self, events: "SimpleQueue[tuple[Mirror, Event]]") -> tuple[Mirror, Event] | None:
+        """Wait for the next event of a mirror; None where a time limit has passed before, or a mirror was asked."""
+        if not self.asked or (self._waiting and not self.asked[-1].running):
+            self._ask_next()
+            return None
+        moments = [mirror.limit for mirror in self.asked if mirror.running]
+        if self._holds_up:
+            moments.append(self._next_at)
+        try:
+            # Waiting events count before time limits: accept() may have taken long.
+            mirror, event = events.get(timeout=max(0.0, min(moments) - time.monotonic()))
+        except Empty:
+            self._pass_limits(time.monotonic())
+            return None
+        return (mirror, event) if mirror.running else None  # it was given up before this event
+
+    def end(self) -> None:
+        for mirror in self.asked:
+            mirror.cancel()
+
+    @property
+    def _holds_up(self) -> bool:
+        """Whether the mirror that was asked last holds up a source that waits."""
+        return bool(self._waiting) and self.asked[-1].silent
+
+    @property
+    def _next_at(self) -> float:
+        """When the next source is asked beside the mirror that was asked last."""
+        return self.asked[-1].started + self._hedge
+
+    def _pass_limits(self, now: float) -> None:
+        for mirror in self.asked:
+            if mirror.running and now >= mirror.limit:
+                mirror.fail(mirror.lateness)
+        if self._holds_up and now >= self._next_at:
+            self._hedge = next(self._patience)
+            self._ask_next()
+
+    def _ask_next(self) -> None:
+        self.asked.append(self._mirror_of(self._waiting.popleft()))
+        self.asked[-1].start()

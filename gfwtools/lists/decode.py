@@ -1,13 +1,13 @@
 """The wire format: bytes -> the text of a list and its header; base64 or plain text, recognised by content."""
 
 import codecs
-import hashlib
 import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from gfwtools.digest import md5
 from gfwtools.errors import ListError
 
 __all__ = ["Decoded", "as_stored", "checksum", "decode", "text_of"]
@@ -115,7 +115,7 @@ def checksum(data: bytes) -> tuple[str | None, str]:
     found = re.search(_CHECKSUM, text[:_HEADER_BYTES])
     if found:
         text = text[: found.start()] + text[found.end() :]
-    digest = hashlib.md5(text, usedforsecurity=False).digest()
+    digest = md5(text)
     stated = "".join(c for c in found[1].decode("ascii", "replace") if c.isprintable()).rstrip("=") if found else None
     return stated, b2a_base64(digest, newline=False).decode("ascii").rstrip("=")
 

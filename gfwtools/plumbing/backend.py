@@ -93,6 +93,9 @@ class Backend(Part[Any], Protocol):
         :param old: the last one; empty for none.
         """
 
+    def forget_step(self, policy: PolicyConfig, addresses: Iterable[Address]) -> Step:
+        """The step that takes addresses out of the sets that dnsmasq fills. They are in them."""
+
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """The error for a step that failed with ``message``; None where the message itself is clear."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_network
+from typing import NamedTuple
 
 from gfwtools.config.model import Address, Config, Network, PolicyConfig
 from gfwtools.errors import HostError
@@ -20,10 +21,12 @@ from gfwtools.system import conntrack
 from gfwtools.system.conntrack import Connection
 from gfwtools.system.step import Step
 
-__all__ = ["Networks", "adopt", "begin_again", "drop", "drop_all", "gone", "settle"]
+__all__ = ["Networks", "adopt", "begin_again", "drop", "drop_all", "foresee", "gone", "leave", "settle"]
 
 _UDP = 17
 _MOVED = "they began on a way that is gone"
+_RUNNING = "running connections"
+_LEFT = "their address has left the sets"
 _EARLY = "they began before the rules or the sets knew them"
 
 
@@ -48,24 +51,24 @@ def gone(before: Iterable[Connmark], after: Collection[Connmark]) -> tuple[Maske
     return tuple(dict.fromkeys(bits for mark in before if mark not in after for bits in mark.forms))
 
 
+class _Stale(NamedTuple):
+    """Connections that have to begin anew."""
+
+    includes: Callable[[Connection], bool]
+    why: str
+    unanswered: bool = False
+    """Only those that no packet of the other side has been seen of."""
+
+
 def adopt(config: Config, survey: Survey) -> list[Step]:
     """Before ``up`` runs the steps of ``survey``: what rules without connection marks have sent into a tunnel stays.
 
     :returns: what was done, as steps without commands.
     """
-    forms = _forms(survey.wanted.connmarks)
-    tunnels = _tunnels(survey)
-    inside = _in_sets(config, survey)
-
-    def bits(found: Connection) -> Masked | None:
-        if not found.answered or _has(found, forms) or found.answers_to not in tunnels:
-            return None
-        return tunnels[found.answers_to] if found.destination in inside() else None
-
     if not survey.steps:
         return []
     with suppress(HostError):  # settle() names a kernel that cannot
-        if count := conntrack.mark(bits):
+        if count := conntrack.mark(_adopted_mark(config, survey)):
             return [Step(f"{_words(count)} marked in conntrack", "they go on as they began", (), ())]
     return []
 
@@ -75,6 +78,50 @@ def settle(config: Config, survey: Survey) -> list[Step]:
 
     :returns: what was done, as steps without commands.
     """
+    return [step for stale in _stale(config, survey) for step in _remove(stale)]
+
+
+def foresee(config: Config, survey: Survey) -> list[Step]:
+    """What :func:`settle` would remove if ``up`` ran the steps of ``survey`` now. Nothing is changed.
+
+    :returns: steps without commands.
+    """
+    try:
+        found = conntrack.connections()
+    except HostError as error:
+        return [Step(_RUNNING, error.message, (), ())]
+    if survey.steps:
+        adopted = _adopted_mark(config, survey)
+        found = [each._replace(mark=_marked(each.mark, bits)) if (bits := adopted(each)) else each for each in found]
+    steps = []
+    for stale in _stale(config, survey):
+        gone = [each for each in found if not (stale.unanswered and each.answered) and stale.includes(each)]
+        found = [each for each in found if each not in gone]
+        if gone:
+            steps.append(Step(f"{_words(len(gone))} to remove from conntrack", stale.why, (), ()))
+    return steps
+
+
+def _adopted_mark(config: Config, survey: Survey) -> Callable[[Connection], Masked | None]:
+    """The mark that a connection gets which goes through a tunnel without one; None for another."""
+    forms = _forms(survey.wanted.connmarks)
+    tunnels = _tunnels(survey)
+    inside = _in_sets(config, survey)
+
+    def bits(found: Connection) -> Masked | None:
+        if not found.answered or _has(found, forms) or found.answers_to not in tunnels:
+            return None
+        return tunnels[found.answers_to] if found.destination in inside() else None
+
+    return bits
+
+
+def _marked(mark: int, bits: Masked) -> int:
+    return (mark & ~bits.mask) | bits.value
+
+
+def _stale(config: Config, survey: Survey) -> list[_Stale]:
+    """What has to begin anew once ``up`` has run the steps of ``survey``."""
     forms = _forms(survey.wanted.connmarks)
     resolvers = {upstream.address for policy in config.policies for upstream in policy.upstream}
     inside = _in_sets(config, survey)
@@ -91,10 +138,9 @@ def settle(config: Config, survey: Survey) -> list[Step]:
         # The answer to a question that was asked directly is forged.
         return found.protocol == _UDP and found.destination in resolvers
 
-    done = drop(gone(survey.record.connmarks, survey.wanted.connmarks))
-    if survey.steps:
-        return [*done, *_remove(is_astray, _EARLY)]
-    return [*done, *_remove(is_early, _EARLY, unanswered=True)]
+    moved = _with_marks(gone(survey.record.connmarks, survey.wanted.connmarks))
+    early = _Stale(is_astray, _EARLY) if survey.steps else _Stale(is_early, _EARLY, unanswered=True)
+    return [*moved, early]
 
 
 def begin_again(config: Config, backend: Backend, policies: Iterable[PolicyConfig]) -> list[Step]:
@@ -107,7 +153,18 @@ def begin_again(config: Config, backend: Backend, policies: Iterable[PolicyConfi
     inside = Networks(seeds)
     if not seeds:
         return []
-    return _remove(lambda found: not _has(found, forms) and found.destination in inside, _EARLY, unanswered=True)
+    return _remove(
+        _Stale(lambda found: not _has(found, forms) and found.destination in inside, _EARLY, unanswered=True)
+    )
+
+
+def leave(config: Config, addresses: Collection[Address]) -> list[Step]:
+    """After ``addresses`` have left the sets: what goes to them through a tunnel begins anew, and directly.
+
+    :returns: what was done, as steps without commands.
+    """
+    forms = _forms(connmarks(config))
+    return _remove(_Stale(lambda found: found.destination in addresses and _has(found, forms), _LEFT))
 
 
 def drop(marks: Collection[Masked]) -> list[Step]:
@@ -115,7 +172,7 @@ def drop(marks: Collection[Masked]) -> list[Step]:
 
     :returns: what was done, as steps without commands.
     """
-    return _remove(lambda found: _has(found, marks), _MOVED) if marks else []
+    return [step for stale in _with_marks(marks) for step in _remove(stale)]
 
 
 def drop_all(config: Config, survey: Survey) -> list[Step]:
@@ -125,6 +182,10 @@ def drop_all(config: Config, survey: Survey) -> list[Step]:
     """
     known = survey.record.connmarks or (connmarks(config) if survey.is_up else ())
     return drop(gone(known, ()))
+
+
+def _with_marks(marks: Collection[Masked]) -> list[_Stale]:
+    return [_Stale(lambda found: _has(found, marks), _MOVED)] if marks else []
 
 
 def _forms(marks: Iterable[Connmark]) -> tuple[Masked, ...]:
@@ -168,12 +229,12 @@ def _words(count: int) -> str:
     return f"{count} connection{'s' * (count != 1)}"
 
 
-def _remove(is_stale: Callable[[Connection], bool], why: str, *, unanswered: bool = False) -> list[Step]:
+def _remove(stale: _Stale) -> list[Step]:
     """A kernel that cannot is named in the step."""
     try:
-        count = conntrack.forget(is_stale, unanswered=unanswered)
+        count = conntrack.forget(stale.includes, unanswered=stale.unanswered)
     except HostError as error:
-        return [Step("running connections", error.message, (), ())]
+        return [Step(_RUNNING, error.message, (), ())]
     if not count:
         return []
-    return [Step(f"{_words(count)} removed from conntrack", why, (), ())]
+    return [Step(f"{_words(count)} removed from conntrack", stale.why, (), ())]

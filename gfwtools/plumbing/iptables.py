@@ -8,18 +8,19 @@ to another program.
 import json
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from itertools import islice, pairwise, product
+from itertools import islice, product
 from pathlib import Path
 from socket import AF_INET6, inet_ntop
-from typing import NamedTuple
 
 from gfwtools.config.model import Address, BackendName, Network, PolicyConfig
 from gfwtools.errors import HostError
 from gfwtools.plumbing.facts import Family
+from gfwtools.plumbing.iptables_rule import JUMPS, TOOL, Chain, jumps_to, lines_of
 from gfwtools.plumbing.learned import MOST
+from gfwtools.plumbing.overtaken import Overtaken, overtaken_in
 from gfwtools.plumbing.plan import Kind, Piece, State, Worded, compare
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import (
@@ -40,47 +41,23 @@ from gfwtools.plumbing.wanted import (
 from gfwtools.render import ipset
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
-from gfwtools.system.commands import Command, Runner
+from gfwtools.system.commands import Command, CommandError, Runner
+from gfwtools.system.privileges import lacks_net_raw
 from gfwtools.system.step import Step
 
 __all__ = ["Chain", "IpsetState", "Iptables", "IptablesState", "canonical"]
 
-_TOOL: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY: dict[Family, str] = {4: "ip", 6: "ip6"}
 #: The chains that are ours as a whole, in the mangle table.
 _OURS = (CHAIN, KILL_SWITCH)
 _TABLES = ("mangle", "nat")
-_JUMPS = ("PREROUTING", "OUTPUT")
 _CLAMPS = ("INPUT", "FORWARD", "POSTROUTING")
 _WHY = {"mangle": "mark packets to the sets, before they are routed", "nat": "translate the source of marked packets"}
 _RUNNING = {"confirmed": "--ctstatus CONFIRMED", "related": "--ctstate RELATED"}
+#: The remedy where a rule that names a set cannot be read: iptables asks for its name by a raw socket.
+_RAW = "run it with the capability CAP_NET_RAW; in a container: docker run --cap-add NET_RAW"
 # nf_tables frees the matches of deleted rules in a worker, after the commit; until then their sets are in use.
 _SET_BUSY = "in use by a kernel component"
-
-
-class Chain(NamedTuple):
-    """Where a rule is."""
-
-    family: Family
-    table: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{_TOOL[self.family]} {self.table} {self.name}"
-
-    @property
-    def kind(self) -> Kind:
-        """What the rules of ours in it are for."""
-        if self.table == "nat":
-            return Kind.NAT
-        return {CHAIN: Kind.CHAIN, KILL_SWITCH: Kind.KILL_SWITCH, **dict.fromkeys(_JUMPS, Kind.JUMP)}.get(
-            self.name, Kind.CLAMP
-        )
-
-    @property
-    def rename(self) -> str:
-        """The command for the owner of a chain that has our name."""
-        return f"{_TOOL[self.family]} -t {self.table} -E {self.name} OTHER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +90,10 @@ class IptablesState:
     """Those of ``base`` that other programs use."""
     taken: tuple[Chain, ...] = ()
     """Chains that have our name and belong to another program."""
-    overtaken: Mapping[Chain, str] = field(default_factory=dict)
-    """Chains where a rule of another program undoes what ours do -> why, with that rule."""
+    overtaken: Mapping[Chain, Overtaken] = field(default_factory=dict)
+    """Chains where a rule of another program undoes what ours do, or may."""
+    unread: Mapping[Family, str] = field(default_factory=dict)
+    """Families whose rules this process may not read -> what iptables-save says."""
 
     @classmethod
     def of(cls, wanted: Wanted, families: Iterable[Family], there: "IptablesState") -> "IptablesState":
@@ -174,7 +153,7 @@ class Iptables:
 
     def foreign_chains(self, runner: Runner) -> Mapping[str, str]:
         """Chains of others that have our name -> the command that renames each."""
-        chains = (chain for family in _TOOL for chain in _parse_rules(family, _save(runner, family))[2])
+        chains = (chain for family in TOOL for chain in _parse_rules(family, _save(runner, family, {}))[2])
         return {str(chain): chain.rename for chain in chains}
 
     def holding(self, runner: Runner, sets: Iterable[str], address: Address) -> list[str]:
@@ -190,7 +169,7 @@ class Iptables:
 
     def counters(self, runner: Runner) -> Iterator[tuple[int, int, int]]:
         """Packets, bytes and mark of each rule that marks (iptables(8), -v)."""
-        for tool in _TOOL.values():
+        for tool in TOOL.values():
             text = runner.ask(tool, "-t", "mangle", "-nvxL", CHAIN) or ""
             for found in re.finditer(r"^\s*(\d+)\s+(\d+)\s+MARK\s.*\bMARK x?set (0x[0-9a-f]+)", text, re.MULTILINE):
                 yield int(found[1]), int(found[2]), int(found[3], 16)
@@ -200,6 +179,14 @@ class Iptables:
         new, last = ((data or b"").decode("utf-8", "replace") for data in (atomic.read(path), old))
         there, back = (Command(("ipset", "restore"), _without(a, b)) for a, b in ((new, last), (last, new)))
         return Step("load the seed", f"the sets of {policy.name}", (there,), (back,) if old else (), divisible=True)
+
+    def forget_step(self, policy: PolicyConfig, addresses: Iterable[Address]) -> Step:
+        gone: dict[str, list[str]] = {}
+        for address in addresses:
+            gone.setdefault(policy.set if address.version == 4 else policy.set6, []).append(_element(address))
+        return Step(
+            f"addresses of {policy.name}", "they go directly", (_restore(gone, "del"),), (_restore(gone, "add"),)
+        )
 
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """A set that another program has made with other options."""
@@ -219,6 +206,9 @@ class Iptables:
         gone = [name for name in there.sets if name not in wanted.sets]
         pieces += [Piece(f"set {name}", State.MISMATCH, "not wanted", Kind.SETS, extra=True) for name in gone]
         for chain in _chains(there.rules, wanted.rules):
+            if chain.family in there.unread:
+                pieces.append(Piece(str(chain), State.UNKNOWN, there.unread[chain.family], chain.kind, remedy=_RAW))
+                continue
             found_rules = compare(
                 chain.kind, str(chain), wanted.rules.get(chain, ()), there.rules.get(chain), canonical
             )
@@ -227,7 +217,8 @@ class Iptables:
                 kind = Kind.KILL_SWITCH if piece.subject == KILL_SWITCH else piece.kind
                 pieces.append(replace(piece, remedy=remedy, kind=kind))
             if chain in there.overtaken and there.rules.get(chain) and chain in wanted.rules:
-                pieces.append(Piece(str(chain), State.MISMATCH, there.overtaken[chain], chain.kind))
+                by = there.overtaken[chain]
+                pieces.append(Piece(str(chain), State.MISMATCH if by.certain else State.UNKNOWN, by.why, chain.kind))
         return pieces
 
     def steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
@@ -235,8 +226,11 @@ class Iptables:
 
         ``ipset restore`` stops in the middle of its input when it fails, ``iptables-restore`` at the end of a table.
 
-        :raises HostError: a set of another kind has one of our names, or a foreign chain has ours.
+        :raises HostError: a set of another kind has one of our names, or a foreign chain has ours; or the rules cannot
+            be read.
         """
+        if there.unread and (wanted.rules or there.sets):
+            raise HostError("; ".join(dict.fromkeys(there.unread.values())), _RAW)
         for chain in there.taken:
             if chain in wanted.rules:
                 raise HostError(f"chain {chain} belongs to another program", f"rename it: {chain.rename}")
@@ -283,8 +277,8 @@ class Iptables:
 
     def _rule_steps(self, there: IptablesState, wanted: IptablesState) -> list[Step]:
         steps = []
-        for family, table in product(_TOOL, _TABLES):
-            tool = _TOOL[family]
+        for family, table in product(TOOL, _TABLES):
+            tool = TOOL[family]
             do = _transaction(family, table, there.rules, wanted.rules, there.overtaken)
             if do:
                 back = _transaction(family, table, wanted.rules, there.rules)
@@ -410,7 +404,7 @@ def _rules(wanted: Wanted, family: Family) -> dict[Chain, tuple[str, ...]]:
         [Worded.of(_entry(entry, family), entry) for entry in wanted.entries if entry.family in (None, family)],
     )
     reserved = wanted.reserved if family == 4 else ()
-    for hook in _JUMPS:
+    for hook in JUMPS:
         lines = [Worded.of(_reserved(port), port) for port in reserved if port.hook == hook]
         put("mangle", hook, [*lines, *(Worded.of(_jump(jump), jump) for jump in wanted.jumps if jump.hook == hook)])
     closing = [Worded.of(_entry(e, family), e) for e in wanted.kill_switch if e.family in (None, family)]
@@ -626,20 +620,30 @@ def _observe(runner: Runner, names: Iterable[str]) -> IptablesState:
     rules: dict[Chain, tuple[str, ...]] = {}
     foreign: set[tuple[str, str, str]] = set()
     taken: list[Chain] = []
-    overtaken: dict[Chain, str] = {}
-    for family in _TOOL:
-        text = _save(runner, family)
+    overtaken: dict[Chain, Overtaken] = {}
+    unread: dict[Family, str] = {}
+    for family in TOOL:
+        text = _save(runner, family, unread)
         ours, others, not_ours = _parse_rules(family, text)
         rules.update(ours)
         foreign |= others
         taken += not_ours
-        overtaken.update(_overtaken(_lines(family, text)[1]))
+        overtaken.update(overtaken_in(lines_of(family, text)[1]))
     base = _base_chains(runner)
-    return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken), overtaken)
+    return IptablesState(sets, rules, base, _in_use(foreign), tuple(taken), overtaken, unread)
 
 
-def _save(runner: Runner, family: Family) -> str:
-    return runner.ask(f"{_TOOL[family]}-save") or ""
+def _save(runner: Runner, family: Family, unread: dict[Family, str]) -> str:
+    """Empty where it fails: without iptables, or without this family, there is no rule.
+
+    :param unread: gets what it says where it fails because this process may not see the rules.
+    """
+    try:
+        return runner.read(f"{TOOL[family]}-save")
+    except CommandError as error:
+        if lacks_net_raw() and runner.has(f"{TOOL[family]}-save"):
+            unread[family] = str(error)
+        return ""
 
 
 def _parse_set(text: str) -> IpsetState:
@@ -651,7 +655,7 @@ def _parse_rules(
     family: Family, text: str
 ) -> tuple[dict[Chain, tuple[str, ...]], set[tuple[str, str, str]], list[Chain]]:
     """The output of ``iptables-save``: our rules, the chains that others use, and chains of others with our name."""
-    chains, lines = _lines(family, text)
+    chains, lines = lines_of(family, text)
     named = [Chain(family, "mangle", name) for name in _OURS]
     taken = [ours for ours in named if not ownership.is_chain(rule for chain, rule in lines if chain == ours)]
     rules: dict[Chain, tuple[str, ...]] = {ours: () for ours in named if ours in chains and ours not in taken}
@@ -660,7 +664,7 @@ def _parse_rules(
     for chain, rule in lines:
         # With a jump to it our chain could not be removed.
         belongs = any(
-            chain == ours or (chain.table == ours.table and _jumps_to(ours.name, rule))
+            chain == ours or (chain.table == ours.table and jumps_to(ours.name, rule))
             for ours in named
             if ours not in taken
         )
@@ -670,94 +674,6 @@ def _parse_rules(
             foreign.add(chain)
     used = {(_NFT_FAMILY[family], chain.table, chain.name) for chain in foreign}
     return rules, used, taken
-
-
-def _lines(family: Family, text: str) -> tuple[dict[Chain, str], list[tuple[Chain, str]]]:
-    """The output of ``iptables-save``: the chains with their policies, and the rules."""
-    chains: dict[Chain, str] = {}
-    lines: list[tuple[Chain, str]] = []
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith(":"):
-            name, policy = line[1:].split()[:2]
-            chains[Chain(family, table, name)] = policy
-        elif line.startswith("-A "):
-            _, name, rule = line.split(" ", 2)
-            lines.append((Chain(family, table, name), rule))
-    return chains, lines
-
-
-def _overtaken(lines: Sequence[tuple[Chain, str]]) -> Iterator[tuple[Chain, str]]:
-    """The chains where a rule of another program, or one in a chain that it leads to, undoes what ours do; and why.
-
-    Behind our jump a rule changes the packet's mark, or before our translation another one takes the tunnel's packets.
-    """
-    foreign = [(chain, rule) for chain, rule in lines if chain.name != CHAIN and not ownership.is_rule(rule)]
-    marking = _leading_to([found for found in foreign if found[0].table == "mangle"], _marks)
-    for hook in _JUMPS:
-        rules = [(chain, rule) for chain, rule in lines if (chain.table, chain.name) == ("mangle", hook)]
-        jumps = [place for place, (_, rule) in enumerate(rules) if _jumps_to(CHAIN, rule)]
-        for chain, rule in rules[jumps[-1] + 1 :] if jumps else ():
-            if found := _decisive(rule, _marks, marking):
-                yield chain, f"a rule behind it changes the mark: {found}"
-    translating = _leading_to([found for found in foreign if found[0].table == "nat"], _translates)
-    rules = [(chain, rule) for chain, rule in lines if (chain.table, chain.name) == ("nat", "POSTROUTING")]
-    ours = [place for place, (_, rule) in enumerate(rules) if ownership.is_rule(rule)]
-    tunnels = [_option("-o", rules[place][1]) for place in ours]
-    for chain, rule in rules[: ours[0]] if ours else ():
-        if any(_may_leave_by(tunnel, rule) for tunnel in tunnels):
-            found = _decisive(rule, _translates, translating)
-            if found and any(_may_leave_by(tunnel, found) for tunnel in tunnels):
-                yield chain, f"a rule before it gives the packets another address: {found}"
-
-
-def _leading_to(lines: Sequence[tuple[Chain, str]], does: Callable[[str], bool]) -> dict[str, str]:
-    """The chains of a table with a rule that ``does`` something, and those that lead to one -> the first such rule."""
-    found = {chain.name: rule for chain, rule in reversed(lines) if does(rule)}
-    reached = True
-    while reached:
-        leads = {
-            chain.name: found[name]
-            for chain, rule in lines
-            for name in found
-            if chain.name not in found and _jumps_to(name, rule)
-        }
-        reached = bool(leads)
-        found |= leads
-    return found
-
-
-def _decisive(rule: str, does: Callable[[str], bool], leading: Mapping[str, str]) -> str:
-    """The rule itself where it ``does`` it, or the one that it leads to; empty where neither does."""
-    return rule if does(rule) else next((found for name, found in leading.items() if _jumps_to(name, rule)), "")
-
-
-def _translates(rule: str) -> bool:
-    """Whether a rule gives a packet an address that is not the tunnel's, as MASQUERADE never does."""
-    return _jumps_to("SNAT", rule) or _jumps_to("NETMAP", rule)
-
-
-def _may_leave_by(interface: str, rule: str) -> bool:
-    """Whether a rule can match what leaves by ``interface`` (iptables(8): a name that ends in ``+`` is a beginning)."""
-    name = _option("-o", rule)
-    matches = interface.startswith(name[:-1]) if name.endswith("+") else name == interface
-    negated = f" ! -o {name}" in f" {rule}"
-    return not name or matches != negated
-
-
-def _option(option: str, rule: str) -> str:
-    return next((value for word, value in pairwise(shlex.split(rule)) if word == option), "")
-
-
-def _marks(rule: str) -> bool:
-    """Whether a rule sets a packet's mark, or restores it from the connection mark."""
-    return " --restore-mark" in f" {rule}" or _jumps_to("MARK", rule)
-
-
-def _jumps_to(name: str, rule: str) -> bool:
-    return any(option in ("-j", "-g") and word == name for option, word in pairwise(shlex.split(rule)))
 
 
 def _base_chains(runner: Runner) -> frozenset[tuple[str, str, str]] | None:

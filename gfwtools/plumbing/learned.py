@@ -4,15 +4,15 @@ Clients hold answers in caches of their own: without this, a blocked site that w
 after ``down`` and ``up`` until its answer has expired. The file is the same for both backends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from gfwtools.config.model import Address, Config, Paths
+from gfwtools.config.model import Address, Config, Paths, PolicyConfig
 from gfwtools.storage import atomic
 
-__all__ = ["MOST", "forget", "load", "path", "save"]
+__all__ = ["MOST", "drop", "forget", "load", "path", "save"]
 
 #: This many of a set are kept, and restored when ``down`` fails; what a household learns in a year is less. A set that
 #: was filled on purpose must not make ``down`` slow or its files large.
@@ -43,6 +43,18 @@ def load(config: Config) -> dict[str, tuple[Address, ...]]:
     :raises StoreError: one of the files cannot be read.
     """
     return {policy.name: _addresses(path(config.paths, policy.name)) for policy in config.policies}
+
+
+def drop(config: Config, policy: PolicyConfig, addresses: Collection[Address]) -> None:
+    """Take addresses out of a policy's file, where there is one.
+
+    :raises StoreError: it cannot be read or written.
+    """
+    saved = _addresses(path(config.paths, policy.name))
+    kept = tuple(address for address in saved if address not in addresses)
+    if kept != saved:
+        forget(config._replace(policies=(policy,)))
+        save(config, {policy.name: kept})
 
 
 def _addresses(file: Path) -> tuple[Address, ...]:

@@ -170,6 +170,16 @@ class Nftables:
             "load the seed", f"the sets of {policy.name}", (Command(("nft", "-f", str(path))),), back, divisible=True
         )
 
+    def forget_step(self, policy: PolicyConfig, addresses: Iterable[Address]) -> Step:
+        gone: dict[str, list[str]] = {}
+        for address in addresses:
+            gone.setdefault(render.set_names(policy).learned[address.version == 6], []).append(str(address))
+        do, back = (
+            _nft("".join(f"{verb} element {TABLE} {name} {{ {', '.join(some)} }}\n" for name, some in gone.items()))
+            for verb in ("delete", "add")
+        )
+        return Step(f"addresses of {policy.name}", "they go directly", (do,), (back,))
+
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """nft's own words say it."""
         return None

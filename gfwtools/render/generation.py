@@ -7,10 +7,11 @@ other one has the address. None of these names leaves the host while the file is
 does not exist (RFC 6761 section 6.4).
 """
 
-import hashlib
 import re
 from collections.abc import Callable
 from typing import NamedTuple
+
+from gfwtools.digest import sha256
 
 __all__ = ["Generation", "at_start", "generation_of", "leading", "on_sighup", "stamp_of"]
 
@@ -60,7 +61,7 @@ def generation_of(head: bytes) -> Generation | None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256("".join(_parts(text)[1:]).encode()).hexdigest()[:16]
+    return sha256("".join(_parts(text)[1:]).encode())[:16]
 
 
 def _stamped(text: str, line: str) -> str:

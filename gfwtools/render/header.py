@@ -1,8 +1,9 @@
 """The comment that a generated file begins with: where it came from and what is in it, and no clock."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from io import BytesIO
+
+from gfwtools.digest import hasher, sha256
 
 __all__ = ["WRITTEN", "header", "written"]
 
@@ -15,7 +16,7 @@ def written(title: str, list_date: str, body: Iterable[str], stamp: Callable[[st
 
     :param stamp: makes a line behind the header from the digest of the body; the same length for any digest.
     """
-    file, digest = BytesIO(), hashlib.sha256()
+    file, digest = BytesIO(), hasher()
 
     def head() -> bytes:
         found = digest.hexdigest()[:16]
@@ -36,7 +37,7 @@ def header(title: str, list_date: str, body: str) -> str:
 
     ``list_date`` is the list's own text; only what is printable ASCII of it is let through.
     """
-    return _header(title, list_date, hashlib.sha256(body.encode()).hexdigest()[:16])
+    return _header(title, list_date, sha256(body.encode())[:16])
 
 
 def _header(title: str, list_date: str, digest: str) -> str:

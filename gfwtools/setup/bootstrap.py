@@ -23,7 +23,7 @@ from gfwtools.setup import files, resolver_edits
 from gfwtools.setup.ours import adopt, forget_loaded, lost_words
 from gfwtools.setup.plan import Planned, boot_steps, missing_lists
 from gfwtools.storage.journal import Entry, Journal, Transaction, Undo
-from gfwtools.storage.lock import lock, lock_folder
+from gfwtools.storage.lock import lock
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 from gfwtools.system.step import Step
@@ -47,8 +47,7 @@ def run(planned: Planned, runner: Runner, *, say: Say, warn: Say) -> None:
     """
     config = planned.config
     resolver: Resolver = Dnsmasq(config, runner)
-    alone = lock_folder(config.paths.state_dir, "bootstrap or teardown")
-    with alone, _transaction(config, runner, warn) as transaction:
+    with files.lock_setup(config.paths), _transaction(config, runner, warn) as transaction:
         running = _note_what_runs(config, resolver, transaction)
         _write_configuration(planned, transaction, say)
         _first_list(config, transaction, say, warn)

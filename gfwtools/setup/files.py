@@ -4,6 +4,7 @@ import os
 import shlex
 import stat
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gfwtools.config.model import Paths
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import FILE, Entry, Journal, Original, Transaction
 from gfwtools.storage.journal import put_back as journal_put_back
+from gfwtools.storage.lock import lock_folder
 from gfwtools.system import ownership
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "adopt",
     "content_of",
     "differing",
+    "lock_setup",
     "original_of",
     "put",
     "put_back",
@@ -26,9 +29,18 @@ __all__ = [
     "replace_original",
 ]
 
-#: The transaction in which they are written, with the lock on the state's folder held. The next bootstrap or teardown
+#: The transaction in which they are written, with the lock of :func:`lock_setup` held. The next bootstrap or teardown
 #: takes back what a killed run has begun.
 TRANSACTION = "bootstrap"
+
+
+def lock_setup(paths: Paths) -> AbstractContextManager[None]:
+    """The lock of bootstrap and teardown, and of all who write the files that they write.
+
+    :raises LockedError: another process holds it.
+    :raises StoreError: the state's folder cannot be made.
+    """
+    return lock_folder(paths.state_dir, "bootstrap or teardown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from gfwtools.setup.lease_hooks import COPIES
 from gfwtools.setup.resolv_conf_writers import encode, snippet
 from gfwtools.storage import atomic
 from gfwtools.storage.journal import Journal
-from gfwtools.storage.lock import lock_folder
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.questions import RESOLV_CONF, nameservers_in
@@ -72,7 +71,7 @@ def _renew_lines(config: Config, runner: Runner) -> list[str]:
         return []
     journal = Journal(config.paths)
     try:
-        with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
+        with files.lock_setup(config.paths):
             if journal.is_open(files.TRANSACTION):
                 return []  # the next bootstrap or teardown takes it back first
             with journal.transaction(files.TRANSACTION, {}) as transaction:

@@ -9,7 +9,7 @@ from gfwtools.dnsmasq import service
 from gfwtools.dnsmasq.dnsmasq import Dnsmasq
 from gfwtools.dnsmasq.resolver import Resolver
 from gfwtools.errors import GfwtoolsError, HostError, ResolverError
-from gfwtools.plumbing import taken_down, updown
+from gfwtools.plumbing import learned, taken_down, updown
 from gfwtools.plumbing.apply import apply, kept_commands, undo_kept
 from gfwtools.setup import boot, files, resolver_edits, saved_rules
 from gfwtools.setup.bootstrap import Say, recover
@@ -19,7 +19,7 @@ from gfwtools.setup.plan import mounts_in_the_way
 from gfwtools.setup.renewal import with_servers_of_today
 from gfwtools.storage import atomic, displaced
 from gfwtools.storage.journal import Journal
-from gfwtools.storage.lock import lock, lock_folder
+from gfwtools.storage.lock import lock
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
 from gfwtools.system.init import detect_init
@@ -39,7 +39,7 @@ def undo(config: Config, runner: Runner, *, purge: bool, say: Say) -> list[str]:
     :raises HostError: a file cannot be replaced, and nothing was changed; or a step failed, and what was undone before
         it stays undone.
     """
-    with lock_folder(config.paths.state_dir, "bootstrap or teardown"):
+    with files.lock_setup(config.paths):
         recover(config, runner)
         found = adopt(config, runner)
         stuck = mounts_in_the_way(config.paths, files.recorded(config.paths))
@@ -106,6 +106,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
         notes += _leave_dnsmasq(config, runner)
         journal.forget(RESTART_DUE)
     taken_down.forget(paths)
+    learned.forget(config)
     Dnsmasq(config, runner).remove_folders()
     return notes
 

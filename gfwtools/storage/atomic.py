@@ -9,11 +9,11 @@ import stat
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from gfwtools.digest import sha256
 from gfwtools.errors import StoreError
 
 __all__ = [
@@ -53,7 +53,7 @@ class _CircleError(StoreError):
 
 def digest(data: bytes | memoryview) -> str:
     """The SHA-256 of ``data`` in hexadecimal."""
-    return sha256(data).hexdigest()
+    return sha256(data)
 
 
 def read(path: Path, *, limit: int | None = None) -> bytes | None:

@@ -5,13 +5,13 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from gfwtools.errors import HostError
 
-__all__ = ["AskedOnce", "Command", "CommandError", "Recorder", "Runner", "System"]
+__all__ = ["AskedOnce", "Command", "CommandError", "Runner", "System"]
 
 #: Seconds that a command may take. A changing one may wait for the lock of iptables, or load a big set.
 READ_TIMEOUT = 10.0
@@ -155,29 +155,3 @@ def _message(stderr: str) -> str:
     """A command's own message in one line, without the carets that nft draws below its input."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip(" \t^~")]
     return "; ".join(lines[:2])[:300]
-
-
-@dataclass
-class Recorder:
-    """For tests: answers reading commands from ``answers``, records changing ones, and fails those of ``fails``."""
-
-    answers: Mapping[tuple[str, ...], str] = field(default_factory=dict)
-    tools: frozenset[str] = frozenset()
-    fails: Callable[[Command], bool] = lambda _: False
-    changes: list[Command] = field(default_factory=list)
-
-    def has(self, tool: str) -> bool:
-        return tool in self.tools
-
-    def read(self, *argv: str) -> str:
-        if argv not in self.answers:
-            raise CommandError(shlex.join(argv), "not known here")
-        return self.answers[argv]
-
-    def ask(self, *argv: str) -> str | None:
-        return self.answers.get(argv)
-
-    def change(self, command: Command) -> None:
-        self.changes.append(command)
-        if self.fails(command):
-            raise CommandError(str(command), "told to fail")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gfwtools.config.model import Address
 from gfwtools.errors import HostError
 
-__all__ = ["Connection", "forget", "mark"]
+__all__ = ["Connection", "connections", "forget", "mark"]
 
 _NETLINK_NETFILTER = 12
 _NEW, _GET, _DELETE = 0x100, 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8, and IPCTNL_MSG_CT_NEW, _GET and _DELETE
@@ -43,6 +43,15 @@ class Connection(NamedTuple):
     mark: int
     name: bytes
     """What the kernel knows it by."""
+
+
+def connections() -> list[Connection]:
+    """All of them.
+
+    :raises HostError: the kernel does not show them.
+    """
+    with _kernel() as kernel:
+        return list(_entries(kernel, unanswered=False))
 
 
 def forget(is_stale: Callable[[Connection], bool], *, unanswered: bool = False) -> int:

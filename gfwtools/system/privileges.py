@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gfwtools.errors import HostError
 
-__all__ = ["missing_privilege", "require_net_admin"]
+__all__ = ["lacks_net_raw", "missing_privilege", "require_net_admin"]
 
-#: Bit of CAP_NET_ADMIN (capabilities(7), linux/capability.h).
-_NET_ADMIN = 12
+#: Bits of CAP_NET_ADMIN and CAP_NET_RAW (capabilities(7), linux/capability.h).
+_NET_ADMIN, _NET_RAW = 12, 13
 #: Opens the user namespace that owns a namespace (ioctl_ns(2)).
 _NS_GET_USERNS = 0xB701
 
@@ -20,7 +20,7 @@ def missing_privilege() -> HostError | None:
     """What root lacks to see and change sets, rules and routes; None where it lacks nothing, or this is not root."""
     if os.geteuid() != 0:
         return None
-    if not _has_net_admin():
+    if not _has(_NET_ADMIN):
         return HostError(
             "this is root without the capability CAP_NET_ADMIN, so the kernel shows and changes no set, rule or route",
             "run it on the host itself, or give the container the capability: docker run --cap-add NET_ADMIN",
@@ -39,12 +39,17 @@ def require_net_admin() -> None:
         raise missing
 
 
-def _has_net_admin() -> bool:
+def lacks_net_raw() -> bool:
+    """Whether this process may open no raw socket. iptables needs one for rules that name a set."""
+    return not _has(_NET_RAW)
+
+
+def _has(capability: int) -> bool:
     try:
         effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
         return True
-    return effective is None or bool(int(effective[1], 16) >> _NET_ADMIN & 1)
+    return effective is None or bool(int(effective[1], 16) >> capability & 1)
 
 
 def _owns_network() -> bool:

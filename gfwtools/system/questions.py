@@ -136,7 +136,7 @@ class Way:
 
 def route(runner: Runner, address: Address, mark: int = 0, *, client: Address | None = None, lan: str = "") -> Way:
     """The route of a packet from this host to ``address``; with ``client``, of one that comes from it by ``lan``."""
-    words = ["ip", "-j", "route", "get", str(address), *(["mark", f"{mark:#x}"] if mark else [])]
+    words = ["ip", "-N", "-j", "route", "get", str(address), *(["mark", f"{mark:#x}"] if mark else [])]
     words += ["from", str(client), "iif", lan] if client else []
     text = runner.ask(*words)
     try:

@@ -5,6 +5,7 @@ Of the user's domains the longest one decides; of one that is on both lists, den
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,8 @@ from gfwtools.lists.entries import Entry, entries_in, with_entry, without_entry
 from gfwtools.lists.policy import Verdict
 from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state
+from gfwtools.system.commands import System
+from gfwtools.update.freed import Freed
 from gfwtools.update.inputs import STARTER_NAME, USER_LIST_LIMIT, UserLists, compile_with, list_or_starter
 from gfwtools.update.replace import NOTHING
 from gfwtools.update.update import update
@@ -77,18 +80,43 @@ def edit_lists(
     :raises GfwtoolsError: nothing was changed, or all of it was put back.
     """
     edited = Edited()
+    freed: list[Freed] = []
+    reload = reloads(config)
 
     def edit() -> Mapping[Path, bytes]:
-        nonlocal edited
+        nonlocal edited, freed
         edited = preview(config, policy, side, entries, remove=remove)
+        freed = _freed(config, edited) if reload else []
         return edited.files
 
     try:
-        done, notes = update(config, offline=True, reload=reloads(config), edit=edit)
+        done, notes = update(config, offline=True, reload=reload, edit=edit)
     except GfwtoolsError as error:
         error.outcome = error.outcome or NOTHING
         raise
-    return edited, notes, done.all_warnings
+    warnings = done.all_warnings
+    compiled = _compiled(config, {}, None) if freed else ()
+    for each in freed:
+        try:
+            notes += each.release(partial(_takes, each.policy, compiled))
+        except GfwtoolsError as error:  # the list is in use all the same
+            warnings.append(f"addresses of {', '.join(each.names)} may still be in the set: {error}")
+    return edited, notes, warnings
+
+
+def _freed(config: Config, edited: Edited) -> list[Freed]:
+    """The names that the edit takes from a policy."""
+    names: dict[str, list[str]] = {}
+    for entry, before in edited.before.items():
+        if entry.name and (before.verdict, edited.after[entry].verdict) == ("tunnel", "direct"):
+            names.setdefault(before.policy, []).append(entry.name)
+    return [Freed(config, policy, names[policy.name], System()) for policy in config.policies if policy.name in names]
+
+
+def _takes(policy: PolicyConfig, compiled: Sequence[tuple[PolicyConfig, Compiled]], name: str) -> bool:
+    """Whether a name takes the tunnel by that policy."""
+    decides, found = decide(name, compiled)
+    return decides == policy and found.policy.match(name).verdict == "tunnel"
 
 
 def preview(config: Config, policy: PolicyConfig, side: Side, entries: Sequence[Entry], *, remove: bool) -> Edited:
@@ -231,7 +259,12 @@ class _Lists:
 def _effects(config: Config, entries: Sequence[Entry], edits: Mapping[Path, bytes]) -> dict[Entry, Effect]:
     """What happens to each entry by the lists as they are with ``edits``."""
     # Of one name alone the rules about it are enough.
-    about = entries[0].name if len(entries) == 1 else None
+    compiled = _compiled(config, edits, entries[0].name if len(entries) == 1 else None)
+    return {entry: _effect(entry, compiled) for entry in entries}
+
+
+def _compiled(config: Config, edits: Mapping[Path, bytes], about: str | None) -> list[tuple[PolicyConfig, Compiled]]:
+    """Every policy, with the user's lists as they are with ``edits``."""
     compiled = []
     for policy in config.policies:
         decoded, _ = list_or_starter(config, policy)
@@ -239,7 +272,7 @@ def _effects(config: Config, entries: Sequence[Entry], edits: Mapping[Path, byte
         source = str(path) if path.exists() else STARTER_NAME
         own = UserLists.read(config, policy, edits)
         compiled.append((policy, compile_with(source, policy, decoded, own, about)))
-    return {entry: _effect(entry, compiled) for entry in entries}
+    return compiled
 
 
 def _effect(entry: Entry, compiled: Sequence[tuple[PolicyConfig, Compiled]]) -> Effect:

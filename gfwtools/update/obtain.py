@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import MIRRORS, Config, PolicyConfig, is_url
@@ -25,7 +25,7 @@ from gfwtools.update.reference import reference_of
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
-    from gfwtools.fetch.values import Progress
+    from gfwtools.fetch.values import Progress, Validators
     from gfwtools.lists.compiler import Compiled
 
 __all__ = ["answered_first", "obtain", "public", "require_list"]
@@ -46,76 +46,123 @@ def obtain(
     force: bool,
     progress: "Progress | None",
 ) -> Obtained:
-    last = current_list(config, policy)
-    starting = last is not None and is_starter(last, state)
-    good = None if starting else last
-    had_one = bool(state.list_digest) and not state.starter
-    path = config.paths.list(policy.name)
+    """The list of a policy.
 
-    def compiler(decoded: Decoded) -> "Callable[[], Compiled]":
-        return cache(lambda: compile_with(str(path), policy, decoded, own))
-
-    def starter(warning: str) -> Obtained:
-        decoded = starter_list()
-        return Obtained(STARTER_NAME, decoded, compiler(decoded), True, warnings=(warning,))
-
+    :param explicit: sources in place of the configured ones.
+    :param own: the user's lists, which are compiled with it.
+    :raises GfwtoolsError: there is none, or it may not be used.
+    """
+    held = _Held(config, policy, state, own)
     if offline:
-        if last:
-            return Obtained(public(state.source) or str(path), last, compiler(last), starting)
-        if had_one:
-            raise ListError(f"{path} is missing or damaged", "run: gfwtools update")
-        if not _starter_stands_in(policy):
-            raise ListError(f"policy.{policy.name}: no list fetched yet", "run: gfwtools update")
-        return starter("no list fetched yet; using the built-in starter list")
-
+        return held.offline()
     from gfwtools.fetch.race import fetch
-    from gfwtools.fetch.values import Validators
 
-    # A validator stands for the list that its mirror gave; once another mirror's list is the last good one, a 304 would
-    # say nothing about it.
-    held = atomic.digest(good.data) if good else ""
     sources = explicit or answered_first(policy.sources, state.answered)
-    validators = {
-        source: Validators(mirror.etag, mirror.last_modified)
-        for source in sources
-        if (mirror := state.mirrors.get(public(source))) and held and mirror.digest == held
-    }
-
-    def accept(data: bytes) -> "tuple[Decoded, Callable[[], Compiled]]":
-        decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
-        compiled = compiler(decoded)
-        if not good or decoded.data != good.data:
-            require_list(compiled(), policy.name)
-            now = datetime.now(UTC)
-            if good and not force:
-                require_not_older(decoded.last_modified, good.last_modified, now)
-                _require_kept(compiled(), config, policy, state, good, now)
-            elif not force and not explicit and (starting or policy.sources == MIRRORS):
-                _require_starter(compiled(), policy, config.fetch.min_share)
-        return decoded, compiled
-
+    accept = partial(held.accept, force=force, explicit=bool(explicit))
     try:
-        fetched = fetch(sources, config.fetch, validators=validators, accept=accept, progress=progress)
+        fetched = fetch(sources, config.fetch, validators=held.validators(sources), accept=accept, progress=progress)
     except FetchError as error:
         if explicit:
             raise
-        if good or had_one:
-            date = good.last_modified if good else state.list_date
-            raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
-        if not _starter_stands_in(policy):
-            raise FetchError(f"policy.{policy.name}: {error}", "correct its sources in the configuration") from None
-        reasons = "; ".join(dict.fromkeys(error.answers))
-        return starter(
-            f"no list from {len(error.answers)} sources ({reasons}); using the built-in starter list until one answers"
-        )
+        return held.instead_of_all(error)
     source = public(fetched.source)
     answered = "" if explicit else source
     if fetched.data is None:
-        assert good is not None  # a 304 answers a validator, and those are sent for a good list only
-        return Obtained(source, good, compiler(good), answered=answered)
+        assert held.good is not None  # a 304 answers a validator, and those are sent for a good list only
+        return Obtained(source, held.good, held.compiler(held.good), answered=answered)
     decoded, compiled = fetched.data
     mirror = Mirror(fetched.validators.etag, fetched.validators.last_modified, atomic.digest(decoded.data))
     return Obtained(source, decoded, compiled, mirror=mirror, answered=answered)
+
+
+class _Held:
+    """What this host has of a policy's list before it asks for a new one, and what that decides."""
+
+    def __init__(self, config: Config, policy: PolicyConfig, state: PolicyState, own: UserLists) -> None:
+        self._config, self._policy, self._state, self._own = config, policy, state, own
+        self._path = config.paths.list(policy.name)
+        self._last = current_list(config, policy)
+        self._starting = self._last is not None and is_starter(self._last, state)
+        self.good = None if self._starting else self._last
+        """The last good list, which the starter list is not."""
+        self._digest = atomic.digest(self.good.data) if self.good else ""
+        self._had_one = bool(state.list_digest) and not state.starter
+
+    def compiler(self, decoded: Decoded) -> "Callable[[], Compiled]":
+        """Compiles a list at the first call."""
+        return cache(lambda: compile_with(str(self._path), self._policy, decoded, self._own))
+
+    def offline(self) -> Obtained:
+        """The list that is used without a network.
+
+        :raises ListError: there is none.
+        """
+        if self._last:
+            source = public(self._state.source) or str(self._path)
+            return Obtained(source, self._last, self.compiler(self._last), self._starting)
+        if self._had_one:
+            raise ListError(f"{self._path} is missing or damaged", "run: gfwtools update")
+        if not _starter_stands_in(self._policy):
+            raise ListError(f"policy.{self._policy.name}: no list fetched yet", "run: gfwtools update")
+        return self._starter("no list fetched yet; using the built-in starter list")
+
+    def validators(self, sources: Sequence[str]) -> "dict[str, Validators]":
+        """Those that the sources gave with the last good list. Once that is another mirror's, a 304 says nothing about
+        it."""
+        from gfwtools.fetch.values import Validators
+
+        mirrors = {source: self._state.mirrors.get(public(source)) for source in sources}
+        return {
+            source: Validators(mirror.etag, mirror.last_modified)
+            for source, mirror in mirrors.items()
+            if mirror and self._digest and mirror.digest == self._digest
+        }
+
+    def accept(self, data: bytes, *, force: bool, explicit: bool) -> "tuple[Decoded, Callable[[], Compiled]]":
+        """The list that a source's body holds.
+
+        :param force: it may be another one than what is held lets expect.
+        :param explicit: its source is not one of the configuration.
+        :raises ListError: it is none, or not likely to be the one that was asked for.
+        """
+        base64, fetch = self._policy.format == "autoproxy", self._config.fetch
+        decoded = decode(data, base64=base64, max_bytes=fetch.max_bytes)
+        compiled = self.compiler(decoded)
+        if not self.good or decoded.data != self.good.data:
+            require_list(compiled(), self._policy.name)
+            if not force:
+                self._require_likely(decoded, compiled(), explicit=explicit)
+        return decoded, compiled
+
+    def _require_likely(self, decoded: Decoded, compiled: "Compiled", *, explicit: bool) -> None:
+        """Whether a list is a likely successor of what is held.
+
+        :raises ListError: it is older, much smaller, or has other names.
+        """
+        now, policy = datetime.now(UTC), self._policy
+        if self.good:
+            require_not_older(decoded.last_modified, self.good.last_modified, now)
+            _require_kept(compiled, self._config, policy, self._state, self.good, now)
+        elif not explicit and (self._starting or policy.sources == MIRRORS):
+            _require_starter(compiled, policy, self._config.fetch.min_share)
+
+    def instead_of_all(self, error: FetchError) -> Obtained:
+        """The starter list, where no source has answered.
+
+        :raises FetchError: there is a list, which stays in use, or the starter list may not stand in.
+        """
+        if self.good or self._had_one:
+            date = self.good.last_modified if self.good else self._state.list_date
+            raise FetchError(f"{error}; the list of {date or 'the last update'} stays in use") from None
+        if not _starter_stands_in(self._policy):
+            name = self._policy.name
+            raise FetchError(f"policy.{name}: {error}", "correct its sources in the configuration") from None
+        none = f"no list from {len(error.answers)} sources ({'; '.join(dict.fromkeys(error.answers))})"
+        return self._starter(f"{none}; using the built-in starter list until one answers")
+
+    def _starter(self, warning: str) -> Obtained:
+        decoded = starter_list()
+        return Obtained(STARTER_NAME, decoded, self.compiler(decoded), True, warnings=(warning,))
 
 
 def answered_first(sources: Sequence[str], answered: str) -> list[str]:

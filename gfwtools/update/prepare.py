@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gfwtools.config.model import BackendName, Config, PolicyConfig
 from gfwtools.dnsmasq.version import filters_here
 from gfwtools.lists.lines import batches
+from gfwtools.lists.policy import Cover
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
@@ -23,6 +24,7 @@ from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
 if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
+    from gfwtools.lists.compiler import Compiled
 
 __all__ = ["prepare"]
 
@@ -89,17 +91,8 @@ def _prepare_policy(
     if state.inputs == inputs and _intact(config, state):
         return PolicyUpdate(policy, obtained, _with_answer(state, obtained), warnings=obtained.warnings)
     compiled = obtained.compiler()
-    warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
-    cover = cover_of(config, compiled)
-    lost: list[str] = []
-    if before:
-        claimed = {pattern for other in before for pattern in cover_of(config, other.compiled).patterns}
-        cover, lost = without_claimed(cover, claimed)
-    if lost:
-        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
-        warnings.append(
-            f"policy.{policy.name}: an earlier policy has {', '.join(lost[:3])}{more} as well, and keeps what it has"
-        )
+    cover, claimed = _cover(config, policy, compiled, before)
+    warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems), *claimed]
     unset = unset_of(config, compiled)
     files = files_of(
         config, policy, cover, compiled.seeds, decoded, TEXTS[backend], unset, filters=filters_here(config)
@@ -115,50 +108,57 @@ def _prepare_policy(
     if is_other and not state.starter and written:
         much = changed_much(written.count(b"\n"), len(added), len(removed))
         warnings += [f"policy.{policy.name}: {much}"] if much else []
-    counts = compiled.counts()
-    now = atomic.now()
-    digests = {on_host(config, path): atomic.digest(data) for path, data in files.items()}
     new_state = PolicyState(
         source=obtained.source,
         starter=obtained.starter,
         list_date=decoded.last_modified,
         list_digest=list_digest,
         inputs=inputs,
-        updated=now,
-        counts=counts._asdict(),
+        updated=atomic.now(),
+        counts=compiled.counts()._asdict(),
         domains=len(cover.tunnelled),
-        files=digests,
-        effective={
-            on_host(config, path): atomic.digest(_without_comments(data))
-            for path, data in files.items()
-            if role_of(config, policy, path) is not Role.NONE
-        },
+        files={on_host(config, path): atomic.digest(data) for path, data in files.items()},
+        effective=_effective(config, policy, files),
         loaded=state.loaded,
         mirrors=_mirrors(state, obtained),
         answered=obtained.answered or state.answered,
         reference=reference.since,
         history=state.history,
     )
-    change = Change(
-        now,
-        obtained.source,
-        new_state.list_digest,
-        counts._asdict(),
-        new_state.domains,
-        len(added),
-        len(removed),
-        force and is_other,
-    )
-    return PolicyUpdate(
-        policy,
-        obtained,
-        new_state.remember(change),
-        files,
-        tuple(path for path in _files_of(config, policy.name, state) if on_host(config, path) not in digests),
-        added,
-        removed,
-        tuple(warnings),
-    )
+    obsolete = (path for path in _files_of(config, policy.name, state) if on_host(config, path) not in new_state.files)
+    new_state = new_state.remember(_change(new_state, added, removed, forced=force and is_other))
+    return PolicyUpdate(policy, obtained, new_state, files, tuple(obsolete), added, removed, tuple(warnings))
+
+
+def _cover(
+    config: Config, policy: PolicyConfig, compiled: "Compiled", before: Sequence[PolicyUpdate]
+) -> tuple[Cover, list[str]]:
+    """What dnsmasq gets of a policy, and a warning about what an earlier one has as well."""
+    cover = cover_of(config, compiled)
+    if not before:
+        return cover, []
+    claimed = {pattern for other in before for pattern in cover_of(config, other.compiled).patterns}
+    cover, lost = without_claimed(cover, claimed)
+    if not lost:
+        return cover, []
+    more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+    names = f"{', '.join(lost[:3])}{more}"
+    return cover, [f"policy.{policy.name}: an earlier policy has {names} as well, and keeps what it has"]
+
+
+def _effective(config: Config, policy: PolicyConfig, files: Mapping[Path, bytes]) -> dict[str, str]:
+    """The digests of what programs read of the files."""
+    return {
+        on_host(config, path): atomic.digest(_without_comments(data))
+        for path, data in files.items()
+        if role_of(config, policy, path) is not Role.NONE
+    }
+
+
+def _change(state: PolicyState, added: Sequence[str], removed: Sequence[str], *, forced: bool) -> Change:
+    """The entry in the history."""
+    numbers = (state.domains, len(added), len(removed))
+    return Change(state.updated, state.source, state.list_digest, state.counts, *numbers, forced)
 
 
 def _mirrors(state: PolicyState, obtained: Obtained) -> dict[str, Mirror]:

@@ -19,6 +19,7 @@ from gfwtools.storage import atomic
 from gfwtools.storage.state import read_state
 from gfwtools.system.commands import Runner
 from gfwtools.update.endpoint import Astray, astray, follow
+from gfwtools.update.values import NotRepairedError, Update
 from gfwtools.update.verify import require_daemons
 
 __all__ = ["Repair", "repair"]
@@ -49,12 +50,16 @@ class Repair:
         except GfwtoolsError as error:
             self.problems.append(error)
 
-    def raise_problems(self) -> None:
-        """:raises GfwtoolsError: something could not be repaired."""
+    def raise_problems(self, done: Update, notes: list[str]) -> None:
+        """Called after the update.
+
+        :param notes: what its reload did.
+        :raises NotRepairedError: something could not be repaired.
+        """
         if self.problems:
             what = "; ".join(dict.fromkeys(problem.what for problem in self.problems))
-            remedies = dict.fromkeys(problem.remedy for problem in self.problems if problem.remedy)
-            raise GfwtoolsError(f"not repaired: {what}", "; ".join(remedies) or "run: gfwtools check host")
+            remedy = "; ".join(dict.fromkeys(problem.remedy for problem in self.problems if problem.remedy))
+            raise NotRepairedError(f"not repaired: {what}", remedy or "run: gfwtools check host", done, notes)
 
 
 def repair(config: Config, runner: Runner) -> Repair:

@@ -1,7 +1,7 @@
 """``update``: the pipeline from a source to the files on disk, for every policy, all of it or nothing."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from gfwtools.storage.state import write_state
 from gfwtools.system import ownership
 from gfwtools.update.prepare import prepare
 from gfwtools.update.replace import NAME, NOTHING, replace
-from gfwtools.update.values import Update
+from gfwtools.update.values import NotRepairedError, Update
 
 if TYPE_CHECKING:
     from gfwtools.fetch.values import Progress
@@ -46,8 +46,8 @@ def update(
     :param edit: gives the new content of files of the user's, with the lock held. They are a part of the update.
     :param within: the transaction that this is a part of; without one it is one of its own.
     :returns: what was done, and what the reload did, in words.
-    :raises GfwtoolsError: nothing was changed, or all of it was put back; or the list is in use, and something could
-        not be repaired.
+    :raises GfwtoolsError: nothing was changed, or all of it was put back.
+    :raises NotRepairedError: the update was done, and something could not be repaired.
     """
     paths = config.paths
     was_wired = reload and _is_wired(config)
@@ -55,7 +55,7 @@ def update(
         if was_wired and not _is_wired(config):
             raise HostError("gfwtools teardown ran while this waited", "to set the host up again: gfwtools bootstrap")
         recover(config)
-        with _repaired(config, report) as warn:
+        with _repaired(config, report) as require_repaired:
             folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
             atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
             prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
@@ -74,7 +74,7 @@ def update(
                 notes = install(config, prepared, foreign, within=within)
                 overridden = _overridden(config, System())
                 done = prepared._replace(warnings=(*prepared.warnings, *overridden))
-                warn(done.all_warnings)
+                require_repaired(done, notes)
                 return done, notes
             with Journal(paths).transaction(NAME, {}, outcome=NOTHING, within=within) as transaction:
                 replace(config, prepared, foreign, transaction)
@@ -88,14 +88,13 @@ def _is_wired(config: Config) -> bool:
 
 
 @contextmanager
-def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[Callable[[Iterable[str]], None]]:
-    """Repair the host before the update. What could not be repaired is an error after it, beside that of the update.
+def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[Callable[[Update, list[str]], None]]:
+    """Repair the host before the update. The context is a function to call after it, which raises what is not repaired.
 
-    The caller of the update gets that error in place of the result. So the context is a function for the warnings of
-    the update, which reports them in this case.
+    Where the update fails, its error is the one that is raised, and the other one is reported.
     """
     if report is None:
-        yield lambda warnings: None
+        yield lambda done, notes: None
         return
     from gfwtools.system.commands import System
     from gfwtools.update.repair import repair
@@ -105,17 +104,14 @@ def _repaired(config: Config, report: Callable[[str], None] | None) -> Iterator[
         if line:
             report(line)
 
-    def warn(warnings: Iterable[str]) -> None:
-        for warning in warnings if found.problems else ():
-            report(warning)
-
     try:
-        yield warn
+        yield found.raise_problems
+    except NotRepairedError:
+        raise
     except GfwtoolsError:
         for problem in found.problems:
             report(f"not repaired: {problem}")
         raise
-    found.raise_problems()
 
 
 def _overridden(config: Config, runner: "Runner") -> list[str]:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools.config.model import Config, PolicyConfig
+from gfwtools.errors import GfwtoolsError
 from gfwtools.lists.decode import Decoded
 from gfwtools.storage.state import Mirror, PolicyState, State
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled, Counts
 
-__all__ = ["Obtained", "PolicyUpdate", "Update"]
+__all__ = ["NotRepairedError", "Obtained", "PolicyUpdate", "Update"]
 
 
 class Obtained(NamedTuple):
@@ -100,3 +101,13 @@ class Update(NamedTuple):
         """Files to be removed."""
         gone = [path for paths in self.gone.values() for path in paths]
         return [path for policy in self.policies for path in policy.obsolete] + gone
+
+
+class NotRepairedError(GfwtoolsError):
+    """Something on the host could not be repaired. The update beside it was done, and the list is in use."""
+
+    def __init__(self, what: str, remedy: str, done: Update, notes: list[str]) -> None:
+        super().__init__(what, remedy)
+        self.done = done
+        self.notes = notes
+        """What the reload did, in words."""

@@ -125,10 +125,10 @@ def warm(
     """
     data = atomic.read(config.paths.domains(policy.name))
     if data is None:
-        from gfwtools.dnsmasq.conf import is_wired
+        from gfwtools.dnsmasq.conf import bootstrap_command, is_wired
 
-        remedy = "update --reload" if is_wired(config) else f"bootstrap --interface {policy.interface}"
-        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file", f"run: gfwtools {remedy}")
+        remedy = "gfwtools update --reload" if is_wired(config) else bootstrap_command(policy)
+        raise ResolverError(f"{config.paths.domains(policy.name)}: no such file", f"run: {remedy}")
     path = config.paths.warm(policy.name)
     daemon = Dnsmasq(config, System()).main
     with lock(config.paths.state_dir / "warm.lock", wait=1.0):

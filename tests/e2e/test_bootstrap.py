@@ -157,9 +157,7 @@ def test_down_and_up_bring_the_learned_addresses_back(lab: Lab, backend: str) ->
     assert lab.visit(lab.client, BLOCKED) == TUNNEL
 
 
-def test_somebody_flushes_the_sets_and_after_up_a_name_in_dnsmasqs_cache_is_tunnelled_again(
-    lab: Lab, backend: str
-) -> None:
+def test_after_a_flush_of_the_sets_up_has_a_name_in_dnsmasqs_cache_tunnelled_again(lab: Lab, backend: str) -> None:
     lab.configure(backend)
     lab.bootstrap()
     assert lab.open(lab.client, "blocked.example") == TUNNEL
@@ -245,7 +243,7 @@ def test_a_list_that_grows_is_taken_up_by_the_cron_job(lab: Lab, backend: str) -
     assert lab.visit(lab.gateway, FREE, 1) != GATEWAY_WAN
 
 
-def test_a_configuration_that_is_there_keeps_every_byte_and_an_option_against_it_is_refused(lab: Lab) -> None:
+def test_an_existing_configuration_keeps_every_byte_and_refuses_an_option_against_it(lab: Lab) -> None:
     lab.configure("nftables", "split")
     before = lab.gateway.read("/etc/gfwtools/config.toml")
     result = lab.bootstrap("--backend", "iptables", code=1)
@@ -254,7 +252,7 @@ def test_a_configuration_that_is_there_keeps_every_byte_and_an_option_against_it
     assert lab.gateway.read("/etc/gfwtools/config.toml") == before
 
 
-def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend_written_down(lab: Lab) -> None:
+def test_a_fresh_host_gets_a_configuration_with_every_key_and_its_backend(lab: Lab) -> None:
     from gfwtools.config.load import loads
 
     lab.gateway.run("rm", "-rf", "/etc/gfwtools")
@@ -282,7 +280,7 @@ def test_a_second_policy_in_the_split_layout_has_a_second_dnsmasq_of_its_own(lab
     assert everything(lab) == before
 
 
-def test_a_bootstrap_that_fails_on_a_host_that_was_set_up_takes_back_only_what_it_did(lab: Lab, backend: str) -> None:
+def test_a_second_bootstrap_that_fails_takes_back_only_what_it_did(lab: Lab, backend: str) -> None:
     lab.configure(backend)
     lab.bootstrap()
     make = "ip link add tun1 type veth peer name tun1p; ip address add 10.8.0.2/24 dev tun1; ip link set tun1 up"

@@ -188,7 +188,7 @@ def test_a_name_that_does_not_exist_is_no_broken_link(lab: Lab) -> None:
     assert chain["broken"] is None
 
 
-def test_replies_that_the_reverse_path_filter_drops_are_told_from_the_kernels_counter(lab: Lab) -> None:
+def test_replies_that_the_reverse_path_filter_drops_show_in_the_kernels_counter(lab: Lab) -> None:
     lab.gateway.run("sysctl", "-qw", "net.ipv4.conf.wg0.rp_filter=1")
     chain = live(lab, "--connect", "blocked.example", code=1)
     assert chain["broken"] == "reverse path"

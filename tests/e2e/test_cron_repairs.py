@@ -229,15 +229,20 @@ def test_an_endpoint_without_an_address_is_named_where_the_tunnel_is_dead(lab: L
     require_tunnel(lab)
 
 
-def test_the_warnings_of_an_update_are_printed_also_where_a_repair_fails(lab: Lab) -> None:
+def test_an_update_beside_a_failed_repair_is_shown_whole_and_ends_with_one(lab: Lab) -> None:
     key = lab.gateway.run("wg", "show", "wg0", "peers").stdout.strip()
     lab.gateway.write("/etc/wireguard/wg0.conf", f"[Peer]\nPublicKey = {key}\nEndpoint = gone.example:51820\n")
     before = lab.gateway.read("/etc/gfwtools/deny.txt")
     lab.gateway.write("/etc/gfwtools/deny.txt", f"{before}no-domain..example\n")
     lab.far.run("ip", "link", "set", "wg0", "down")
-    warned, _, failed = cron(lab, code=1).partition("not repaired")
+    done = lab.gateway.gfwtools("update", "--reload", "--json", code=1)
+    warned, _, failed = done.stderr.partition("not repaired")
     assert "no-domain..example" in warned
     assert "gone.example" in failed
+    assert [policy["policy"] for policy in json.loads(done.stdout)["policies"]] == ["gfwlist"]
+    shown = lab.gateway.gfwtools("update", "--reload", code=1)
+    assert "gfwlist: nothing new" in shown.stdout
+    assert "gone.example" in shown.stderr
     lab.far.run("ip", "link", "set", "wg0", "up")
     lab.gateway.run("rm", "/etc/wireguard/wg0.conf")
     lab.gateway.write("/etc/gfwtools/deny.txt", before)

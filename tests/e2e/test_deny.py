@@ -1,6 +1,7 @@
 """``gfwtools deny`` and ``allow`` with the real dnsmasq: a name changes sides, or nothing does."""
 
 import itertools
+import json
 
 import pytest
 from fresh_host import RESTART
@@ -11,6 +12,8 @@ pytestmark = pytest.mark.e2e
 PAIRS = list(itertools.product(("iptables", "nftables"), ("paired", "split")))
 DENY = "/etc/gfwtools/deny.txt"
 ALLOW = "/etc/gfwtools/allow.txt"
+#: An address that no listed name has, and the one of the blocked site.
+ALONE, SHARED = "198.18.0.77", "198.18.0.10"
 #: A name that no list has, that the ISP lies about, and whose site only the tunnel reaches.
 UNLISTED = "fresh.example"
 
@@ -44,6 +47,53 @@ def test_a_denied_name_opens_through_the_tunnel_at_once_and_not_after_its_remova
         assert "as before" in lab.gateway.gfwtools("deny", UNLISTED).stdout
         lab.gateway.gfwtools("deny", "--remove", UNLISTED)
         assert lab.resolve(lab.gateway, UNLISTED) == POISON
+
+
+def sets_with(lab: Lab, address: str) -> list[str]:
+    sets: list[str] = json.loads(lab.gateway.gfwtools("check", "ip", address, "--json").stdout)["sets"]
+    return sets
+
+
+def with_name(lab: Lab, name: str, address: str) -> None:
+    """The far end's resolver has a name; the ISP's resolver lies about it."""
+    for host, known in ((lab.far, address), (lab.isp, POISON)):
+        host.write("/etc/dnsmasq.conf", f"{host.read('/etc/dnsmasq.conf')}address=/{name}/{known}\n")
+
+
+@pytest.mark.parametrize(("backend", "layout"), PAIRS)
+def test_addresses_of_an_allowed_name_leave_the_set_unless_a_listed_name_has_them(backend: str, layout: str) -> None:
+    with Lab() as lab:
+        with_name(lab, "alone.example", ALONE)
+        with_unlisted(lab)
+        lab.configure(backend, layout)
+        lab.bootstrap()
+        lab.gateway.gfwtools("deny", UNLISTED, "alone.example")
+        lab.gateway.gfwtools("warm")
+        assert lab.resolve(lab.client, "alone.example") == ALONE
+        lab.visit(lab.client, ALONE, 0.1)
+        assert sets_with(lab, ALONE)
+        assert sets_with(lab, SHARED)
+        told = lab.gateway.gfwtools("allow", UNLISTED, "alone.example").stdout
+        assert f"removed {ALONE} from the set" in told
+        assert "removed from conntrack" in told
+        assert f"{SHARED} stays in the set: blocked.example has it as well" in told
+        assert not sets_with(lab, ALONE)
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_teardown_leaves_no_learned_address_for_the_next_bootstrap(backend: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        words = ("ipset", "add", "gfwlist", ALONE)
+        if backend == "nftables":
+            words = ("nft", "add", "element", "inet", "gfwtools", "gfwlist4", f"{{ {ALONE} }}")
+        lab.gateway.run(*words)
+        assert sets_with(lab, ALONE)
+        lab.gateway.gfwtools("teardown", "--yes")
+        lab.bootstrap()
+        assert not sets_with(lab, ALONE)
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)

@@ -109,7 +109,7 @@ def sample(policy: Policy, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("source", ["our own list", "the newest real list"])
-def test_two_hundred_names_come_from_the_resolver_and_land_in_the_set_that_the_policy_says(
+def test_two_hundred_names_have_the_resolver_and_the_set_that_the_policy_says(
     source: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path = FIXTURES / "list.txt" if source == "our own list" else request.getfixturevalue("real_lists")[-1]
@@ -130,7 +130,7 @@ def test_two_hundred_names_come_from_the_resolver_and_land_in_the_set_that_the_p
         assert members(namespace, "gfwlist6") == {str(ip_address(address(name, CLEAN, 6))) for name in tunnelled}
 
 
-def test_an_exception_under_a_name_is_asked_of_the_usual_resolver_and_the_paired_layouts_set_is_the_names(
+def test_an_exception_under_a_name_is_asked_of_the_usual_resolver(
     tmp_path: Path,
 ) -> None:
     # A fact about dnsmasq 2.90, kept here so that a later one is noticed: no wildcard in set lines.

@@ -54,7 +54,7 @@ def test_the_plain_recipe_fails_with_strict_filtering() -> None:
         assert reached(lab) == (True, True)
 
 
-def test_with_src_valid_mark_the_lans_packets_need_the_rule_that_looks_into_main_first() -> None:
+def test_with_src_valid_mark_the_lan_needs_the_rule_that_looks_into_main_first() -> None:
     with Lab(rp_filter=1, src_valid_mark=1) as lab:
         by_hand(lab, RECIPE, LOOSE)
         assert not reached(lab)[1]
@@ -69,7 +69,7 @@ def test_with_both_mendings_all_six_combinations_work(rp_filter: int, src_valid_
         assert reached(lab) == (True, True)
 
 
-def test_the_endpoint_in_the_set_makes_the_tunnel_eat_itself_and_a_return_before_the_mark_mends_it(lab: Lab) -> None:
+def test_the_endpoint_in_the_set_ends_the_tunnel_without_a_return_before_the_mark(lab: Lab) -> None:
     by_hand(lab, RECIPE)
     assert reached(lab) == (True, True)
     by_hand(lab, f"ipset add facts {ENDPOINT}")
@@ -81,7 +81,7 @@ def test_the_endpoint_in_the_set_makes_the_tunnel_eat_itself_and_a_return_before
         assert time.monotonic() < deadline, "the RETURN does not mend it"
 
 
-def test_an_unreachable_default_in_the_table_refuses_the_lan_at_once_and_nothing_leaks(lab: Lab) -> None:
+def test_an_unreachable_default_refuses_the_lan_at_once_and_nothing_leaks(lab: Lab) -> None:
     by_hand(lab, RECIPE)
     lab.gateway.run("ip", "link", "set", "wg0", "down")
     assert lab.visit(lab.gateway, BLOCKED, 0.7) == "error: timed out"

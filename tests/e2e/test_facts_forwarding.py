@@ -86,7 +86,7 @@ def test_a_clients_mss_does_not_fit_the_tunnel_unless_it_is_clamped(lab: Lab, ba
 # ------------------------------------------------------------ routes of the host's own
 
 
-def test_a_marked_packet_keeps_to_a_more_specific_route_only_where_main_is_looked_into_first(lab: Lab) -> None:
+def test_a_more_specific_route_holds_only_where_main_is_looked_into_first(lab: Lab) -> None:
     by_hand(lab, RECIPE, f"ipset add facts {CLIENT}")
     ping = ("ping", "-c", "1", "-W", "1", CLIENT)
     assert lab.gateway.run(*ping, code=None).returncode != 0
@@ -104,7 +104,7 @@ def test_the_kill_switch_is_no_hindrance_while_the_tunnel_is_up(lab: Lab) -> Non
     assert lab.visit(lab.client, BLOCKED) == TUNNEL
 
 
-def test_with_the_tunnel_down_the_hosts_own_datagrams_and_the_lan_are_refused_at_once(lab: Lab) -> None:
+def test_with_the_tunnel_down_the_host_and_the_lan_are_refused_at_once(lab: Lab) -> None:
     by_hand(lab, RECIPE, KILL_SWITCH, "ip link set wg0 down")
     assert send(lab.gateway, BLOCKED) == "No route to host"
     # Where a neighbour does not answer it says so too, three seconds later: this one gives up before.
@@ -119,7 +119,7 @@ def test_the_hosts_own_tcp_is_not_refused_at_once_but_times_out_and_does_not_lea
     assert lab.leaked() == 0
 
 
-def test_an_interface_that_was_down_has_lost_its_default_route_and_the_kill_switch_holds_on(lab: Lab) -> None:
+def test_an_interface_that_was_down_has_no_default_route_and_the_kill_switch_holds(lab: Lab) -> None:
     by_hand(lab, RECIPE, KILL_SWITCH, "ip link set wg0 down", "ip link set wg0 up")
     assert "dev wg0" not in lab.gateway.run("ip", "route", "show", "table", TABLE).stdout
     assert lab.visit(lab.client, BLOCKED, 1).startswith("error: ")
@@ -146,7 +146,7 @@ def test_a_mark_alone_stops_no_ipv6_as_an_empty_table_falls_through_to_the_next_
     assert lab.leaked() > 0
 
 
-def test_with_an_unreachable_default_ipv6_is_refused_and_does_not_leak_and_free_ipv6_goes_on(lab: Lab) -> None:
+def test_an_unreachable_default_refuses_ipv6_of_the_set_and_no_other(lab: Lab) -> None:
     by_hand(lab, RECIPE6, KILL_SWITCH6)
     assert send(lab.gateway, BLOCKED6) == "No route to host"
     # The router's word comes for each SYN at once; that the client heeds the one for its second SYN only is its own TCP.

@@ -23,7 +23,7 @@ def test_without_iptables_both_the_files_and_the_plumbing_are_for_nftables() -> 
         assert lab.open(lab.client, "blocked.example") == TUNNEL
 
 
-def test_with_a_dnsmasq_without_ipset_both_the_files_and_the_plumbing_are_for_nftables() -> None:
+def test_with_a_dnsmasq_without_ipset_files_and_plumbing_are_for_nftables() -> None:
     # A user's own `auto`, which bootstrap does not rewrite: update decides it again.
     with Lab() as lab:
         lab.configure("auto")
@@ -36,7 +36,7 @@ def test_with_a_dnsmasq_without_ipset_both_the_files_and_the_plumbing_are_for_nf
         assert lab.open(lab.client, "blocked.example") == TUNNEL
 
 
-def test_a_bootstrap_that_leaves_a_piece_not_ok_says_that_the_host_is_set_up_and_how_to_undo_it() -> None:
+def test_a_bootstrap_that_leaves_a_piece_not_ok_says_how_to_undo_it() -> None:
     with Lab() as lab:
         lab.configure()
         lab.gateway.run("ip", "link", "set", "wg0", "down")

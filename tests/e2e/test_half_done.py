@@ -191,7 +191,7 @@ def test_teardown_finds_what_is_ours_though_the_state_is_lost(lab: Lab, layout: 
     assert lab.gateway.gfwtools("teardown", "--yes").stdout == "nothing to undo\n"
 
 
-def test_a_second_bootstrap_that_fails_keeps_what_the_first_has_put_in_place_of_a_foreign_file(lab: Lab) -> None:
+def test_a_second_bootstrap_that_fails_keeps_what_the_first_has_replaced(lab: Lab) -> None:
     configure(lab)
     lab.gateway.write("/etc/dnsmasq.d/gfwlist.conf", "# by hand\n")
     lab.gateway.gfwtools(*BOOTSTRAP)

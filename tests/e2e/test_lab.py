@@ -85,7 +85,7 @@ def test_the_free_site_is_reached_with_the_gateways_address(lab: Lab) -> None:
 # ------------------------------------------------------------ the tunnel
 
 
-def test_what_is_routed_into_the_tunnel_comes_out_with_its_address_and_passes_the_isp_sealed() -> None:
+def test_the_tunnel_is_sealed_for_the_isp_and_its_packets_have_its_address() -> None:
     with Lab() as lab:
         lab.gateway.run("ip", "route", "add", BLOCKED, "dev", "wg0")
         lab.gateway.run("ip", "route", "add", CLEAN, "dev", "wg0")

@@ -132,21 +132,39 @@ def test_a_question_that_is_sent_to_another_resolver_is_no_green_host(backend: s
         f"iptables -t nat -I POSTROUTING -s 192.168.7.0/24 -j SNAT --to-source {GATEWAY_WAN}",
         "iptables -t nat -N own; iptables -t nat -I POSTROUTING -s 192.168.7.0/24 -j own; "
         f"iptables -t nat -A own -j SNAT --to-source {GATEWAY_WAN}",
+        "iptables -t nat -I POSTROUTING -s 192.168.7.0/24 -j ACCEPT",
+        "iptables -t nat -N own; iptables -t nat -I POSTROUTING -j own; "
+        "iptables -t nat -A own -s 192.168.7.0/24 -j ACCEPT",
     ],
-    ids=["rule", "chain"],
+    ids=["rule", "chain", "accept", "accept in a chain"],
 )
-def test_an_address_that_a_rule_before_ours_gives_to_the_tunnels_packets_is_named(rules: str) -> None:
+def test_a_rule_before_ours_that_takes_the_tunnels_packets_is_named(rules: str) -> None:
     with Lab() as lab:
         lab.configure("iptables")
         lab.bootstrap()
         lab.gateway.run("sh", "-ec", rules)
         assert lab.open(lab.client, "blocked.example") != TUNNEL
         (piece,) = bad(lab)
-        assert f"-j SNAT --to-source {GATEWAY_WAN}" in piece["detail"]
+        assert rules[rules.rindex("-j ") :] in piece["detail"]
         assert broken(lab)["remedy"] == piece["remedy"] == "gfwtools up"
         lab.gateway.gfwtools("up")
         assert lab.open(lab.client, "blocked.example") == TUNNEL
         assert bad(lab) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_chain_of_nft_that_translates_before_ours_is_named(backend: str) -> None:
+    chain = "ip other post { type nat hook postrouting priority 50; }"
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        rule = f"ip saddr 192.168.7.0/24 snat to {GATEWAY_WAN}"
+        lab.gateway.run("nft", "-f", "-", stdin=f"table ip other\nadd chain {chain}\nadd rule ip other post {rule}\n")
+        assert lab.open(lab.client, "blocked.example") != TUNNEL
+        (piece,) = bad(lab)
+        assert f"given another address by nft ip other post: {rule}" in piece["detail"]
+        assert broken(lab)["remedy"] == piece["remedy"]
+        repaired(lab, piece["remedy"])
 
 
 def test_address_translation_that_leaves_the_tunnel_alone_is_green_before_ours() -> None:
@@ -157,6 +175,8 @@ def test_address_translation_that_leaves_the_tunnel_alone_is_green_before_ours()
             f"-o wan+ -j SNAT --to-source {GATEWAY_WAN}",
             f"! -o wg+ -j SNAT --to-source {GATEWAY_WAN}",
             "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+            "-m policy --dir out --pol ipsec -j ACCEPT",
+            "-s 192.168.7.0/24 -d 10.0.0.0/8 -j ACCEPT",
         ):
             lab.gateway.run("iptables", "-t", "nat", "-I", "POSTROUTING", *rule.split())
         assert bad(lab) == []

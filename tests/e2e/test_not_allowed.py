@@ -9,6 +9,7 @@ from lab import GATEWAY_LAN, Lab
 pytestmark = pytest.mark.e2e
 
 WITHOUT = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+WITHOUT_RAW = ("setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw")
 ROOTLESS = ("unshare", "--user", "--map-root-user")
 COMMANDS = {
     "bootstrap": ("bootstrap", "--interface", "wg0", "--init", "none", "--yes"),
@@ -45,6 +46,26 @@ def test_each_command_without_cap_net_admin_names_it_and_changes_nothing(backend
             assert "CAP_NET_ADMIN" in done.stderr, name
             assert "the kernel has no" not in done.stderr, name
         assert state(lab) == before
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_without_cap_net_raw_no_rule_is_called_missing(backend: str) -> None:
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        done = gfwtools(lab, WITHOUT_RAW, "check", "host")
+        assert done.returncode == 0
+        assert "MISSING" not in done.stdout
+        shown = gfwtools(lab, WITHOUT_RAW, "check", "domain", "--live", "blocked.example")
+        assert "BROKEN" not in shown.stdout
+        if backend == "iptables":
+            assert "UNKNOWN   iptables mangle GFWLIST" in done.stdout
+            assert "CAP_NET_RAW" in done.stdout
+            before = state(lab)
+            for command in ("up", "down"):
+                refused = gfwtools(lab, WITHOUT_RAW, command)
+                assert (refused.returncode, "CAP_NET_RAW" in refused.stderr) == (1, True)
+            assert state(lab) == before
 
 
 def test_status_without_cap_net_admin_names_it_and_calls_nothing_missing() -> None:

@@ -87,9 +87,7 @@ def test_every_command_that_judges_says_that_dnsmasq_has_not_read_our_files(back
 
 
 @pytest.mark.parametrize(("backend", "layout"), PAIRS)
-def test_a_list_that_was_put_in_place_behind_the_dnsmasq_is_seen_until_it_is_reloaded(
-    backend: str, layout: str
-) -> None:
+def test_a_list_that_dnsmasq_has_not_read_is_seen_until_it_is_reloaded(backend: str, layout: str) -> None:
     with Lab() as lab:
         plain(lab, backend, layout)
         lab.bootstrap()

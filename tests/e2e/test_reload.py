@@ -245,9 +245,7 @@ def test_a_dnsmasq_at_a_port_named_beside_a_comment_is_asked_there(host: FreshHo
 
 @PAIRED
 @pytest.mark.parametrize("target", ["none", "x.conf"])
-def test_a_link_that_leads_nowhere_in_the_folder_is_found_before_anything_is_restarted(
-    host: FreshHost, target: str
-) -> None:
+def test_a_broken_link_in_the_folder_is_found_before_anything_is_restarted(host: FreshHost, target: str) -> None:
     host.gfwtools("update", "--reload")
     host.run("ln", "-s", target, "/etc/dnsmasq.d/x.conf")
     before = (snapshot(host), pids(host), restarts(host))

@@ -181,7 +181,8 @@ def test_a_flow_that_began_while_the_rules_were_away_is_healed_by_up(lab: Lab, p
     flush(lab)
     # It has no answer yet, and sends on.
     flow = begin(lab, place, "udp", SEED)
-    lab.gateway.gfwtools("up")
+    assert "to remove from conntrack: they began before the rules" in lab.gateway.gfwtools("up", "--dry-run").stdout
+    assert "removed from conntrack: they began before the rules" in lab.gateway.gfwtools("up").stdout
     assert flow.got > 10
 
 

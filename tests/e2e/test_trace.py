@@ -247,7 +247,7 @@ def test_without_its_tunnel_the_screen_is_there_all_the_same(wired: Lab) -> None
     assert any(finding["name"] == "interface wg0" for finding in document["findings"])
 
 
-def test_warm_fills_the_sets_so_that_a_client_with_an_address_from_elsewhere_is_tunnelled(wired: Lab) -> None:
+def test_after_warm_a_client_with_an_address_from_elsewhere_is_tunnelled(wired: Lab) -> None:
     # bootstrap has asked for the name itself: the address goes from the set, and the answer from the caches.
     forget = (
         f"ipset -q del gfwlist {BLOCKED} || nft delete element inet gfwtools gfwlist4 {{ {BLOCKED} }}; "

@@ -5,7 +5,7 @@ understood may let the packet pass or not.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import NamedTuple
 
-from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, opposite
+from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Truth, both, either, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 from gfwtools.system import ownership
 
@@ -272,18 +272,13 @@ def _multiport(option: Option, packet: Packet) -> Truth:
     sides = {"--dports": [packet.dports], "--sports": [packet.sports], "--ports": [packet.sports, packet.dports]}
     if option.name not in sides:
         return None
-    return _any(_ports(port, side, packet) for side in sides[option.name] for port in option.words[0].split(","))
-
-
-def _any(truths: Iterable[Truth]) -> Truth:
-    found = set(truths)
-    return True if True in found else None if None in found else False
+    return either(_ports(port, side, packet) for side in sides[option.name] for port in option.words[0].split(","))
 
 
 def _conntrack(option: Option, packet: Packet) -> Truth:
     match option.name:
         case "--ctstate" | "--state":
-            return _any(_state(state, packet) for state in option.words[0].split(","))
+            return either(_state(state, packet) for state in option.words[0].split(","))
         case "--ctdir":
             return option.words[0] == ("REPLY" if packet.reply else "ORIGINAL")
         case "--ctproto":
@@ -322,9 +317,9 @@ def _addrtype(option: Option, packet: Packet) -> Truth:
     if option.name not in ("--dst-type", "--src-type"):
         return True if option.name in ("--limit-iface-in", "--limit-iface-out") else None
     if option.name == "--src-type" and packet.local and not packet.iif:
-        return _any(kind == "LOCAL" for kind in option.words[0].split(","))
+        return either(kind == "LOCAL" for kind in option.words[0].split(","))
     local = packet.to_host and option.name == "--dst-type"
-    return _any(kind == ("LOCAL" if local else "UNICAST") for kind in option.words[0].split(","))
+    return either(kind == ("LOCAL" if local else "UNICAST") for kind in option.words[0].split(","))
 
 
 def _iprange(option: Option, packet: Packet) -> Truth:

@@ -15,7 +15,7 @@ from gfwtools.diagnose.firewall import questions as dns
 from gfwtools.diagnose.firewall.crossing import Crossing, Passage, Verdict, crossings
 from gfwtools.diagnose.firewall.opening import Zone, opening
 from gfwtools.diagnose.firewall.packet import Bits, Packet, Truth
-from gfwtools.diagnose.firewall.walk import BaseChain, Place
+from gfwtools.diagnose.firewall.walk import BaseChain, Judgement, Place, Verb
 from gfwtools.diagnose.lan import lans
 from gfwtools.dnsmasq.daemon import Daemon
 from gfwtools.plumbing.facts import Facts, Family
@@ -30,6 +30,8 @@ __all__ = ["Judged", "judge_firewall", "judge_questions_into", "judge_questions_
 _TABLES = ("raw", "mangle", "filter", "security")
 #: A host may have both kinds of iptables; one of them has the plain name.
 _SUFFIXES = ("", "-nft", "-legacy")
+#: Where iptables translates sources (linux/netfilter_ipv4.h, NF_IP_PRI_NAT_SRC).
+_SRCNAT = 100
 _PROGRAMS: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
 # The tables that iptables-legacy has in this network namespace.
 _LEGACY: dict[Family, Path] = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
@@ -74,6 +76,10 @@ def judge_firewall(
         return Judged(Verdict.UNKNOWN, *unread)
     chains = {family: _chains(runner, family, ruleset) for family in {way.family for way in ways}}
     apart = _apart(ways, chains, wans(runner))
+    if translated:
+        chains = {
+            family: [*found, *_before_ours(runner, family, ruleset, translated)] for family, found in chains.items()
+        }
     return _judged(
         [passage for way in ways if way.lan not in apart for passage in way.passages(chains[way.family])], runner
     )
@@ -142,9 +148,16 @@ def _judged(passages: Sequence[Passage], runner: Runner) -> Judged:
 def _words(passages: Iterable[Passage], verb: str, runner: Runner) -> str:
     texts = []
     for passage in passages:
-        places = dict.fromkeys(_quoted(found.decided, runner) for found in passage.judged)
-        texts.append(f"{passage.title}: {verb} {', '.join(places)}")
+        places: dict[str, dict[str, None]] = {}
+        for found in passage.judged:
+            places.setdefault(_verb(found, verb), {})[_quoted(found.decided, runner)] = None
+        each = (f"{does} {', '.join(rules)}" for does, rules in places.items())
+        texts.append(f"{passage.title}: {'; '.join(each)}")
     return "; ".join(texts)
+
+
+def _verb(found: Judgement, verb: str) -> str:
+    return "given another address by" if found.verb is Verb.TRANSLATE else verb
 
 
 def _quoted(place: Place, runner: Runner) -> str:
@@ -221,6 +234,18 @@ def _chains(runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None
             if kind == "nf_tables":
                 skip |= {(name, line[1:].strip()) for line in text.splitlines() if line.startswith("*")}
     return found + nft_rules.parse(ruleset or (), family, _elements(runner), frozenset(skip))
+
+
+def _before_ours(
+    runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None, translated: Iterable[Address]
+) -> list[BaseChain]:
+    """The chains of nft that may translate the source of a packet before we do: those of iptables come later."""
+    heads = [item["chain"] for item in ruleset or () if "chain" in item]
+    own = [each["prio"] for each in heads if each.get("type") == "nat" and f"{each['family']} {each['table']}" == TABLE]
+    known = frozenset(map(str, translated))
+    skip = frozenset({(TABLE.split()[0], TABLE.split()[1])})
+    bases = nft_rules.translations(ruleset or (), family, _elements(runner), skip, known)
+    return [base for base in bases if base.priority < min(own, default=_SRCNAT)]
 
 
 def _elements(runner: Runner) -> Callable[[str, str, str], Sequence[Any] | None]:

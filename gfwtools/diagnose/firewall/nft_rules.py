@@ -4,17 +4,17 @@ Every expression of a rule that compares is read as a field of the packet. A fie
 the rule, as it does in the kernel; one that is not understood leaves it open whether the rule matches.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, opposite
+from gfwtools.diagnose.firewall.packet import ALL_BITS, Bits, Packet, Peer, Truth, both, either, opposite
 from gfwtools.diagnose.firewall.walk import BaseChain, Chain, Jump, Place, Reading, Rule, Verb
 
-__all__ = ["Elements", "parse"]
+__all__ = ["Elements", "parse", "translations"]
 
 #: The elements of a named set or map: family, table, name. None where it cannot be listed.
 Elements = Callable[[str, str, str], Sequence[Any] | None]
@@ -52,6 +52,37 @@ def parse(
     :param items: what is below ``nftables`` in the listing.
     :param skip: (family, table) of tables that are read elsewhere.
     """
+    # A chain of type nat translates addresses; it stops no packet.
+    return [base for kind, base in _bases(items, family, elements, skip, _read) if kind != "nat"]
+
+
+def translations(
+    items: Iterable[Mapping[str, Any]],
+    family: int,
+    elements: Elements,
+    skip: frozenset[tuple[str, str]],
+    known: Collection[str],
+) -> list[BaseChain]:
+    """The base chains that may translate the source of a packet, as long as none before them has.
+
+    :param known: the addresses that the packet may get.
+    """
+    read = partial(_read_translation, frozenset(known))
+    return [
+        base
+        for kind, base in _bases(items, family, elements, skip, read)
+        if (kind, base.hook) == ("nat", "postrouting")
+    ]
+
+
+def _bases(
+    items: Iterable[Mapping[str, Any]],
+    family: int,
+    elements: Elements,
+    skip: frozenset[tuple[str, str]],
+    read: "Callable[[Sequence[Mapping[str, Any]], _Named, Packet], Reading]",
+) -> list[tuple[str, BaseChain]]:
+    """Every base chain of the known hooks, with its type."""
     tables: dict[tuple[str, str], tuple[list[Mapping[str, Any]], dict[str, list[Rule]]]] = {}
     for item in items:
         entry = item.get("chain") or item.get("rule")
@@ -64,21 +95,21 @@ def parse(
             rules.setdefault(entry["name"], [])
         else:
             place = Place("nft", " ".join(key), entry["chain"], f"handle {entry.get('handle', '?')}")
-            reader = partial(_read, entry.get("expr", ()), partial(_elements, elements, key))
+            reader = partial(read, entry.get("expr", ()), partial(_elements, elements, key))
             rules.setdefault(entry["chain"], []).append(Rule(place, reader))
-    bases = []
+    bases: list[tuple[str, BaseChain]] = []
     for key, (heads, rules) in tables.items():
         chains = {name: Chain(name, listed) for name, listed in rules.items()}
         for head in heads:
-            # A chain of type nat translates addresses; those of other hooks are not passed.
-            if head.get("hook") not in _HOOKS or head.get("type") == "nat":
+            if head.get("hook") not in _HOOKS:
                 continue
             name, policy = head["name"], head.get("policy", "accept")
             place = Place("nft", " ".join(key), name, f"policy {policy}")
             device = head.get("dev") or ()
             devices = (device,) if isinstance(device, str) else tuple(device)
             verb = _VERBS.get(policy, Verb.ACCEPT)
-            bases.append(BaseChain(head["hook"], int(head.get("prio", 0)), chains[name], verb, place, chains, devices))
+            base = BaseChain(head["hook"], int(head.get("prio", 0)), chains[name], verb, place, chains, devices)
+            bases.append((str(head.get("type", "")), base))
     return bases
 
 
@@ -121,6 +152,22 @@ def _read(statements: Sequence[Mapping[str, Any]], named: _Named, packet: Packet
         elif kind not in _PASSES_BY:  # other xt, queue, tproxy, synproxy, fwd and what is newer than this
             return Reading(packet, (Verb.ANYTHING,), certain=False)
     return Reading(packet)
+
+
+def _read_translation(
+    known: frozenset[str], statements: Sequence[Mapping[str, Any]], named: _Named, packet: Packet
+) -> Reading:
+    """A rule of a chain of type nat, which sees only the first packet of a connection."""
+    if packet.reply:
+        return Reading(packet)
+    reading = _read(statements, named, packet)
+    value = next((found["snat"] for found in statements if "snat" in found), None)
+    if Verb.ACCEPT not in reading.actions or not isinstance(value, Mapping):
+        return reading
+    address = value.get("addr")
+    if not isinstance(address, str):  # a map, or a range
+        return Reading(packet, (Verb.ANYTHING,), certain=False)
+    return reading if address in known else Reading(packet, (Verb.TRANSLATE,), reading.certain)
 
 
 def _verdict_map(value: Mapping[str, Any], named: _Named, packet: Packet, certain: bool) -> Reading:
@@ -193,7 +240,7 @@ def _match(value: Mapping[str, Any], named: _Named, packet: Packet) -> Truth:
     else:
         # Flags with | between them are a list as well: for "==" they are one value.
         values = [right] if isinstance(right, list) and operator in ("==", "!=") else _values(right, named)
-        truth = None if values is None else _any(field(_element(each)) for each in values)
+        truth = None if values is None else either(field(_element(each)) for each in values)
     return opposite(truth) if operator in ("!=", "!") else truth
 
 
@@ -217,11 +264,6 @@ def _values(right: Any, named: _Named) -> Sequence[Any] | None:
 def _element(value: Any) -> Any:
     """A value without what may stand beside it in a set: a timeout, a comment, a counter."""
     return value["elem"]["val"] if isinstance(value, Mapping) and "elem" in value else value
-
-
-def _any(truths: Iterable[Truth]) -> Truth:
-    found = set(truths)
-    return True if True in found else None if None in found else False
 
 
 def _field(left: Any, named: _Named, packet: Packet) -> Field | None:

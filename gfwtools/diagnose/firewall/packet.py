@@ -5,13 +5,14 @@ is only known to lie in a range is compared as a whole. Where a rule takes only 
 :attr:`Packet.partly`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from gfwtools.config.model import Address, Network
 from gfwtools.plumbing.facts import Family
 
-__all__ = ["ALL_BITS", "Bits", "Packet", "Peer", "Truth", "both", "opposite"]
+__all__ = ["ALL_BITS", "Bits", "Packet", "Peer", "Truth", "both", "either", "opposite"]
 
 #: None: the packet does not decide it.
 Truth = bool | None
@@ -27,6 +28,12 @@ def both(one: Truth, other: Truth) -> Truth:
     if one is False or other is False:
         return False
     return None if one is None or other is None else True
+
+
+def either(truths: Iterable[Truth]) -> Truth:
+    """Whether one of them is true, at least."""
+    found = set(truths)
+    return True if True in found else None if None in found else False
 
 
 @dataclass(frozen=True, slots=True)

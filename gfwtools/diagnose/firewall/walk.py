@@ -18,17 +18,21 @@ BUDGET = 200_000
 
 
 class Verb(Enum):
-    """What a rule does with a packet. ANYTHING is a target that is not understood."""
+    """What a rule does with a packet. ANYTHING is a target that is not understood.
+
+    TRANSLATE gives it an address that the other end of the tunnel does not know.
+    """
 
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
     RETURN = "return"
+    TRANSLATE = "translate"
     ANYTHING = "anything"
 
     @property
     def stops(self) -> bool:
-        return self in (Verb.DROP, Verb.REJECT)
+        return self in (Verb.DROP, Verb.REJECT, Verb.TRANSLATE)
 
 
 @dataclass(frozen=True, slots=True)
