@@ -1,6 +1,7 @@
 """``gfwtools deny`` and ``gfwtools allow``: edit the user's own lists."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,8 +109,11 @@ def _edit(
         if reloads(config):
             notes += _left_in_the_set(edited)
         elif edited.files:
-            run_it = f"gfwtools bootstrap --interface {chosen.interface}"
-            notes.append(f"dnsmasq was not reloaded: this host was never bootstrapped; run: {run_it}")
+            if context.root != Path("/"):
+                notes.append(f"dnsmasq was not reloaded: only files below {context.root} are changed")
+            else:
+                run_it = f"gfwtools bootstrap --interface {chosen.interface}"
+                notes.append(f"dnsmasq was not reloaded: this host was never bootstrapped; run: {run_it}")
     for warning in [*(text for outcome in edited.outcomes.values() for text in outcome.warnings), *warnings]:
         context.warn(warning)
     if as_json:

@@ -33,6 +33,8 @@ def up(context: Context, dry_run: bool, unless_down: bool) -> None:
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
+    if not dry_run:
+        context.require_host("up")
     require_net_admin()
     config, runner = context.config, context.runner()
     seen = updown.look(config, runner)
@@ -82,6 +84,7 @@ def down(context: Context) -> None:
     from gfwtools.plumbing import updown
     from gfwtools.system.privileges import require_net_admin
 
+    context.require_host("down")
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
     _report(context, updown.down(context.config, context.runner(), by_hand=True), "down")
 

@@ -102,7 +102,11 @@ class UserLists(NamedTuple):
         :param fetched: what will be on disk in place of what is there.
         :raises StoreError: one is there and cannot be read.
         """
-        at = config.paths.own_list
+
+        def at(entry: str) -> Path:
+            place = config.paths.own_list(entry)
+            return place if place in fetched else config.paths.follow(place)
+
         return cls(read_listings(map(at, policy.allow), fetched), read_listings(map(at, policy.deny), fetched))
 
 
