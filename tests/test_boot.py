@@ -21,7 +21,7 @@ from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Recorder, System
 from gfwtools.system.init import Init, detect_init
 
-PROGRAM = "/usr/local/bin/gfwtools"
+PROGRAM = "/opt/gfwtools/bin/python3 -I /usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
 TWO = SPLIT + '[policy.gfwlist]\n[policy.work]\ninterface = "wg-work"\nsources = ["https://example.net/list"]\n'
 SHELL = [

@@ -43,7 +43,7 @@ CRON_D = "/etc/cron.d"
 LOCAL = "local"
 LOCAL_ENABLED = "local-enabled"
 # These characters mean themselves in a unit, to cron and to sh alike.
-_PROGRAM = re.compile(r"/[A-Za-z0-9_./+-]+")
+_PROGRAM = re.compile(r"(?:/[A-Za-z0-9_./+-]+ -I )?/[A-Za-z0-9_./+-]+")
 # What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface unescaped.
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.@-]+")
 
@@ -85,6 +85,7 @@ def init_of(paths: Iterable[str]) -> Init | None:
 def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
+    :param program: perhaps after the path of its Python and ``-I``.
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """

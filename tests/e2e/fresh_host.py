@@ -153,6 +153,11 @@ class FreshHost:
         assert code is None or done.returncode == code, f"{argv} gave {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
+    def run_with(self, folder: str, *argv: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """The same, where the programs in ``folder`` come before the others of their names: also for root's fixed path."""
+        script = 'mount --bind "$0" /usr/local/sbin && exec "$@"'
+        return self.run("unshare", "-m", "sh", "-c", script, folder, *argv, code=code)
+
     def start(self, *argv: str | Path, ready: bool = False) -> subprocess.Popen[str]:
         """A process that ends with the host at the latest; with ``ready``, once it has said so."""
         child = subprocess.Popen(
