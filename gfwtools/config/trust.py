@@ -9,11 +9,11 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from gfwtools.config.model import Config, is_url
-from gfwtools.config.walk import walk
+from gfwtools.config.walk import Visited, walk
 from gfwtools.errors import StoreError
 
 __all__ = ["require_trusted", "require_trusted_file"]
@@ -56,7 +56,7 @@ def require_trusted(config: Config) -> None:
 
 def _require(path: Path, root: Path, owners: frozenset[int]) -> None:
     """:raises StoreError: a user beside ``owners`` can write it, or a folder on the way."""
-    for place, status, is_last in _walk(path, root):
+    for place, status in _walk(path, root):
         if stat.S_ISCHR(status.st_mode):
             return  # /dev/null, in place of a file
         if status.st_uid not in owners:
@@ -65,7 +65,7 @@ def _require(path: Path, root: Path, owners: frozenset[int]) -> None:
                 f"belongs to user {status.st_uid}, and root runs what it says",
                 f"chown {'-h ' if stat.S_ISLNK(status.st_mode) else ''}root:root",
             )
-        _require_mode(place, status, is_last=is_last, groups=frozenset({0}))
+        _require_mode(place, status, frozenset({0}))
 
 
 def _require_list(path: Path, root: Path) -> None:
@@ -73,16 +73,16 @@ def _require_list(path: Path, root: Path) -> None:
 
     :raises StoreError: anyone can write it, or a folder on the way.
     """
-    for place, status, is_last in _walk(path, root):
+    for place, status in _walk(path, root):
         # On many systems each user has a group of the same number, with nobody else in it.
-        _require_mode(place, status, is_last=is_last, groups=frozenset({0, status.st_uid}))
+        _require_mode(place, status, frozenset({0, status.st_uid}))
 
 
-def _require_mode(place: Path, status: os.stat_result, *, is_last: bool, groups: frozenset[int]) -> None:
+def _require_mode(place: Path, status: os.stat_result, groups: frozenset[int]) -> None:
     if stat.S_ISLNK(status.st_mode) or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         return  # the mode of a link does not count
-    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and not is_last:
-        return
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        return  # each file of ours in it is looked at
     others = bool(status.st_mode & stat.S_IWOTH)
     group = bool(status.st_mode & stat.S_IWGRP) and status.st_gid not in groups
     if others or group:
@@ -95,14 +95,12 @@ def _refused(place: Path, what: str, command: str) -> StoreError:
     return StoreError(f"{place}: {what}", f"look at what is in it, then run: {command} {shlex.quote(str(place))}")
 
 
-def _walk(path: Path, root: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
-    """What is on the way, and whether it is what the path names. It ends where nothing more can be seen."""
+def _walk(path: Path, root: Path) -> tuple[Visited, ...]:
+    """What is on the way, as far as it can be seen. Who reads it gets its problem, with words of his own."""
     below, start = path.absolute(), root.absolute()
     if not below.is_relative_to(start):
         start = Path("/")
-    way = walk(start, below.relative_to(start))  # who reads it gets its problem, with words of his own
-    for each in way.visited:
-        yield each.path, each.status, each is way.visited[-1] and each.path == way.end
+    return walk(start, below.relative_to(start)).visited
 
 
 def _files(folder: Path) -> Iterable[Path]:
