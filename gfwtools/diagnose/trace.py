@@ -359,13 +359,18 @@ def _monitor(runner: Runner) -> Iterator[subprocess.Popen[bytes]]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             message = _end(guard)
+            if guard.returncode:
+                _remove_table(runner, message)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if guard.returncode:  # it was killed, or nft failed
-        try:
-            runner.change(Command(("nft", "-f", "-"), f"add table {TABLE}\ndelete table {TABLE}\n"))
-        except HostError as error:
-            raise HostError(f"{error.what}; {message}" if message else error.what, error.remedy) from None
+
+
+def _remove_table(runner: Runner, message: str) -> None:
+    """The guard was killed, or its nft failed."""
+    try:
+        runner.change(Command(("nft", "-f", "-"), f"add table {TABLE}\ndelete table {TABLE}\n"))
+    except HostError as error:
+        raise HostError(f"{error.what}; {message}" if message else error.what, error.remedy) from None
 
 
 def _end(guard: subprocess.Popen[bytes]) -> str:
