@@ -159,8 +159,12 @@ def put_file(place: Path, source: Path, mode: int, owner: tuple[int, int]) -> No
     :raises OSError: it cannot be put there.
     """
     make_folder(place.parent)
-    if os.path.lexists(place) and os.path.samestat(place.lstat(), source.lstat()):
-        return  # rename(2) does nothing between two names of one file
+    if os.path.lexists(place):
+        there = place.lstat()
+        if os.path.samestat(there, source.lstat()):
+            return  # rename(2) does nothing between two names of one file
+        if (there.st_uid, there.st_gid) == owner and holds(place, source.read_bytes(), mode):
+            return  # it was not changed, and a full disk has no room for a copy
     temporary = _beside(place)
     with suppress(FileNotFoundError):
         temporary.unlink()
