@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,9 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
             # These two apply to every command, so click takes them before the command only.
             place = f"{error.option_name} goes before the command: {name} {error.option_name} PATH COMMAND"
             error = click.UsageError(place, error.ctx)
-        error.show()
+        shown = StringIO()
+        error.show(shown)  # the words of the command line are in it
+        click.echo(lines(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except GfwtoolsError as error:
         click.echo(lines(f"{name}: {error}"), err=True)
