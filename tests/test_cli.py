@@ -324,6 +324,10 @@ def test_with_too_little_memory_an_update_fails_in_one_line_and_changes_nothing(
         ("OSError(12, 'Cannot allocate memory')", "gfwtools: not enough memory; nothing was changed\n"),
         ("SystemError('error return without exception set')", "gfwtools: not enough memory; nothing was changed\n"),
         (
+            "SystemError('f returned NULL without setting an exception')",
+            "gfwtools: not enough memory; nothing was changed\n",
+        ),
+        (
             'RuntimeError("can\'t start new thread")',
             "gfwtools: not enough memory, or too many processes, for a thread; nothing was changed\n",
         ),

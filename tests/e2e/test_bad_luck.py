@@ -139,3 +139,36 @@ def test_what_a_packet_of_the_lan_brings_along_does_not_decide_its_way(lab: Lab)
         lab.gateway.run("sh", "-c", f"iptables -t raw -D {rule}")
     assert lab.leaked() == leaked
     lab.gateway.gfwtools(*TEARDOWN)
+
+
+# ---------------------------------------------------------------- a full table of connections
+
+#: Datagrams that nobody answers, until conntrack has no room: it then drops the oldest of their kind.
+FILL = """
+import socket, sys
+for number in range(8):
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for port in range(2000, 62000):
+        sender.sendto(b"x", (sys.argv[1], port))
+proc = "/proc/sys/net/netfilter/nf_conntrack_"
+print(int(open(proc + "max").read()) - int(open(proc + "count").read()))
+"""
+
+
+@pytest.mark.variant
+def test_with_conntrack_full_sites_open_as_before_and_nothing_leaks(lab: Lab) -> None:
+    lab.gateway.gfwtools(*BOOTSTRAP)
+    assert lab.open(lab.client, "blocked.example") == TUNNEL
+    lab.isp.run("iptables", "-t", "raw", "-I", "PREROUTING", "-p", "udp", "-d", FREE, "-j", "ACCEPT")
+    leaked = lab.leaked()
+    room = lab.gateway.run(sys.executable, "-c", FILL, FREE, timeout=300).stdout
+    if int(room) > 10_000:
+        pytest.skip("this host's conntrack has room for more connections than the test makes")
+    assert [lab.visit(host, BLOCKED) for host in (lab.client, lab.gateway)] == [TUNNEL, TUNNEL]
+    assert lab.visit(lab.client, FREE) == GATEWAY_WAN
+    for command in (("up",), UPDATE, ("check", "host"), ("down",), ("up",)):
+        lab.gateway.gfwtools(*command)
+    assert lab.visit(lab.client, BLOCKED) == TUNNEL
+    lab.isp.run("iptables", "-t", "raw", "-D", "PREROUTING", "1")
+    assert lab.leaked() == leaked
+    lab.gateway.gfwtools(*TEARDOWN)
