@@ -61,7 +61,7 @@ def _run(name: str, command: Callable[[], None]) -> None:
         os._exit(128 + signal.SIGINT)
     except (MemoryError, SystemError) as error:
         # The interpreter, too, may find no memory to say what it lacks.
-        if isinstance(error, SystemError) and "without exception" not in str(error):
+        if isinstance(error, SystemError) and "without exception" not in str(error) and "setting an" not in str(error):
             raise
         _fail(f"{name}: not enough memory; nothing was changed")
     except OSError as error:  # the interpreter's, while it imports

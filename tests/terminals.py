@@ -31,8 +31,8 @@ def environment(**values: str) -> dict[str, str]:
     return {**usual, "TERM": "xterm", **values}
 
 
-def written(argv: Sequence[str], columns: int, **values: str) -> str:
-    """All that ``python argv...`` writes to a terminal by its two outputs."""
+def written(argv: Sequence[str], columns: int, *, code: int | None = 0, **values: str) -> str:
+    """All that ``python argv...`` writes to a terminal by its two outputs; the exit code must be ``code`` unless None."""
     with terminal(columns) as (ours, theirs):
         child = subprocess.Popen(
             [sys.executable, *argv],
@@ -46,7 +46,7 @@ def written(argv: Sequence[str], columns: int, **values: str) -> str:
         with contextlib.suppress(OSError):  # EIO: the other end is closed
             while block := os.read(ours, 65536):
                 octets += block
-        assert child.wait(timeout=60) == 0, octets
+        assert child.wait(timeout=60) == code or code is None, octets
     return octets.decode()
 
 

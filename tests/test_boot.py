@@ -22,7 +22,7 @@ from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import System
 from gfwtools.system.init import Init, detect_init, is_stopping
 
-PROGRAM = "/usr/local/bin/gfwtools"
+PROGRAM = "/opt/gfwtools/bin/python3 -I /usr/local/bin/gfwtools"
 SPLIT = '[dns]\nlayout = "split"\n'
 TWO = SPLIT + '[policy.gfwlist]\n[policy.work]\ninterface = "wg-work"\nsources = ["https://example.net/list"]\n'
 SHELL = [

@@ -348,6 +348,10 @@ def test_an_openssl_that_finds_no_memory_is_reported_in_one_line(tmp_path: Path)
         ("OSError(12, 'Cannot allocate memory')", "gfwtools: not enough memory; nothing was changed\n"),
         ("SystemError('error return without exception set')", "gfwtools: not enough memory; nothing was changed\n"),
         (
+            "SystemError('f returned NULL without setting an exception')",
+            "gfwtools: not enough memory; nothing was changed\n",
+        ),
+        (
             'RuntimeError("can\'t start new thread")',
             "gfwtools: not enough memory, or too many processes, for a thread; nothing was changed\n",
         ),

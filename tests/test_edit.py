@@ -151,9 +151,7 @@ def test_the_object_that_json_prints(root: Path) -> None:
                 "after": {"verdict": "tunnel", "reason": "deny", "matched": "new.example", "policy": "gfwlist"},
             }
         ],
-        "notes": [
-            "dnsmasq was not reloaded: this host was never bootstrapped; run: gfwtools bootstrap --interface wg0"
-        ],
+        "notes": [f"dnsmasq was not reloaded: only files below {root} are changed"],
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gfwtools.errors import FetchError, LockedError
+from gfwtools.errors import FetchError, LockedError, StoreError
 from gfwtools.storage.lock import Run, last_run, lock
 
 
@@ -116,3 +116,17 @@ def test_a_damaged_lock_file_is_no_error(tmp_path: Path) -> None:
     assert last_run(path) == Run("2026-08-06T05:00:00+00:00", "it was killed")
     path.write_text("x\n" * (1 << 20))
     assert last_run(path) is None
+
+
+def test_a_lock_that_is_another_name_of_a_file_leaves_that_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious\n")
+    os.link(tmp_path / "precious", tmp_path / "lock")
+    with pytest.raises(StoreError, match=r"has a second name \(a hard link\); remove it: rm "), lock(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious\n"
+
+
+def test_a_pipe_in_place_of_the_lock_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(StoreError, match="is not a regular file"), lock(tmp_path / "lock"):
+        pass

@@ -154,10 +154,7 @@ def test_an_output_goes_through_a_link_and_to_a_device(tmp_path: Path) -> None:
         atomic.write_output(tmp_path, b"4")
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or Path("/proc/sys/fs/protected_symlinks").read_text().strip() != "1",
-    reason="only root can make a link of somebody else, and only fs.protected_symlinks = 1 keeps it from being followed",
-)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of somebody else")
 def test_a_link_of_somebody_else_in_a_shared_folder_is_not_followed(tmp_path: Path) -> None:
     shared = tmp_path / "tmp"
     shared.mkdir()
@@ -165,7 +162,7 @@ def test_a_link_of_somebody_else_in_a_shared_folder_is_not_followed(tmp_path: Pa
     (tmp_path / "precious").write_text("precious")
     (shared / "out").symlink_to(tmp_path / "precious")
     os.chown(shared / "out", 1000, 1000, follow_symlinks=False)
-    with pytest.raises(StoreError, match="Permission denied"):
+    with pytest.raises(StoreError, match="a link of user 1000 in a folder of all users"):
         atomic.write_output(shared / "out", b"1")
     assert (tmp_path / "precious").read_text() == "precious"
 

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gfwtools._version import __version__
+from gfwtools.cli.text import lines
 from gfwtools.errors import GfwtoolsError
 
 if TYPE_CHECKING:
@@ -69,11 +71,22 @@ class Context:
     def config(self) -> "Config":
         """The configuration. A file given with --config must exist; the default one may be missing."""
         from gfwtools.config.load import load
-        from gfwtools.config.model import Paths
+        from gfwtools.config.trust import require_trusted
 
-        if self._config:
-            return load(self._config, self.root, required=True)
-        return load(Paths(self.root).config, self.root)
+        config = load(self.config_path, self.root, required=self._config is not None)
+        require_trusted(config)
+        return config
+
+    def require_host(self, what: str) -> None:
+        """Check that there is no ``--root``: it is for files, and the kernel and dnsmasq are this host's all the same.
+
+        :raises click.UsageError: there is one.
+        """
+        if self.root != Path("/"):
+            raise click.UsageError(
+                f"{what} changes the kernel and dnsmasq of this host, and not of --root {self.root}; "
+                "leave out one of the two"
+            )
 
     def policy(self, name: str | None) -> "PolicyConfig":
         """The policy of that name; the first one without a name.
@@ -94,11 +107,11 @@ class Context:
     def say(self, text: str = "") -> None:
         """Print a line for people, except with --quiet."""
         if not self.quiet:
-            click.echo(text)
+            click.echo(lines(text))
 
     def warn(self, text: str) -> None:
         """Print a warning on standard error. Nothing failed, but the user should know."""
-        click.echo(f"gfwtools: {text}", err=True)
+        click.echo(lines(f"gfwtools: {text}"), err=True)
 
 
 class LazyGroup(click.Group):
@@ -150,7 +163,7 @@ class LazyGroup(click.Group):
     type=click.Path(path_type=Path, file_okay=False),
     envvar="GFWTOOLS_ROOT",
     default=Path("/"),
-    help="Prefix of every path that is read or written, like DESTDIR.  [default: /]",
+    help="Prefix of every path that is read or written, like DESTDIR; for files alone, without --reload.  [default: /]",
 )
 @click.option("-v", "--verbose", count=True, help="Print more detail.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
@@ -169,6 +182,8 @@ def cli(ctx: click.Context, config: Path | None, root: Path, verbose: int, quiet
     Exit codes: 0 done, or nothing to do; 1 failed, or a check found a fault; 2 wrong usage; 130
     interrupted.
     """
+    if root.is_dir() and root.samefile("/"):
+        root = Path("/")  # another spelling, or a link
     ctx.obj = Context(config, root, -1 if quiet else verbose)
 
 
@@ -195,10 +210,12 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
             # These two apply to every command, so click takes them before the command only.
             place = f"{error.option_name} goes before the command: {name} {error.option_name} PATH COMMAND"
             error = click.UsageError(place, error.ctx)
-        error.show()
+        shown = StringIO()
+        error.show(shown)  # the words of the command line are in it
+        click.echo(lines(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except GfwtoolsError as error:
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(lines(f"{name}: {error}"), err=True)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; Python would complain about it once more at exit.
@@ -210,7 +227,7 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
         # What the tool reads and writes has errors of its own; this is a standard stream, or an unforeseen fault.
         # Only getcwd(2) fails with ENOENT and without a name: the current folder was removed.
         gone = isinstance(error, FileNotFoundError) and not error.filename
-        message = f"{error.filename or 'output'}: {error.strerror}"
+        message = lines(f"{error.filename or 'output'}: {error.strerror}")
         click.echo(
             f"{name}: {'the current folder does not exist any more; change to another one' if gone else message}",
             err=True,

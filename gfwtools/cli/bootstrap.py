@@ -74,6 +74,8 @@ def bootstrap(
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
+    if not dry_run:
+        context.require_host("bootstrap")
     choices = Choices(interface, gateway, backend, layout, warm)
     runner = context.runner()
     try:
@@ -151,6 +153,7 @@ def teardown(context: Context, purge: bool, yes: bool) -> None:
     from gfwtools.setup.teardown import undo
     from gfwtools.system.privileges import require_net_admin
 
+    context.require_host("teardown")
     require_net_admin()
     if not yes:
         if not sys.stdin.isatty():

@@ -123,7 +123,7 @@ def _print(context: Context, found: "Answer") -> None:
     click.echo(f"  reason    {_REASONS[found.match.reason]}")
     click.echo(f"  matched   {found.match.matched}")
     for rule in found.rules[:SHOWN]:
-        click.echo(f"  rule      {printable(rule.text)}  ({rule.source} line {rule.line})")
+        click.echo(f"  rule      {printable(rule.text)}  ({printable(rule.source, 400)} line {rule.line})")
     if len(found.rules) > SHOWN:
         click.echo(f"            and {len(found.rules) - SHOWN:,} more")
     if found.server:

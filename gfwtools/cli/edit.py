@@ -1,6 +1,7 @@
 """``gfwtools deny`` and ``gfwtools allow``: edit the user's own lists."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,7 +110,9 @@ def _edit(
             context.say("dry run, nothing was written; a real run gives:")
     else:
         edited, notes, warnings = edit_lists(config, chosen, side, entries, remove=remove)
-        if edited.files and not reloads(config):
+        if edited.files and context.root != Path("/"):
+            notes.append(f"dnsmasq was not reloaded: only files below {context.root} are changed")
+        elif edited.files and not reloads(config):
             notes.append(f"dnsmasq was not reloaded: this host was {never_bootstrapped(chosen)}")
     for warning in [*(text for outcome in edited.outcomes.values() for text in outcome.warnings), *warnings]:
         context.warn(warning)

@@ -38,6 +38,8 @@ def up(context: Context, dry_run: bool, unless_down: bool, tunnel_follows: bool)
     from gfwtools.system.privileges import require_net_admin
     from gfwtools.system.step import script
 
+    if not dry_run:
+        context.require_host("up")
     require_net_admin()
     config, runner = context.config, context.runner()
     seen = updown.look(config, runner)
@@ -98,6 +100,7 @@ def down(context: Context, closed: bool, unless_shutdown: bool) -> None:
     from gfwtools.system.init import is_stopping
     from gfwtools.system.privileges import require_net_admin
 
+    context.require_host("down")
     require_net_admin()  # without it nothing of ours is seen, and "down already" would be wrong
     config, runner = context.config, context.runner()
     if unless_shutdown and is_stopping(config, runner):

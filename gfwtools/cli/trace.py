@@ -53,6 +53,7 @@ def trace(context: Context, target: str, seconds: float, connect: bool, as_json:
     from gfwtools.system.commands import System
     from gfwtools.system.privileges import require_net_admin
 
+    context.require_host("trace")
     require_net_admin()
     addresses = _addresses(context, target)
     runner = System()

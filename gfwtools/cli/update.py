@@ -82,6 +82,7 @@ def update(
     if reload:
         from gfwtools.system.privileges import require_net_admin
 
+        context.require_host("--reload")
         require_net_admin()
     resolved = tuple(_source(source) for source in sources)
     config = context.config

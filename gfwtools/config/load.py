@@ -9,7 +9,8 @@ from typing import Any
 
 from gfwtools.config.checks import BadValueError, alternatives, show
 from gfwtools.config.keys import KEYS
-from gfwtools.config.model import Config, Dns, Fetch, Host, PolicyConfig
+from gfwtools.config.model import Config, Dns, Fetch, Host, Paths, PolicyConfig
+from gfwtools.config.trust import require_trusted_file
 from gfwtools.errors import ConfigError
 
 __all__ = ["load", "loads"]
@@ -25,7 +26,10 @@ def load(path: Path, root: Path = Path("/"), *, required: bool = False) -> Confi
     """Read the configuration at ``path``; where there is none, and it is not ``required``, the defaults.
 
     :raises ConfigError: the file cannot be read or says something that cannot be meant.
+    :raises StoreError: this is root, and another user can write it.
     """
+    path = Paths(root).follow(path) if path.is_relative_to(root) else path
+    require_trusted_file(path, root)
     try:
         status = path.stat()
         if not (

@@ -1,8 +1,12 @@
 """The configuration as frozen values. Every value in one has been validated."""
 
+import errno
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from gfwtools.config.walk import beneath
+from gfwtools.errors import ConfigError
 
 __all__ = [
     "MIRRORS",
@@ -127,13 +131,42 @@ class PolicyConfig(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """Every file that the tool reads or writes, below ``root`` (as DESTDIR does)."""
+    """Every file that the tool reads or writes, below ``root`` (as DESTDIR does). No link leads out of another root."""
 
     root: Path = Path("/")
 
     def at(self, path: str | Path) -> Path:
-        """``path``, an absolute path on the host, below the root."""
-        return self.root / str(path).lstrip("/")
+        """``path``, an absolute path on the host, below the root. A link at the path itself stays one, to a file.
+
+        :raises ConfigError: links lead in a circle.
+        """
+        if self.root == Path("/"):
+            return self.root / str(path).lstrip("/")
+        place = self._beneath(path, last=False)
+        if not place.is_symlink():
+            return place
+        try:
+            folder = beneath(self.root, path)
+        except OSError:
+            return place
+        return folder if folder.is_dir() or place.is_dir() else place
+
+    def follow(self, place: Path) -> Path:
+        """Where a link at ``place`` leads below the root; for files that others write and we read.
+
+        :raises ConfigError: links lead in a circle.
+        """
+        return place if self.root == Path("/") else self._beneath(place.relative_to(self.root), last=True)
+
+    def _beneath(self, path: str | Path, *, last: bool) -> Path:
+        try:
+            return beneath(self.root, path, last=last)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ConfigError(
+                    f"{error.filename}: links lead in a circle below {self.root}", "remove them"
+                ) from None
+            return self.root / str(path).lstrip("/")  # who opens it gets the same error
 
     @property
     def etc(self) -> Path:
@@ -146,6 +179,15 @@ class Paths(NamedTuple):
     @property
     def state_dir(self) -> Path:
         return self.at("/var/lib/gfwtools")
+
+    @property
+    def dns(self) -> Path:
+        """What the split layout has of its own."""
+        return self.at("/etc/gfwtools/dns")
+
+    @property
+    def journal(self) -> Path:
+        return self.at("/var/lib/gfwtools/journal")
 
     @property
     def state(self) -> Path:
@@ -186,11 +228,11 @@ class Paths(NamedTuple):
 
     def servers(self, policy: str) -> Path:
         """The domains of a policy for the main dnsmasq in the split layout; it reads them again on SIGHUP."""
-        return self.etc / "dns" / f"{policy}.servers"
+        return self.dns / f"{policy}.servers"
 
     def second(self, policy: str) -> Path:
         """The configuration of the second dnsmasq of the split layout."""
-        return self.etc / "dns" / f"{policy}.conf"
+        return self.dns / f"{policy}.conf"
 
     def second_pid(self, policy: str) -> Path:
         return self.at(f"/run/gfwtools/dns-{policy}.pid")

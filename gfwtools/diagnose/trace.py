@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gfwtools.config.model import Address
 from gfwtools.errors import HostError
 from gfwtools.system import ownership
 from gfwtools.system.commands import Command, Runner
+from gfwtools.system.programs import environment, find
 
 __all__ = ["TABLE", "Event", "Packet", "legacy_note", "packets", "parse", "rules", "trace"]
 
@@ -321,7 +322,7 @@ def trace(
     if not runner.has("nft"):
         raise HostError("nft: no such program", "install nftables")
     first: dict[tuple[bool, str, str, str], Packet] = {}
-    with _monitor() as monitor:
+    with _monitor(runner) as monitor:
         runner.change(Command(("nft", "-f", "-"), rules(addresses)))
         for packet in packets(_events(monitor, seconds, ready), addresses):
             known = first.setdefault(packet.flow, packet)
@@ -332,20 +333,22 @@ def trace(
 
 
 @contextmanager
-def _monitor() -> Iterator[subprocess.Popen[bytes]]:
+def _monitor(runner: Runner) -> Iterator[subprocess.Popen[bytes]]:
     """``nft monitor trace`` on the standard output of its guard; when this ends, or this process does, the table goes.
 
     :raises HostError: the table could not be removed.
     """
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    nft = find("nft")
+    if nft is None:
+        raise HostError("nft: no such program", "install nftables")
     others = _listeners()
     guard = subprocess.Popen(
         # Isolated, and without site packages: it is there in 20 ms.
-        [sys.executable, "-I", "-S", str(Path(__file__).with_name("trace_guard.py")), TABLE],
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("trace_guard.py")), TABLE, nft],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PATH": path},
+        env=environment(),
         start_new_session=True,
     )
     try:
@@ -355,11 +358,32 @@ def _monitor() -> Iterator[subprocess.Popen[bytes]]:
         # A second Ctrl-C must not reach this.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
-            _, message = guard.communicate()
+            message = _end(guard)
+            if guard.returncode:
+                _remove_table(runner, message)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if guard.returncode:
-        raise HostError(f"nft delete table {TABLE}: {message.decode('utf-8', 'replace').strip()}")
+
+
+def _remove_table(runner: Runner, message: str) -> None:
+    """The guard was killed, or its nft failed."""
+    try:
+        runner.change(Command(("nft", "-f", "-"), f"add table {TABLE}\ndelete table {TABLE}\n"))
+    except HostError as error:
+        raise HostError(f"{error.what}; {message}" if message else error.what, error.remedy) from None
+
+
+def _end(guard: subprocess.Popen[bytes]) -> str:
+    """End the guard, and the nft that it leaves behind where it was killed. The message is what the guard wrote."""
+    assert guard.stdin is not None
+    with suppress(OSError):
+        guard.stdin.close()
+    os.waitid(os.P_PID, guard.pid, os.WEXITED | os.WNOWAIT)  # until it is waited for, no other group has its number
+    with suppress(ProcessLookupError):
+        os.killpg(guard.pid, signal.SIGKILL)
+    guard.stdin = None
+    _, message = guard.communicate()
+    return message.decode("utf-8", "replace").strip()
 
 
 def _wait_for(guard: subprocess.Popen[bytes], others: set[str]) -> None:

@@ -34,7 +34,7 @@ def _test_with(config: Config, files: Mapping[Path, bytes], runner: Runner) -> s
         copy = DnsmasqCopy(config, files, Path(folder))
         # --test does not look into a servers-file: it is checked as a configuration of its own, as are those of the
         # second dnsmasqs.
-        others = [copy.other(path, data) for path, data in files.items() if path.parent == config.paths.etc / "dns"]
+        others = [copy.other(path, data) for path, data in files.items() if path.parent == config.paths.dns]
         for arguments in (copy.arguments(), *others):
             try:
                 runner.read("dnsmasq", "--test", *arguments)

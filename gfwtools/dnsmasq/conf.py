@@ -330,7 +330,7 @@ def is_conf_dir(config: Config, folder: str) -> bool:
 
 
 def _text(paths: Paths, path: str) -> str | None:
-    data = atomic.read(paths.at(path))
+    data = atomic.read(paths.follow(paths.at(path)))
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
@@ -366,7 +366,7 @@ class _Reader:
                 self.lines.append(Line(name, value, COMMAND_LINE, 0))
 
     def file(self, path: str) -> None:
-        place = self._paths.at(path)
+        place = self._paths.follow(self._paths.at(path))
         if not place.is_file():
             return
         status = place.stat()

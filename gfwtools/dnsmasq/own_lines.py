@@ -43,7 +43,7 @@ def find(config: Config, runner: Runner) -> list[Override]:
     domains = [line.value.strip().lower() for line in read.lines if line.name == "domain" and "," not in line.value]
     added = domains[-1] if expanded and domains else ""
     for path in _hosts_files(config, read):
-        text = (atomic.read(config.paths.at(path)) or b"").decode("utf-8", "surrogateescape")
+        text = (atomic.read(config.paths.follow(config.paths.at(path))) or b"").decode("utf-8", "surrogateescape")
         found += in_hosts(path, text, listed, added)
     if config.dns.layout == "split":
         for policy in config.policies:

@@ -38,7 +38,7 @@ def usual_resolvers(config: Config) -> list[Usual] | None:
         return None
     found = [Usual(server, _path_of(config, value)) for value in _servers(read) if (server := _server(value))]
     for path in _followed(config, read)[:1]:
-        text = (atomic.read(config.paths.at(path)) or b"").decode("utf-8", "replace")
+        text = (atomic.read(config.paths.follow(config.paths.at(path))) or b"").decode("utf-8", "replace")
         found += [Usual(server, path) for name in nameservers_in(text) if (server := _server(name))]
     return list({str(usual.resolver): usual for usual in reversed(found)}.values())[::-1]
 
@@ -92,6 +92,6 @@ def _path_of(config: Config, value: str) -> str:
     names = sorted(folder.iterdir()) if folder.is_dir() else []
     line = re.compile(rf"^\s*server\s*=\s*(?:/#/)?{re.escape(value)}\s*(?:#.*)?$", re.MULTILINE)
     for place in [config.paths.at(MAIN_CONF), folder / SNIPPET, *names]:
-        if place.is_file() and line.search((atomic.read(place) or b"").decode("utf-8", "replace")):
+        if place.is_file() and line.search((atomic.read(config.paths.follow(place)) or b"").decode("utf-8", "replace")):
             return os.path.join("/", Path(place).relative_to(config.root))
     return conf.main_file(config)

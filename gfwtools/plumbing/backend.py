@@ -19,7 +19,7 @@ from gfwtools.plumbing.plan import Part, Piece
 from gfwtools.plumbing.record import Record
 from gfwtools.plumbing.wanted import Wanted
 from gfwtools.render.backends import TEXTS, Text
-from gfwtools.system.commands import Runner
+from gfwtools.system.commands import Command, Runner
 from gfwtools.system.step import Step
 
 __all__ = [
@@ -95,6 +95,9 @@ class Backend(Part[Any], Protocol):
 
     def forget_step(self, policy: PolicyConfig, addresses: Iterable[Address]) -> Step:
         """The step that takes addresses out of the sets that dnsmasq fills. They are in them."""
+
+    def unmake(self, runner: Runner, policy: PolicyConfig) -> tuple[Command, ...]:
+        """The commands that remove those sets of the policy that are not there yet, once they were made."""
 
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """The error for a step that failed with ``message``; None where the message itself is clear."""

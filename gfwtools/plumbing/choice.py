@@ -12,13 +12,12 @@ from gfwtools.config.model import BackendName, Config
 from gfwtools.errors import HostError
 from gfwtools.render.backends import TEXTS
 from gfwtools.system.privileges import missing_privilege, require_net_admin
+from gfwtools.system.programs import find
 
 if TYPE_CHECKING:
     from gfwtools.system.commands import Runner
 
 __all__ = ["decide", "decide_here", "dnsmasq_fills", "require"]
-
-_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 
 
 class Needs(NamedTuple):
@@ -134,5 +133,4 @@ def _is_root() -> bool:
 
 
 def _has(program: str) -> bool:
-    # Not shutil.which(): importing shutil brings three compressors along, for a third of the time of a check.
-    return any(os.access(f"{folder}/{program}", os.X_OK) for folder in _FOLDERS)
+    return find(program) is not None

@@ -188,6 +188,11 @@ class Iptables:
             f"addresses of {policy.name}", "they go directly", (_restore(gone, "del"),), (_restore(gone, "add"),)
         )
 
+    def unmake(self, runner: Runner, policy: PolicyConfig) -> tuple[Command, ...]:
+        """``ipset destroy`` for each set that is not there."""
+        there = runner.ask("ipset", "list", "-name")
+        return () if there is None else _destroy([name for name in _names(policy) if name not in there.split()])
+
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """A set that another program has made with other options."""
         return _taken(step.do[0].stdin, message, runner)
@@ -374,7 +379,7 @@ def _taken(text: str, message: str, runner: Runner) -> HostError | None:
     return _another_kind(name, " ".join(found) or "of another kind", " ".join(wanted))
 
 
-def _destroy(sets: Mapping[str, IpsetState]) -> tuple[Command, ...]:
+def _destroy(sets: Iterable[str]) -> tuple[Command, ...]:
     return tuple(Command(("ipset", "destroy", name), busy=_SET_BUSY) for name in sets)
 
 

@@ -180,6 +180,19 @@ class Nftables:
         )
         return Step(f"addresses of {policy.name}", "they go directly", (do,), (back,))
 
+    def unmake(self, runner: Runner, policy: PolicyConfig) -> tuple[Command, ...]:
+        """One transaction that deletes the sets that are not there, or the table where all of it is not there."""
+        tables = runner.ask("nft", "list", "tables")
+        if tables is not None and f"table {TABLE}" not in tables.splitlines():
+            return (_nft(f"delete table {TABLE}\n"),)
+        text = runner.ask("nft", "-t", "list", "table", *TABLE.split())
+        if text is None:
+            return ()
+        there = set(re.findall(r"^\tset (\S+) \{", text, re.MULTILINE))
+        names = render.set_names(policy)
+        absent = [name for name in (*names.learned, *names.seeds, *names.direct) if name not in there]
+        return (_nft("".join(f"delete set {TABLE} {name}\n" for name in absent)),) if absent else ()
+
     def seed_problem(self, step: Step, message: str, runner: Runner) -> HostError | None:
         """nft's own words say it."""
         return None

@@ -48,7 +48,7 @@ NETWORKD_D = "/etc/systemd/networkd.conf.d"
 LOCAL = "local"
 LOCAL_ENABLED = "local-enabled"
 # These characters mean themselves in a unit, to cron and to sh alike.
-_PROGRAM = re.compile(r"/[A-Za-z0-9_./+-]+")
+_PROGRAM = re.compile(r"(?:/[A-Za-z0-9_./+-]+ -I )?/[A-Za-z0-9_./+-]+")
 # What a unit's name may hold (systemd.unit(5)); wg-quick@ takes the interface unescaped.
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.@-]+")
 
@@ -92,6 +92,7 @@ def boot_files(
 ) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
+    :param program: perhaps after the path of its Python and ``-I``.
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
     :param networkd: systemd-networkd manages interfaces here. It reads the file when it starts, which is when it would
         remove ours: it need not be restarted now.

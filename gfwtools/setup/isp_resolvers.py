@@ -189,7 +189,7 @@ def _read(paths: Paths, source: str, own: frozenset[Address]) -> tuple[Upstream,
     newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     if source in (DHCLIENT_LEASES, "/var/lib/NetworkManager/*.lease"):
         newest = newest[:1]
-    texts = [(atomic.read(path) or b"").decode("utf-8", "replace") for path in newest]
+    texts = [(atomic.read(paths.follow(path)) or b"").decode("utf-8", "replace") for path in newest]
     return usable([server for text in texts for server in _servers_in(text)], own)
 
 
@@ -202,4 +202,4 @@ def _servers_in(text: str) -> list[str]:
 
 
 def _text(paths: Paths, path: str) -> str:
-    return (atomic.read(paths.at(path)) or b"").decode("utf-8", "replace")
+    return (atomic.read(paths.follow(paths.at(path))) or b"").decode("utf-8", "replace")

@@ -1,6 +1,6 @@
 """Everything that bootstrap will do, as far as it is known before: facts of the host, and decisions."""
 
-import shutil
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from typing import Literal
 from gfwtools.config.load import loads
 from gfwtools.config.model import Config, Paths, is_url
 from gfwtools.config.template import template
+from gfwtools.config.trust import require_trusted, require_trusted_file
 from gfwtools.dnsmasq import service, version
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.errors import ConfigError, HostError
@@ -22,6 +23,7 @@ from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import Init, detect_init
+from gfwtools.system.programs import find
 from gfwtools.system.questions import RESOLV_CONF
 from gfwtools.system.step import Step, script
 
@@ -29,6 +31,8 @@ __all__ = ["Choices", "Planned", "Refused", "boot_steps", "missing_lists", "moun
 
 #: Where the program is after `make install`; a virtual environment has it beside its Python.
 PROGRAM = "gfwtools"
+#: The first line of a script that pip has made, or `make install`.
+_SCRIPT = re.compile(rb"#!(/[^\s]*/python[0-9.]*)(?: -I)?\n")
 USER_LISTS = {
     "allow": "# Domains that always go directly, one a line. `gfwtools allow NAME` adds one and reloads.\n"
     "# After a change with an editor: gfwtools update --offline --reload\n",
@@ -129,8 +133,10 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
     :raises Refused: problems were found; it carries all of them.
     :raises ConfigError: the configuration, with the choices in it, is not valid.
     """
+    require_trusted_file(config_path, root)
     text, is_new = _configuration(config_path, choices)
     config = loads(text, str(config_path), root)
+    require_trusted(config)
     problems = preflight.preflight(config, runner)
     if problems:
         raise Refused([str(problem) for problem in problems])
@@ -242,14 +248,19 @@ def _with_value(text: str, key: str, value: object) -> str:
 
 
 def program() -> str:
-    """The program as boot scripts call it: beside this Python, or where the search path has it."""
+    """The program as boot scripts call it: beside this Python, or where the search path has it.
+
+    Its own Python runs it isolated (-I): no variable of root's has it run another file.
+    """
     beside = Path(sys.executable).parent / PROGRAM
-    found = str(beside) if beside.exists() else shutil.which(PROGRAM)
+    found = str(beside) if beside.exists() else find(PROGRAM)
     if not found:
         raise HostError("the program gfwtools is not in the search path", "install it with: make install")
     link = Path("/usr/local/bin") / PROGRAM
     # `make install` links it there, and a later one may move what the link points to.
-    return str(link) if link.exists() and link.resolve() == Path(found).resolve() else found
+    called = str(link) if link.exists() and link.resolve() == Path(found).resolve() else found
+    python = _SCRIPT.match(Path(found).read_bytes()[:200])
+    return f"{python[1].decode()} -I {called}" if python else called
 
 
 def missing_lists(config: Config) -> dict[Path, bytes]:

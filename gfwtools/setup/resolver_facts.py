@@ -157,12 +157,12 @@ def tools_of(paths: Paths, runner: Runner) -> frozenset[str]:
 
 
 def text_of(paths: Paths, path: str | Path) -> str | None:
-    data = atomic.read(paths.at(path))
+    data = atomic.read(paths.follow(paths.at(path)))
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def _has_ours(paths: Paths, path: str) -> bool:
-    data = atomic.read(paths.at(path)) or b""
+    data = atomic.read(paths.follow(paths.at(path))) or b""
     return ownership.is_file(data) or ownership.with_lines(data)
 
 

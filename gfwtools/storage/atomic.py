@@ -3,7 +3,6 @@
 A process that is killed at any moment leaves the whole old file or the whole new file.
 """
 
-import errno
 import os
 import stat
 import time
@@ -13,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from gfwtools.config.walk import walk
 from gfwtools.digest import sha256
 from gfwtools.errors import StoreError
 
@@ -47,10 +47,6 @@ MAX_FOLDERS = 1000
 _PREFIX, _SUFFIX = ".gfwtools-", ".tmp"
 
 
-class _CircleError(StoreError):
-    """Symbolic links that lead to one another (ELOOP)."""
-
-
 def digest(data: bytes | memoryview) -> str:
     """The SHA-256 of ``data`` in hexadecimal."""
     return sha256(data)
@@ -70,8 +66,7 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        kind = _CircleError if error.errno == errno.ELOOP else StoreError
-        raise kind(f"{path}: {error.strerror}") from None
+        raise StoreError(f"{path}: {error.strerror}") from None
     if limit is not None and len(data) > limit:
         raise StoreError(f"{path}: larger than {limit} bytes")
     return data
@@ -80,14 +75,11 @@ def read(path: Path, *, limit: int | None = None) -> bytes | None:
 def read_ours(path: Path) -> bytes | None:
     """The content of a file that only we write; None where there is none.
 
-    A symbolic link that leads in a circle counts as none: it is damage, and the next file replaces it.
+    A symbolic link counts as none, wherever it leads: it is damage, and the next file replaces it.
 
     :raises StoreError: it cannot be read.
     """
-    try:
-        return read(path)
-    except _CircleError:
-        return None
+    return None if path.is_symlink() else read(path)
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -170,8 +162,12 @@ def put_file(place: Path, source: Path, mode: int, owner: tuple[int, int]) -> No
     :raises OSError: it cannot be put there.
     """
     make_folder(place.parent)
-    if os.path.lexists(place) and os.path.samestat(place.lstat(), source.lstat()):
-        return  # rename(2) does nothing between two names of one file
+    if os.path.lexists(place):
+        there = place.lstat()
+        if os.path.samestat(there, source.lstat()):
+            return  # rename(2) does nothing between two names of one file
+        if (there.st_uid, there.st_gid) == owner and holds(place, source.read_bytes(), mode):
+            return  # it was not changed, and a full disk has no room for a copy
     temporary = _beside(place)
     with suppress(FileNotFoundError):
         temporary.unlink()
@@ -353,12 +349,13 @@ def is_mount(path: Path) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write to a place that the user named: through a link, into a device or a pipe, else atomically.
 
-    The kernel follows the link, as for a shell's ``>``. In /tmp it does not follow a link of another user (proc(5),
-    protected_symlinks).
+    A link is followed, as for a shell's ``>``. In a folder such as /tmp a link of another user is not, whatever
+    fs.protected_symlinks is (proc(5)).
 
     :raises StoreError: it cannot be written.
     """
     require_output(path)
+    _refuse_links_of_others(path)
     place = path
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -377,6 +374,20 @@ def write_output(path: Path, data: bytes) -> None:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from None
     write_all({place: data})
+
+
+def _refuse_links_of_others(path: Path) -> None:
+    """The rule of fs.protected_symlinks, which is off on some hosts.
+
+    :raises StoreError: another user has made a link on the way, in a folder where every user may make one.
+    """
+    seen: dict[Path, os.stat_result] = {}
+    for place, status in walk(Path("/"), path.absolute()).visited:
+        seen[place] = status
+        folder = seen[place.parent]
+        is_shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+        if stat.S_ISLNK(status.st_mode) and is_shared and status.st_uid not in (os.geteuid(), folder.st_uid):
+            raise StoreError(f"{place}: a link of user {status.st_uid} in a folder of all users", "give another place")
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ __all__ = ["copy_of", "folder", "keep_data"]
 
 def folder(paths: Paths) -> Path:
     """The folder where teardown leaves files that it could not put back, for their owner."""
-    return paths.state_dir / "before"
+    return paths.at("/var/lib/gfwtools/before")
 
 
 def copy_of(paths: Paths, place: Path) -> Path:

@@ -81,7 +81,7 @@ class Journal:
     @property
     def folder(self) -> Path:
         assert self.paths is not None
-        return self.paths.state_dir / "journal"
+        return self.paths.journal
 
     @property
     def _log(self) -> Path:
@@ -238,9 +238,13 @@ class Journal:
         text = "".join(json.dumps(each) + "\n" for each in objects)
         try:
             is_new = not self._log.exists()
-            descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, atomic.MODE)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._log, flags, atomic.MODE)
             try:
-                size = os.fstat(descriptor).st_size
+                status = os.fstat(descriptor)
+                if status.st_nlink > 1:
+                    raise StoreError(f"{self._log}: has a second name (a hard link)", "move it away")
+                size = status.st_size
                 try:
                     os.fchmod(descriptor, atomic.MODE)  # the umask does not count
                     _write_whole(descriptor, text.encode())
@@ -465,6 +469,8 @@ class Transaction:
     def take_back(self, *, doubtful: bool = False) -> list[str]:
         """Run the inverses, the last change first. Each entry is forgotten after its inverse has run.
 
+        A file that cannot be put back stays in the journal: on a full or read-only disk no later run would know it.
+
         :param doubtful: it is not known whether the last change was made.
         :returns: what could not be taken back, in words.
         """
@@ -476,7 +482,10 @@ class Transaction:
             try:
                 self._undo[entry.kind](entry, doubtful or entry.number in self._doubtful)
             except GfwtoolsError as error:
-                left.append(str(error))
+                if entry.kind == FILE:
+                    left.append(f"{error.message} (the next run tries again)")
+                    continue
+                left.append(error.message)
             except MemoryError:
                 left.append(f"{entry.key}: not enough memory")
             doubtful = False

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -32,13 +33,18 @@ def lock(path: Path, *, wait: float = 30.0) -> Iterator[None]:
     """
     try:
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, MODE)
     except OSError as error:
         denied = isinstance(error, PermissionError)
         remedy = "run as root, or with --root DIR on a folder of yours" if denied else "fix that, then run it again"
         raise StoreError(f"{path}: {error.strerror}", remedy) from None
     try:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != MODE:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            # What is written here would be written into the file of the other name.
+            what = "has a second name (a hard link)" if status.st_nlink > 1 else "is not a regular file"
+            raise StoreError(f"{path}: {what}", f"remove it: rm {shlex.quote(str(path))}")
+        if stat.S_IMODE(status.st_mode) != MODE:
             with suppress(OSError):  # another user owns it
                 os.fchmod(descriptor, MODE)  # the umask does not count: any user may run status, which reads it
         deadline = time.monotonic() + wait

@@ -1,8 +1,8 @@
 """Runs every command of gfwtools: reading commands, which change nothing, and changing ones."""
 
+import errno
 import os
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gfwtools.errors import HostError
+from gfwtools.system import programs
 
 __all__ = ["AskedOnce", "Command", "CommandError", "Runner", "System"]
 
@@ -17,8 +18,6 @@ __all__ = ["AskedOnce", "Command", "CommandError", "Runner", "System"]
 READ_TIMEOUT = 10.0
 CHANGE_TIMEOUT = 60.0
 BUSY_TIMEOUT = 2.0
-# cron and a unit without Environment= leave out the sbin folders, where all of these tools are.
-_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class CommandError(HostError):
@@ -70,13 +69,10 @@ class System:
 
     def __init__(self, echo: Callable[[Command], None] = lambda _: None) -> None:
         self._echo = echo
-        path = os.environ.get("PATH", os.defpath).split(os.pathsep)
-        path += [folder for folder in _SBIN if folder not in path]
-        # Messages and numbers are parsed: they must not be in the user's language.
-        self._environment = {**os.environ, "LC_ALL": "C", "PATH": os.pathsep.join(path)}
+        self._environment = programs.environment()
 
     def has(self, tool: str) -> bool:
-        return shutil.which(tool, path=self._environment["PATH"]) is not None
+        return programs.find(tool) is not None
 
     def read(self, *argv: str) -> str:
         return self._run(Command(argv), READ_TIMEOUT)
@@ -100,10 +96,14 @@ class System:
                 time.sleep(0.05)
 
     def _run(self, command: Command, timeout: float) -> str:
+        program = programs.find(command.argv[0])
+        if program is None:
+            raise CommandError(str(command), os.strerror(errno.ENOENT))
         try:
             # A process group of its own: a Ctrl-C at the terminal is for us alone, who may be taking things back.
             done = subprocess.run(
                 command.argv,
+                executable=program,
                 input=command.stdin,
                 capture_output=True,
                 encoding="utf-8",

@@ -60,7 +60,7 @@ def resolver(paths: Paths, runner: Runner, dnsmasq: str, listens: Callable[[str]
     :param listens: whether a resolver answers at an address, at port 53.
     :raises StoreError: the file is there and cannot be read.
     """
-    text = (atomic.read(paths.at(RESOLV_CONF)) or b"").decode("utf-8", "replace")
+    text = (atomic.read(paths.follow(paths.at(RESOLV_CONF))) or b"").decode("utf-8", "replace")
     usable = (server for server in map(_as_address, nameservers_in(text)) if server)
     first = next(usable, "127.0.0.1")  # without any the C library asks the host itself (resolv.conf(5))
     if first == dnsmasq:

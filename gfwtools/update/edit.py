@@ -65,7 +65,12 @@ class Edited(NamedTuple):
 
 
 def reloads(config: Config) -> bool:
-    """Whether there is a dnsmasq that reads our files: bootstrap has run, or an ``update --reload``."""
+    """Whether there is a dnsmasq that reads our files: bootstrap has run, or an ``update --reload``.
+
+    Below another root than / there is none: the one that runs is this host's.
+    """
+    if config.root != Path("/"):
+        return False
     return is_wired(config) or any(policy.loaded for policy in read_state(config.paths.state).policies.values())
 
 
@@ -145,7 +150,7 @@ class _Lists:
         for entry in (*policy.deny, *policy.allow):
             path = config.paths.own_list(entry)
             if path not in self._before:
-                self._before[path] = self._now[path] = atomic.read(path, limit=USER_LIST_LIMIT)
+                self._before[path] = self._now[path] = atomic.read(config.paths.follow(path), limit=USER_LIST_LIMIT)
 
     def changed(self) -> dict[Path, bytes]:
         return {path: data for path, data in self._now.items() if data is not None and data != self._before[path]}

@@ -105,9 +105,13 @@ class UserLists(NamedTuple):
         :raises StoreError: one is there and cannot be read.
         :raises ListError: a direct list is in a format that is not known.
         """
+
+        def at(entry: str) -> Path:
+            place = config.paths.own_list(entry)
+            return place if place in fetched else config.paths.follow(place)
+
         allow, deny, direct = (
-            read_listings(map(config.paths.own_list, entries), fetched)
-            for entries in (policy.allow, policy.deny, policy.direct)
+            read_listings(map(at, entries), fetched) for entries in (policy.allow, policy.deny, policy.direct)
         )
         return cls(allow, deny, [in_its_format(listing) for listing in direct])
 

@@ -207,6 +207,7 @@ def _load_seed(
     """
     backend = backend_of(config, runner)
     step = backend.seed_step(policy, seed_files(backend, config.paths, policy)[0], old or b"")
+    step = replace(step, undo=(*step.undo, *backend.unmake(runner, policy)))
     try:
         apply([step], runner, transaction)
     except HostError as error:

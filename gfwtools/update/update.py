@@ -50,6 +50,8 @@ def update(
     :raises NotRepairedError: the update was done, and something could not be repaired.
     """
     paths = config.paths
+    if reload and config.root != Path("/"):
+        raise HostError(f"a reload below {config.root} would reach the kernel and dnsmasq of this host", "leave it out")
     was_wired = reload and _is_wired(config)
     with lock(paths.lock, wait=lock_wait()):
         if was_wired and not _is_wired(config):
@@ -57,7 +59,7 @@ def update(
         recover(config)
         with _repaired(config, report) as require_repaired:
             folders = {config.dnsmasq_conf(policy).parent for policy in config.policies}
-            atomic.remove_leftovers(paths.state_dir, paths.etc / "dns", *folders, tree=displaced.folder(paths))
+            atomic.remove_leftovers(paths.state_dir, paths.dns, *folders, tree=displaced.folder(paths))
             prepared = prepare(config, sources=sources, offline=offline, force=force, progress=progress, edits=edit())
             foreign = ownership.not_ours(paths, (path for policy in prepared.policies for path in policy.files))
             replaced = tuple(

@@ -154,6 +154,11 @@ class FreshHost:
         assert code is None or done.returncode == code, f"{argv} gave {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
+    def run_with(self, folder: str, *argv: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """The same, where the programs in ``folder`` come before the others of their names: also for root's fixed path."""
+        script = 'mount --bind "$0" /usr/local/sbin && exec "$@"'
+        return self.run("unshare", "-m", "sh", "-c", script, folder, *argv, code=code)
+
     def _loaded(
         self, argv: Sequence[str | Path], stdin: str, timeout: float
     ) -> subprocess.CompletedProcess[str] | None:

@@ -55,8 +55,7 @@ def test_each_step_made_to_fail_in_turn_leaves_the_host_as_it_was(backend: str) 
             lab.gateway.write("/run/fail/line", command)
             lab.gateway.write("/run/fail/nth", str(seen[command]))
             lab.gateway.write("/run/fail/seen", "")
-            path = f"PATH=/run/fail/bin:{os.environ['PATH']}"
-            done = lab.gateway.run("env", path, sys.executable, "-m", "gfwtools", *BOOTSTRAP, code=None)
+            done = lab.gateway.run_with("/run/fail/bin", sys.executable, "-m", "gfwtools", *BOOTSTRAP, code=None)
             assert done.returncode == 1, step
             assert "told to fail" in done.stderr, step
             assert command in done.stderr, step

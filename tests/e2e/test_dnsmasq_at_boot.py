@@ -46,8 +46,7 @@ class Alpine(Lab):
         return self.gateway.run("env", f"PATH=/run/bin:{PATH}", "sh", "-c", script).stdout
 
     def tool(self, *args: str, code: int = 0) -> str:
-        argv = ("env", f"PATH=/run/bin:{PATH}", sys.executable, "-m", "gfwtools", *args)
-        done = self.gateway.run(*argv, code=code)
+        done = self.gateway.run_with("/run/bin", sys.executable, "-m", "gfwtools", *args, code=code)
         return done.stdout + done.stderr
 
     def prepare(self) -> None:

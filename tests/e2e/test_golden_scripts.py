@@ -4,6 +4,7 @@ A host of their own has the interfaces; nothing is changed there, so that one do
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,10 @@ def gateway() -> Iterator[FreshHost]:
         yield host
 
 
+#: The program as `make install` leaves it.
+INSTALLED = "/opt/gfwtools/bin/python3 -I /usr/local/bin/gfwtools"
+
+
 def configured(root: Path, backend: str, layout: str, place: str, more: str) -> None:
     policy, others = MORE[more]
     text = (
@@ -107,7 +112,9 @@ def printed(gateway: FreshHost, root: Path, *args: str) -> str:
     if not (root / "etc/resolv.conf").is_symlink():
         plant(root, {"etc/resolv.conf": "nameserver 192.0.2.53\n"})
     text = gateway.gfwtools("--root", str(root), *args, "--dry-run").stdout
-    return text.replace(str(root), "").replace(str(Path(sys.executable).parent / "gfwtools"), "/usr/local/bin/gfwtools")
+    own = Path(sys.executable).parent
+    text = re.sub(rf"{own}/python[0-9.]* -I {own}/gfwtools", INSTALLED, text)
+    return text.replace(str(root), "")
 
 
 @pytest.mark.parametrize(("backend", "place", "more"), UPS)

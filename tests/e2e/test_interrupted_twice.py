@@ -41,8 +41,7 @@ def test_signals_during_the_way_back_leave_nothing_of_bootstrap(backend: str, fi
             gateway.write(f"/run/bin/{program}", SHIM.format(second=second, real=real), 0o755)
         before, before_ours = everything(lab), own_files(lab)
         gateway.write("/run/interrupt", "")
-        path = f"PATH=/run/bin:{os.environ['PATH']}"
-        done = gateway.run("env", path, sys.executable, "-m", "gfwtools", *BOOTSTRAP, code=None)
+        done = gateway.run_with("/run/bin", sys.executable, "-m", "gfwtools", *BOOTSTRAP, code=None)
         assert done.returncode == 130, done.stderr
         assert "interrupted" in done.stderr
         assert gateway.read("/run/signals").count("again") > 3

@@ -120,6 +120,26 @@ def seeded(host: FreshHost) -> str:
     return host.run("ipset", "save", "gfwlist").stdout
 
 
+SETS = "ipset list -name; nft list tables; nft -t list table inet gfwtools 2>/dev/null"
+
+
+def test_a_failed_update_leaves_no_set_that_was_not_there(host: FreshHost) -> None:
+    before = host.run("sh", "-c", SETS, code=None).stdout
+    host.write("/etc/restart-dns", f"[ -e /etc/dnsmasq.d/gfwlist.conf ] && exit 1\n{RESTART}")
+    host.gfwtools("update", "--reload", code=1)
+    assert host.run("sh", "-c", SETS, code=None).stdout == before
+    # Also where an older list is on the disk, and the sets went with a reboot.
+    host.write("/etc/restart-dns", RESTART)
+    host.gfwtools("update", "--reload")
+    host.run("sh", "-c", "ipset destroy; nft flush ruleset")
+    write_list(host, *BASE, "new.example")
+    host.write("/etc/restart-dns", f"grep -rq new.example /etc/dnsmasq.d /etc/gfwtools/dns && exit 1\n{RESTART}")
+    host.run("sh", "-c", "kill $(cat /run/dnsmasq/dnsmasq.pid)")  # in the split layout a list alone needs no restart
+    host.write("/etc/list.txt", host.read("/etc/list.txt") + "|http://85.17.73.32/\n")
+    host.gfwtools("update", "--reload", code=1)
+    assert host.run("sh", "-c", SETS, code=None).stdout == before
+
+
 @pytest.mark.parametrize("host", [("paired", "iptables"), ("paired", "nftables")], ids="-".join, indirect=True)
 def test_a_failed_update_leaves_the_seed_of_before_in_the_kernel(host: FreshHost) -> None:
     host.write("/etc/list.txt", host.read("/etc/list.txt") + "|http://85.17.73.31/\n")
@@ -194,11 +214,10 @@ def test_when_a_step_fails_the_old_state_answers_throughout(host: FreshHost, wha
         if name == "nftset":
             wrapper = '#!/bin/sh\n[ "$1" = get ] && exit 1\nexec /usr/sbin/nft "$@"\n'
         tool = "nft" if name == "nftset" else "ipset"
-        host.run("sh", "-c", "mkdir -p /run/bin")
         host.write(f"/run/bin/{tool}", wrapper, 0o755)
         message = "did not get into set gfwlist"
-    prefix = ["env", "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    result = host.run(*prefix, sys.executable, "-m", "gfwtools", "update", "--reload", code=1)
+    host.run("mkdir", "-p", "/run/bin")
+    result = host.run_with("/run/bin", sys.executable, "-m", "gfwtools", "update", "--reload", code=1)
     assert re.search(message, result.stderr), result.stderr
     assert result.stderr.count("\n") == 1
     assert snapshot(host) == before

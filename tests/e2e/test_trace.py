@@ -175,12 +175,30 @@ def test_the_rules_go_even_when_it_is_killed(plain: Lab) -> None:
         time.sleep(0.05)
 
 
+def test_the_rules_go_though_the_guard_is_killed(plain: Lab) -> None:
+    before = ruleset(plain)
+    child = started(plain, BLOCKED, "--seconds", "60")
+    guards = plain.gateway.run("pgrep", "-f", "trace_guard.py").stdout.split()
+    mine = [pid for pid in guards if is_in(plain, pid)]
+    plain.gateway.run("kill", "-KILL", *mine)
+    child.send_signal(signal.SIGINT)
+    ended(child, 130)
+    assert ruleset(plain) == before
+    monitors = plain.gateway.run("pgrep", "-fx", "nft monitor trace", code=None).stdout.split()
+    assert [pid for pid in monitors if is_in(plain, pid)] == []
+
+
+def is_in(lab: Lab, pid: str) -> bool:
+    """Whether a process is in the gateway's network: other labs have such ones too."""
+    return lab.gateway.run("sh", "-c", f"[ /proc/{pid}/ns/net -ef /proc/self/ns/net ]", code=None).returncode == 0
+
+
 def test_a_monitor_that_does_not_start_is_told_and_leaves_no_rule_behind(plain: Lab) -> None:
     before = ruleset(plain)
     script = '#!/bin/sh\n[ "$1" = monitor ] || exec /usr/sbin/nft "$@"\necho no such thing >&2\nexit 1\n'
     plain.gateway.write("/run/bin/nft", script, 0o755)
     argv = [sys.executable, "-m", "gfwtools", "trace", BLOCKED, "--seconds", "2"]
-    result = plain.gateway.run("sh", "-c", 'PATH="/run/bin:$PATH" exec "$@"', "sh", *argv, code=1)
+    result = plain.gateway.run_with("/run/bin", *argv, code=1)
     assert "nft monitor trace: no such thing" in result.stderr
     assert ruleset(plain) == before
 
