@@ -42,6 +42,7 @@ HOSTS_OWN = (
     "/etc/dhcpcd.enter-hook",
     "/etc/resolvconf.conf",
     "/etc/resolvconf/resolv.conf.d/head",
+    "/etc/resolvconf/interface-order",
 )
 
 
