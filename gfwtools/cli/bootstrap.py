@@ -71,7 +71,7 @@ def bootstrap(
     """
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
-    from gfwtools.plumbing.plan import State
+    from gfwtools.plumbing.plan import Kind, State
     from gfwtools.setup.bootstrap import run
     from gfwtools.setup.plan import Choices, Refused, plan
 
@@ -111,6 +111,9 @@ def bootstrap(
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
         sys.exit(1)
+    for finding in findings:
+        if finding.kind is Kind.RESOLVERS and finding.state is State.OK:
+            context.say(printable(f"what is not blocked is asked of {finding.detail}", 2000))
     if planned.config.dns.warm:
         from gfwtools.cli.warm import warm_after
 
