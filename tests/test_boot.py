@@ -115,6 +115,7 @@ def test_waiting_for_wg_quick_before_dnsmasq_would_be_a_circle(units: Path) -> N
         ("gfwtools-dns@gfwlist", 3.0),
         ("gfwtools-link@wg0", 2.5),
         ("gfwtools-again", 2.5),
+        ("gfwtools-resolvers", 2.5),
     ],
 )
 def test_the_units_are_sandboxed(units: Path, unit: str, limit: float) -> None:
@@ -308,6 +309,7 @@ def test_systemd_enables_the_plumbing_last() -> None:
         "systemctl enable gfwtools-link@wg0.service",
         r"systemctl enable 'gfwtools-link@wg\x2dwork.service'",
         "systemctl enable gfwtools-again.service",
+        "systemctl enable --now gfwtools-resolvers.path",
         "systemctl enable --now gfwtools-update.timer",
         "systemctl enable --now gfwtools.service",
     ]
@@ -362,6 +364,7 @@ def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [
         "systemctl disable --now gfwtools.service",
         "systemctl disable --now gfwtools-update.timer",
+        "systemctl disable --now gfwtools-resolvers.path",
         "systemctl disable gfwtools-again.service",
         "systemctl disable gfwtools-link@wg0.service",
         "systemctl disable --now gfwtools-dns@gfwlist.service",

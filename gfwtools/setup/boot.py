@@ -6,6 +6,7 @@ At boot, with systemd::
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
     gfwtools-link@INTERFACE   the routes                                  each time the interface appears
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
+    gfwtools-resolvers.path   the copy of the ISP's resolvers      each time networkd and others have new ones
     gfwtools-update.timer     the list, and repairs
 
 OpenRC has ``local.d`` for the first and third, a script in ``init.d`` for the second and cron for the last.
@@ -100,6 +101,8 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
             _edit(UNITS, "gfwtools.service", "the plumbing at boot", words),
             _edit(UNITS, "gfwtools-link@.service", "the routes whenever the interface appears", words),
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
+            _edit(UNITS, "gfwtools-resolvers.path", "the ISP's resolvers of each lease", words),
+            _edit(UNITS, "gfwtools-resolvers.service", "the ISP's resolvers of each lease", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
         ]
@@ -120,9 +123,12 @@ def boot_files(config: Config, init: Init, program: str, *, cron: bool = True) -
 
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
-    units = ("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-dns@")
+    units = (
+        *("gfwtools", "gfwtools-link@", "gfwtools-again", "gfwtools-resolvers", "gfwtools-update", "gfwtools-dns@"),
+    )
     return (
         *(f"{UNITS}/{name}.service" for name in units),
+        f"{UNITS}/gfwtools-resolvers.path",
         f"{UNITS}/gfwtools-update.timer",
         f"{LOCAL_D}/01-gfwtools.start",
         f"{LOCAL_D}/01-gfwtools.stop",
@@ -171,6 +177,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
                 for name in _interfaces(config)
             ),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
+            Service("gfwtools-resolvers.path", "dnsmasq asks the ISP's resolvers of today"),
             Service("gfwtools-update.timer", "the list changes several times a week"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so
             # that it is stopped, and the learned addresses are kept, when the host goes down.
