@@ -339,6 +339,21 @@ def test_a_default_route_into_the_tunnel_is_told(root: Path) -> None:
     )
 
 
+# ---------------------------------------------------------------- OpenRC
+
+
+def test_all_that_openrc_lacks_is_said_in_one_run(root: Path) -> None:
+    (root / "run/openrc").mkdir(parents=True)
+    (root / "run/openrc/softlevel").write_text("default\n")
+    problems = " ".join(map(str, look(root)))
+    assert all(word in problems for word in ("rc-service:", "rc-update:", "no service local", "--init none"))
+    (root / "etc/init.d").mkdir()
+    (root / "etc/init.d/local").write_text("#!/sbin/openrc-run\n")
+    assert "no service local" in " ".join(map(str, look(root))), "it is not executable"
+    (root / "etc/init.d/local").chmod(0o755)
+    assert look(root, tools=TOOLS | {"rc-service", "rc-update"}) == []
+
+
 # ---------------------------------------------------------------- port 53 and resolvers
 
 
