@@ -145,6 +145,7 @@ def test_with_usual_dependencies_that_would_be_a_circle(units: Path) -> None:
         ("gfwtools-link@wg0", 2.5),
         ("gfwtools-again", 2.5),
         ("gfwtools-sets", 2.5),
+        ("gfwtools-resolvers", 2.5),
     ],
 )
 def test_the_units_are_sandboxed(units: Path, unit: str, limit: float) -> None:
@@ -386,6 +387,7 @@ def test_systemd_enables_the_plumbing_last() -> None:
         r"systemctl enable --now 'gfwtools-link@wg\x2dwork.service'",
         "systemctl enable gfwtools-sets.service",
         "systemctl enable gfwtools-again.service",
+        "systemctl enable --now gfwtools-resolvers.path",
         "systemctl enable --now gfwtools-update.timer",
         "systemctl enable --now gfwtools-room.timer",
         "systemctl enable --now gfwtools.service",
@@ -446,6 +448,7 @@ def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
         "systemctl disable --now gfwtools.service",
         "systemctl disable --now gfwtools-room.timer",
         "systemctl disable --now gfwtools-update.timer",
+        "systemctl disable --now gfwtools-resolvers.path",
         "systemctl disable gfwtools-again.service",
         "systemctl disable gfwtools-sets.service",
         "systemctl disable gfwtools-link@wg0.service",

@@ -368,6 +368,21 @@ def test_a_default_route_into_the_tunnel_is_told(root: Path) -> None:
     )
 
 
+# ---------------------------------------------------------------- OpenRC
+
+
+def test_all_that_openrc_lacks_is_said_in_one_run(root: Path) -> None:
+    (root / "run/openrc").mkdir(parents=True)
+    (root / "run/openrc/softlevel").write_text("default\n")
+    problems = " ".join(map(str, look(root)))
+    assert all(word in problems for word in ("rc-service:", "rc-update:", "no service local", "--init none"))
+    (root / "etc/init.d").mkdir()
+    (root / "etc/init.d/local").write_text("#!/sbin/openrc-run\n")
+    assert "no service local" in " ".join(map(str, look(root))), "it is not executable"
+    (root / "etc/init.d/local").chmod(0o755)
+    assert look(root, tools=TOOLS | {"rc-service", "rc-update"}) == []
+
+
 # ---------------------------------------------------------------- port 53 and resolvers
 
 
@@ -377,6 +392,61 @@ def test_a_program_at_port_53_is_named(root: Path, address: str) -> None:
     only(
         look(root, {SS: line + line.replace("udp", "tcp")}), "port 53", "unbound (process 812)", "disable --now unbound"
     )
+
+
+def process(root: Path, pid: int, words: str, unit: str = "", parent: int = 1) -> None:
+    """What the kernel says of a process (proc(5), cgroups(7))."""
+    place = root / f"proc/{pid}"
+    place.mkdir(parents=True)
+    (place / "cmdline").write_text(words.replace(" ", "\0") + "\0")
+    (place / "cgroup").write_text(f"0::/system.slice/{unit or 'session-1.scope'}\n")
+    (place / "stat").write_text(f"{pid} ({words.split()[0]}) S {parent} 0 0\n")
+
+
+def with_systemd(root: Path, answers: Answers) -> Answers:
+    (root / "run/systemd/system").mkdir(parents=True)
+    return {("systemctl", "show", "--property=MainPID", "--value", "dnsmasq.service"): "700\n", **answers}
+
+
+def listening(address: str, *pids: int, program: str = "dnsmasq") -> Answers:
+    users = ",".join(f'("{program}",pid={pid},fd=5)' for pid in pids)
+    return {SS: f"udp UNCONN 0 0 {address}:53 0.0.0.0:* users:({users})\n"}
+
+
+def test_the_unit_of_the_program_at_port_53_is_named(root: Path) -> None:
+    process(root, 812, "/usr/sbin/ads-dns", "ads.service")
+    answers = with_systemd(root, listening("0.0.0.0", 812, program="ads-dns"))
+    only(look(root, answers), "ads-dns (process 812, ads.service)", "systemctl disable --now ads.service")
+
+
+def test_a_second_dnsmasq_at_every_address_is_named_with_unit_and_way_out(root: Path) -> None:
+    process(root, 812, "dnsmasq -C /etc/ap.conf", "ap.service")
+    answers = with_systemd(root, listening("0.0.0.0", 812))
+    only(
+        look(root, answers),
+        "dnsmasq (process 812, /etc/ap.conf, ap.service) at 0.0.0.0",
+        "systemctl disable --now ap.service",
+        "bind-interfaces in /etc/ap.conf",
+    )
+
+
+def test_a_dnsmasq_that_was_started_by_hand_is_not_the_service(root: Path) -> None:
+    process(root, 812, "dnsmasq")
+    only(look(root, with_systemd(root, listening("127.0.0.1", 812))), "dnsmasq (process 812)", "kill 812")
+
+
+@pytest.mark.parametrize(("pid", "parent"), [(700, 1), (812, 700), (812, 790)])
+def test_the_services_dnsmasq_and_its_children_are_no_problem(root: Path, pid: int, parent: int) -> None:
+    process(root, 790, "dnsmasq", "dnsmasq.service", parent=700)
+    process(root, pid, "dnsmasq", "dnsmasq.service", parent=parent)
+    assert look(root, with_systemd(root, listening("0.0.0.0", pid))) == []
+
+
+def test_the_dnsmasq_of_network_manager_gives_up_the_port_by_itself(root: Path) -> None:
+    process(
+        root, 812, "dnsmasq --conf-file=/dev/null --pid-file=/run/NetworkManager/dnsmasq.pid", "NetworkManager.service"
+    )
+    assert look(root, with_systemd(root, listening("127.0.0.1", 812))) == []
 
 
 @pytest.mark.parametrize(

@@ -465,6 +465,68 @@ def test_a_program_named_resolvconf_that_is_systemd_resolveds_collects_nothing(t
     assert "/etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools" in written(host(tmp_path, tree))
 
 
+WITH_DNS = {"etc/wireguard/wg0.conf": "[Interface]\nDNS = 10.9.9.1, home.example\n"}
+
+
+def test_resolvconf_is_to_leave_the_tunnels_resolvers_out_of_dnsmasqs_file(tmp_path: Path) -> None:
+    tree = {
+        **WITH_DNS,
+        "sbin/resolvconf": "",
+        "run/dnsmasq/resolv.conf": "nameserver 10.9.9.1\nnameserver 203.0.113.1\n",
+    }
+    tree["etc/resolvconf/interface-order"] = "lo.@(dnsmasq|pdnsd)\ntun*\n*\n"
+    files = written(host(tmp_path, tree))
+    order = files["/etc/resolvconf/interface-order"]
+    assert lines(order)[:3] == ["wg0", "wg0.*", "*.wg0"]
+    assert order.endswith(tree["etc/resolvconf/interface-order"])
+    assert "resolv-file=/run/dnsmasq/resolv.conf" in lines(files[SNIPPET])
+
+
+def test_openresolv_is_to_leave_the_tunnels_resolvers_out_though_they_are_exclusive(tmp_path: Path) -> None:
+    tree = {
+        **WITH_DNS,
+        "sbin/resolvconf": "",
+        "etc/resolvconf.conf": "libc=NO\ndnsmasq_resolv=/run/isp.conf\n",
+        "run/isp.conf": "nameserver 10.9.9.1\n",
+        "run/resolvconf/interfaces/wg0": "nameserver 10.9.9.1\n",
+        "run/resolvconf/interfaces/eth0.dhcp": "nameserver 203.0.113.1\n",
+    }
+    config = host(tmp_path, tree)
+    files = written(config)
+    assert lines(files["/etc/resolvconf.conf"])[2:] == [
+        'inclusive_interfaces="$inclusive_interfaces wg0"',
+        'deny_interfaces="$deny_interfaces wg0"',
+    ]
+    assert "resolv-file=/run/isp.conf" in lines(files[SNIPPET])
+    assert resolvers(config) == ["203.0.113.1"]
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        WITH_DNS,
+        {"run/systemd/netif/links/7": "DNS=10.9.9.1\n"},
+        {"run/systemd/resolve/netif/7": "SERVERS=10.9.9.1\n"},
+    ],
+)
+def test_a_file_with_a_resolver_of_the_tunnel_in_it_is_copied_without_it(tmp_path: Path, signs: Tree) -> None:
+    tree = {
+        "etc/resolv.conf": "-> /run/systemd/resolve/stub-resolv.conf",
+        "run/systemd/resolve/resolv.conf": "nameserver 10.9.9.1\nnameserver 203.0.113.1\n",
+        **signs,
+    }
+    numbered = Recorder({**HOST.answers, ("ip", "-j", "address"): ADDRESSES.replace('"wg0",', '"wg0", "ifindex": 7,')})
+    config = host(tmp_path, tree)
+    files = written(config, numbered)
+    assert "resolv-file=/var/lib/gfwtools/resolv.conf" in lines(files[SNIPPET])
+    assert lines(files["/var/lib/gfwtools/resolv.conf"]) == ["nameserver 203.0.113.1"]
+
+
+def test_a_resolver_that_the_user_has_set_may_be_the_tunnels(tmp_path: Path) -> None:
+    config = host(tmp_path, WITH_DNS, '[dns]\nresolvers = ["10.9.9.1"]\n')
+    assert resolvers(config) == ["10.9.9.1"]
+
+
 @pytest.mark.parametrize("tree", [NETWORK_MANAGER, RESOLVED, RESOLVCONF, OPENRESOLV, DHCLIENT, DHCPCD, STATIC])
 def test_a_second_run_follows_what_the_first_one_did(tmp_path: Path, tree: Tree) -> None:
     config = host(tmp_path, tree)

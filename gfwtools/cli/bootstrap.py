@@ -116,7 +116,7 @@ def _require_whole(context: Context, config: "Config", runner: "Runner") -> list
     """
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
-    from gfwtools.plumbing.plan import State
+    from gfwtools.plumbing.plan import Kind, State
 
     try:
         findings = check(config, runner)
@@ -132,6 +132,9 @@ def _require_whole(context: Context, config: "Config", runner: "Runner") -> list
         count = f"{len(bad)} piece{'s are' if len(bad) > 1 else ' is'} not OK"
         context.warn(f"the host is set up, but {count}; fix what is named above, or undo it all: gfwtools teardown")
         sys.exit(1)
+    for finding in findings:
+        if finding.kind is Kind.RESOLVERS and finding.state is State.OK:
+            context.say(printable(f"what is not blocked is asked of {finding.detail}", 2000))
     return [finding.name for finding in unknown]
 
 

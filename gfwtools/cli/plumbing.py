@@ -10,7 +10,7 @@ from gfwtools.cli import Context
 if TYPE_CHECKING:
     from gfwtools.system.step import Step
 
-__all__ = ["down", "renew_resolvers", "up"]
+__all__ = ["down", "keep_resolv_conf", "renew_resolvers", "up"]
 
 
 @click.command(short_help="Set up sets, marks, rules, routes and NAT (runs at boot).")
@@ -72,6 +72,19 @@ def renew_resolvers(context: Context, *, restarts: bool) -> None:
             context.say(note)
     except GfwtoolsError as error:
         context.warn(f"the ISP's resolvers were not looked up again: {error}")
+
+
+def keep_resolv_conf(context: Context) -> None:
+    """Put /etc/resolv.conf back (:func:`gfwtools.setup.resolv_conf.put_back_ours`). What stops it stops no other."""
+    from gfwtools.errors import GfwtoolsError
+    from gfwtools.setup.resolv_conf import put_back_ours
+
+    try:
+        line = put_back_ours(context.config, context.runner())
+    except GfwtoolsError as error:
+        line = f"/etc/resolv.conf was not put back: {error}"
+    if line:
+        context.warn(line)
 
 
 @click.command(short_help="Remove the sets, marks, rules, routes and NAT of gfwtools.")

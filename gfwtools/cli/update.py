@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfwtools.cli import Context
-from gfwtools.cli.plumbing import renew_resolvers
+from gfwtools.cli.plumbing import keep_resolv_conf, renew_resolvers
 from gfwtools.cli.text import printable
 from gfwtools.config.userinfo import masked
 
@@ -60,8 +60,9 @@ def update(
     writes no file.
 
     With --reload it first repairs what `gfwtools bootstrap` has set up: plumbing that is missing, a dnsmasq that is
-    dead or has not read our files, a tunnel whose endpoint has a new address. It says so in one line. What it cannot
-    repair is named, and the exit code is 1. Plumbing that `gfwtools down` has taken down stays down.
+    dead or has not read our files, a tunnel whose endpoint has a new address, an /etc/resolv.conf that was overwritten.
+    It says so in one line. What it cannot repair is named, and the exit code is 1. Plumbing that `gfwtools down` has
+    taken down stays down.
 
     \b
     Examples:
@@ -89,6 +90,7 @@ def update(
     if reload:
         # Before the mirrors are asked: their names have no address where dnsmasq asks resolvers of an old lease.
         renew_resolvers(context, restarts=True)
+        keep_resolv_conf(context)
     notes: list[str] = []
     not_repaired = None
     with _progress(context) as progress:
@@ -100,6 +102,8 @@ def update(
                 done, notes = run(config, reload=reload, report=context.warn if reload else None)
             except NotRepairedError as error:
                 done, notes, not_repaired = error.done, error.notes, error
+    if reload:
+        keep_resolv_conf(context)  # a dnsmasq that was dead before answers now
     _print(context, done, notes, dry_run=dry_run, as_json=as_json)
     if notes and config.dns.warm:
         from gfwtools.cli.warm import warm_after

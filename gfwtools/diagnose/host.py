@@ -188,7 +188,7 @@ def _dnsmasq(config: Config, resolver: Resolver, facts: Facts, runner: Runner) -
             Kind.DNSMASQ,
             remedy="" if before else restart,
         )
-    yield _usual(config)
+    yield usual.piece(config, daemon, restart, runner)
     for policy in config.policies:
         yield from _read(config, policy, resolver)
 
@@ -254,15 +254,6 @@ def _is_resolver(config: Config, daemon: Daemon, runner: Runner) -> Piece:
         return Piece(name, State.OK, f"{asked.address} ({path})", Kind.DNSMASQ)
     detail = f"{asked.address}, should be {daemon.address} ({path})"
     return Piece(name, State.MISMATCH, detail, Kind.DNSMASQ, remedy="gfwtools bootstrap")
-
-
-def _usual(config: Config) -> Piece:
-    """Whether a resolver answers for what is not blocked."""
-    name, asked = "resolvers for free names", usual.ask_usual(config, usual.names_to_ask(config))
-    if asked.answers:
-        return Piece(name, State.OK, str(asked), Kind.DNSMASQ)
-    state = State.UNKNOWN if asked.problem else State.MISMATCH
-    return Piece(name, state, str(asked), Kind.DNSMASQ, remedy="" if asked.problem else usual.remedy(config, asked))
 
 
 def _sets_before_dnsmasq(config: Config, runner: Runner) -> bool | None:

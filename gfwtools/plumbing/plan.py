@@ -44,6 +44,7 @@ class Kind(StrEnum):
     ENDPOINT = "endpoint"  #: of the tunnel's peer
     FIREWALL = "firewall"  #: rules of other programs
     DNSMASQ = "dnsmasq"
+    RESOLVERS = "resolvers"  #: for names that are not blocked
     LIST = "list"  #: and whether dnsmasq has read it
 
 

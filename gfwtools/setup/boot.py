@@ -7,6 +7,7 @@ At boot, with systemd::
     gfwtools-dns@POLICY       the second dnsmasq of the split layout      after the sets, before dnsmasq
     gfwtools-link@INTERFACE   the routes          each time the interface appears, comes up or gets an address
     gfwtools-again            the same            each time a firewall, networkd or wg-quick has started
+    gfwtools-resolvers.path   the copy of the ISP's resolvers      each time networkd and others have new ones
     gfwtools-update.timer     the list, and repairs
     gfwtools-room.timer       repairs, and room in the sets
 
@@ -114,6 +115,8 @@ def boot_files(
             _edit(UNITS, "gfwtools-sets.service", "the sets for rules that were saved", words),
             _edit(UNITS, "gfwtools-link@.service", "the routes whenever the interface appears", words),
             _edit(UNITS, "gfwtools-again.service", "the plumbing after a firewall's restart", words),
+            _edit(UNITS, "gfwtools-resolvers.path", "the ISP's resolvers of each lease", words),
+            _edit(UNITS, "gfwtools-resolvers.service", "the ISP's resolvers of each lease", words),
             _edit(UNITS, "gfwtools-update.service", "repairs, and fetches the list", words),
             _edit(UNITS, "gfwtools-update.timer", "four times a day", words),
             _edit(UNITS, "gfwtools-room.service", "repairs, and looks for room in the sets", words),
@@ -140,11 +143,12 @@ def boot_files(
 def places() -> tuple[str, ...]:
     """Every path that :func:`boot_files` may give, for any configuration."""
     units = (
-        *("gfwtools", "gfwtools-sets", "gfwtools-link@", "gfwtools-again", "gfwtools-update", "gfwtools-room"),
-        "gfwtools-dns@",
+        *("gfwtools", "gfwtools-sets", "gfwtools-link@", "gfwtools-again", "gfwtools-resolvers", "gfwtools-update"),
+        *("gfwtools-room", "gfwtools-dns@"),
     )
     return (
         *(f"{UNITS}/{name}.service" for name in units),
+        f"{UNITS}/gfwtools-resolvers.path",
         f"{UNITS}/gfwtools-update.timer",
         f"{UNITS}/gfwtools-room.timer",
         f"{LOCAL_D}/01-gfwtools.start",
@@ -203,6 +207,7 @@ def services(config: Config, init: Init) -> tuple[Service, ...]:
             ),
             Service("gfwtools-sets.service", "rules of iptables that were saved can be loaded at boot", starts=False),
             Service("gfwtools-again.service", "what another service removes comes back", starts=False),
+            Service("gfwtools-resolvers.path", "dnsmasq asks the ISP's resolvers of today"),
             Service("gfwtools-update.timer", "the list changes several times a week"),
             Service("gfwtools-room.timer", "the sets are looked at before one can be full"),
             # The last one: stopping it takes the plumbing down. It is started, though `up` has been run already, so

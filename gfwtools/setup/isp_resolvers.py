@@ -2,7 +2,8 @@
 
 They change with a lease. So dnsmasq gets ``resolv-file=`` on a file that changes with them, and watches it by itself.
 systemd-resolved, NetworkManager and resolvconf maintain such a file. For dhclient and dhcpcd a hook of ours writes the
-copy at each lease. What systemd-networkd keeps is copied by every ``up`` and ``update --reload``.
+copy at each lease. What systemd-networkd keeps is copied by every ``up`` and ``update --reload``; a unit runs ``up``
+when it changes. So is a file in which the tunnel's resolvers are beside the ISP's.
 """
 
 import re
@@ -12,6 +13,7 @@ from ipaddress import ip_address
 
 from gfwtools.config.model import Address, Config, Paths, Upstream
 from gfwtools.setup.lease_hooks import COPIES, COPY, DHCLIENT_LEASES, DHCPCD_COPY, DHCPCD_LEASES, LEASES, head
+from gfwtools.setup.tunnel_resolvers import RECORDS
 from gfwtools.storage import atomic
 from gfwtools.system.questions import RESOLV_CONF, nameservers_in
 
@@ -38,7 +40,7 @@ _KEPT = (
     "/run/systemd/netif/leases/*",
     DHCLIENT_LEASES,
     "/var/lib/NetworkManager/*.lease",
-    *("/run/resolvconf/interface/*", "/run/resolvconf/interfaces/*"),
+    *RECORDS,
 )
 _COPIED_FROM = re.compile(r"^# Copied from: (\S+)$", re.MULTILINE)
 # What bootstrap notes in the file that dnsmasq reads.
@@ -67,6 +69,10 @@ class Surroundings:
     """Those that bootstrap has noted in the file for dnsmasq, for a host that has lost our copy."""
     own: frozenset[Address] = frozenset()
     """The addresses of this host."""
+    of_tunnels: frozenset[Address] = frozenset()
+    """The resolvers that the tunnels bring along."""
+    leaves_out: tuple[str, ...] = ()
+    """The files of ``maintained`` without them, by a setting of ours for the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +98,21 @@ def find(config: Config, around: Surroundings) -> Found:
     """
     if config.dns.resolvers:
         return Found(config.dns.resolvers, "dns.resolvers")
-    paths, own = config.paths, around.own
+    paths, own = config.paths, around.own | around.of_tunnels
     named = usable(nameservers_in(around.resolv_conf), own)
     chosen = followed(paths, around.setting, own) if around.is_ours else Found()
-    if chosen.resolvers and (chosen.follow not in COPIES or not keeps_current(chosen.source)):
-        return chosen
+    if chosen.resolvers:
+        is_copy = chosen.follow in COPIES
+        if not keeps_current(chosen.source) if is_copy else _may_follow(paths, chosen.follow, around):
+            return chosen
     # What resolv.conf was before ours may be years old.
     agreeing = () if around.is_ours else named
     for path in around.maintained:
         servers = _read(paths, path, own)
+        if not servers and path in around.leaves_out:
+            servers = next((found for records in RECORDS if (found := _read(paths, records, own))), ())
         if (servers and (not agreeing or set(agreeing) & set(servers))) or (agreeing and path == around.promised):
-            return Found(servers or agreeing, path, path)
+            return Found(servers or agreeing, path, path if _may_follow(paths, path, around) else COPY)
     if chosen.resolvers or chosen.follow in around.maintained:
         return replace(chosen, resolvers=chosen.resolvers or named)  # while the network is down, the file may be empty
     if around.hooked and named:
@@ -119,6 +129,12 @@ def find(config: Config, around: Surroundings) -> Found:
     if noted := usable(around.noted, own):
         return Found(noted, "an earlier bootstrap", COPY)
     return Found()
+
+
+def _may_follow(paths: Paths, path: str, around: Surroundings) -> bool:
+    """Whether dnsmasq may read the file: where it names a resolver of the tunnel, dnsmasq would ask that one too."""
+    named = usable(nameservers_in(_text(paths, path)), frozenset())
+    return path in around.leaves_out or not {server.address for server in named} & around.of_tunnels
 
 
 def followed(paths: Paths, setting: str, own: frozenset[Address]) -> Found:
@@ -141,7 +157,7 @@ def followed_by(text: str) -> str:
 
 def keeps_current(source: str) -> bool:
     """Whether ``source`` changes with a lease; else it is the owner's own file, and the copy stays."""
-    return source == DHCPCD_LEASES or source in _KEPT
+    return source in (DHCPCD_LEASES, RESOLVED, NETWORK_MANAGER, RESOLVCONF) or source in _KEPT
 
 
 def copied_from(text: str) -> str:

@@ -17,7 +17,7 @@ from gfwtools.system.commands import Runner
 from gfwtools.system.networks import WITH_RESOLVER, WITHOUT_RESOLVER, wans
 from gfwtools.system.questions import Holder, holders
 
-__all__ = ["WILDCARDS", "Listening", "OtherNetwork", "listening_of", "other_dnsmasqs", "words_of"]
+__all__ = ["WILDCARDS", "Listening", "OtherNetwork", "command_line", "listening_of", "other_dnsmasqs", "words_of"]
 
 #: As ss(8) writes "at every address".
 WILDCARDS = (str(IPv4Address(0)), "*", str(IPv6Address(0)))
@@ -105,7 +105,7 @@ def words_of(paths: Paths, holder: Holder) -> str:
     """The program in words: its name, its process and, of a dnsmasq, its configuration."""
     if not holder.program:
         return "another program"
-    words = _command_line(paths, holder)
+    words = command_line(paths, holder.pid)
     named = [*option_values(words, "-C", "--conf-file"), *option_values(words, "-7", "--conf-dir")]
     files = [name for name in named if name and name != "/dev/null"] if holder.program == "dnsmasq" else []
     return f"{holder.program} (process {holder.pid}{f', {files[0]}' if files else ''})"
@@ -126,21 +126,21 @@ def _is_loopback(text: str) -> bool:
 
 
 def _has_owner(paths: Paths, holder: Holder) -> bool:
-    line = " ".join(_command_line(paths, holder))
+    line = " ".join(command_line(paths, holder.pid))
     return any(part in line for part in _OWNERS)
 
 
 def _has_own_configuration(config: Config, holder: Holder) -> bool:
-    words = _command_line(config.paths, holder)
+    words = command_line(config.paths, holder.pid)
     files = [*option_values(words, "-C", "--conf-file")]
     pid_files = [*option_values(words, "-x", "--pid-file")]
     return bool(set(files) - {MAIN_CONF} or set(pid_files) - {config.dns.pid_file})
 
 
-def _command_line(paths: Paths, holder: Holder) -> list[str]:
+def command_line(paths: Paths, pid: int) -> list[str]:
     """The words with which a program was started; none where that cannot be read."""
     try:
-        text = paths.at(f"/proc/{holder.pid}/cmdline").read_text("utf-8", "surrogateescape")
+        text = paths.at(f"/proc/{pid}/cmdline").read_text("utf-8", "surrogateescape")
     except OSError:
         return []
     return [word if word.isprintable() else ascii(word) for word in text.rstrip("\0").split("\0")]

@@ -46,6 +46,7 @@ HOSTS_OWN = (
     "/etc/dhcpcd.enter-hook",
     "/etc/resolvconf.conf",
     "/etc/resolvconf/resolv.conf.d/head",
+    "/etc/resolvconf/interface-order",
 )
 
 
@@ -137,14 +138,14 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
     text, is_new = _configuration(config_path, choices)
     config = loads(text, str(config_path), root)
     require_trusted(config)
-    problems = preflight.preflight(config, runner)
+    chosen = detect_init(root) if init == "auto" else init
+    problems = preflight.preflight(config, runner, init=chosen)
     if problems:
         raise Refused([str(problem) for problem in problems])
     if config.host.backend == "auto" and is_new:
         # Written down: a program that is installed later does not change it.
         text = _with_value(text, "backend", require(config, runner))
         config = loads(text, str(config_path), root)
-    chosen = detect_init(root) if init == "auto" else init
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
     at_boot = boot.boot_files(

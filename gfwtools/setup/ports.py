@@ -1,15 +1,18 @@
 """Who answers names here, and at which ports: what is in the way of our dnsmasqs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gfwtools.config.model import Config
 from gfwtools.setup import resolver_facts
 from gfwtools.setup.listening import WILDCARDS, other_dnsmasqs, words_of
+from gfwtools.setup.port_holders import how_to_end, second_dnsmasqs, who_is
 from gfwtools.setup.problem import Problem
 from gfwtools.setup.resolver_facts import ResolverFacts
 from gfwtools.storage import atomic
 from gfwtools.system import questions
 from gfwtools.system.commands import Runner
+from gfwtools.system.questions import Holder
 
 __all__ = ["resolver"]
 
@@ -40,18 +43,19 @@ def _port_53(config: Config, runner: Runner, facts: ResolverFacts) -> Iterator[P
     yield from _other_dnsmasqs(config, runner, facts)
     lan = config.dns.listen or facts.lan if config.host.gateway else config.dns.listen
     needed = {*WILDCARDS, "127.0.0.1", "::1", *map(str, lan)}
-    programs: dict[tuple[str, int], list[str]] = {}
+    yield from second_dnsmasqs(config, runner)
+    programs: dict[Holder, list[str]] = {}
     for holder in questions.holders(runner):
         # bootstrap has systemd-resolved give up the port.
         if holder.program == "dnsmasq" or holder.program.startswith("systemd-resolve"):
             continue
         if holder.address in needed:
-            programs.setdefault((holder.program, holder.pid), []).append(holder.address)
-    for (program, pid), addresses in programs.items():
-        who = f"{program} (process {pid})" if program else "another program"
+            programs.setdefault(replace(holder, address=""), []).append(holder.address)
+    for holder, addresses in programs.items():
         where = ", ".join(dict.fromkeys(addresses))
         yield Problem(
-            f"port 53 is held by {who} at {where}", f"stop and disable it: dnsmasq is to answer there{_unit(program)}"
+            f"port 53 is held by {who_is(config.paths, holder)} at {where}",
+            f"dnsmasq is to answer there: {how_to_end(config.paths, holder)}",
         )
 
 
@@ -83,8 +87,3 @@ def _second_ports(config: Config, runner: Runner) -> Iterator[Problem]:
                     f"port {port} is held by {who} at {holder.address}",
                     f"end it: the second dnsmasq of policy {policy.name} is to answer there",
                 )
-
-
-def _unit(program: str) -> str:
-    units = {"named": "named", "unbound": "unbound", "pdns_recursor": "pdns-recursor", "coredns": "coredns"}
-    return f" (systemctl disable --now {units[program]})" if program in units else ""

@@ -1,5 +1,6 @@
 """The programs and the kernel that gfwtools needs: what is missing, too old or built without a set."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -9,11 +10,12 @@ from gfwtools.errors import HostError
 from gfwtools.plumbing.backend import working_backend
 from gfwtools.plumbing.choice import dnsmasq_fills
 from gfwtools.render.backends import TEXTS
+from gfwtools.setup.boot import LOCAL
 from gfwtools.setup.problem import Problem
 from gfwtools.system.commands import Runner
-from gfwtools.system.init import Init
+from gfwtools.system.init import INIT_D, Init
 
-__all__ = ["backend", "dnsmasq"]
+__all__ = ["backend", "dnsmasq", "openrc"]
 
 #: The oldest that is tried.
 OLDEST_DNSMASQ = (2, 80)
@@ -47,6 +49,20 @@ def dnsmasq(config: Config, init: Init, runner: Runner) -> Iterator[Problem]:
         yield Problem(
             f"{there.service}: there is no such service, and dnsmasq has to be there at boot",
             "install the package dnsmasq (Debian's dnsmasq-base has none), or set dns.manager in config.toml",
+        )
+
+
+def openrc(config: Config, init: Init, runner: Runner) -> Iterator[Problem]:
+    """Debian's package of OpenRC leaves out services that OpenRC itself has."""
+    if init != "openrc" or not config.paths.at("/run/openrc/softlevel").exists():
+        return
+    missing = [tool for tool in ("rc-service", "rc-update") if not runner.has(tool)]
+    yield from (Problem(f"{tool}: no such program", "install openrc") for tool in missing)
+    if not os.access(config.paths.at(f"{INIT_D}/{LOCAL}"), os.X_OK):
+        yield Problem(
+            f"OpenRC has no service {LOCAL} here, which runs /etc/local.d at boot (Debian's package leaves it out)",
+            f"add {INIT_D}/{LOCAL}, for which see docs/troubleshooting.md; or give --init none, and run `gfwtools up` "
+            "at each boot yourself",
         )
 
 

@@ -32,6 +32,8 @@ class Needs:
     """The copy that a hook of a DHCP client writes; empty where dnsmasq reads none."""
     collected: bool = False
     """resolvconf collects them, so the others go on giving it what they have."""
+    left_out: tuple[str, ...] = ()
+    """The tunnels that bring resolvers of their own along, which resolvconf is to leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,25 @@ def _dhclient(text: str, needs: Needs) -> str:
     return HEADER + script if script else text
 
 
-def _openresolv(text: str, _: Needs) -> str:
+def _interface_order(text: str, needs: Needs) -> str:
+    """Debian's script for dnsmasq takes what comes after the record of dnsmasq itself (interface-order(5))."""
+    if not text or not needs.left_out:
+        return text
+    patterns = [pattern for name in needs.left_out for pattern in (name, f"{name}.*", f"*.{name}")]
+    return ownership.lines(patterns) + text
+
+
+def _openresolv(text: str, needs: Needs) -> str:
     """It leaves /etc/resolv.conf alone, and goes on writing the file that dnsmasq reads."""
     if stops_openresolv(text, "resolvconf"):
         return text
     lines = [] if stops_openresolv(text, "libc") else ["libc=NO"]
     if not re.search(r"^[ \t]*dnsmasq_resolv=", text, re.MULTILINE):
         lines.append("dnsmasq_resolv=/run/dnsmasq/resolv.conf")
+    if needs.left_out:
+        # wg-quick gives its record as the only one that counts (-x); the first line takes that back.
+        names = " ".join(needs.left_out)
+        lines += [f'{key}="${key} {names}"' for key in ("inclusive_interfaces", "deny_interfaces")]
     return append(*lines)(text) if lines else text
 
 
@@ -119,6 +133,13 @@ WRITERS = (
         "/etc/resolvconf/resolv.conf.d/head",
         lambda text, _: append("nameserver 127.0.0.1")(text),
         ("resolvconf", "-u"),
+    ),
+    Writer(
+        "resolvconf",
+        "/etc/resolvconf/interface-order",
+        _interface_order,
+        ("resolvconf", "-u"),
+        "leaves the resolvers of the tunnel out of what dnsmasq reads",
     ),
     # Its hooks are read by the shell in alphabetical order.
     Writer("dhclient", "/etc/dhcp/dhclient-enter-hooks.d/zz-gfwtools", _dhclient),

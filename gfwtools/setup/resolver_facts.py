@@ -23,6 +23,7 @@ from gfwtools.setup.resolv_conf_writers import (
     stops_openresolv,
     without_ours,
 )
+from gfwtools.setup.tunnel_resolvers import resolvers_of_tunnels
 from gfwtools.storage import atomic
 from gfwtools.system import ownership
 from gfwtools.system.commands import Runner
@@ -117,7 +118,9 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
     ours = "" if place.is_symlink() else text_of(paths, RESOLV_CONF) or ""
     is_ours = ownership.is_file(encode(ours))
     texts[RESOLV_CONF] = ours if is_ours else before
-    around = _surroundings(config, runner, before, link, managers, addresses, is_ours=is_ours)
+    brought = resolvers_of_tunnels(config, links, runner)
+    of_tunnels = frozenset().union(*brought.values())
+    around = _surroundings(config, runner, before, link, managers, addresses, of_tunnels, is_ours=is_ours)
     isp = isp_resolvers.find(config, around)
     if not _can_follow(config, found.directives, isp):
         isp = replace(isp, follow="")
@@ -128,7 +131,9 @@ def observe(config: Config, runner: Runner) -> ResolverFacts:
         resolvers=isp.resolvers,
         found_in=isp.source,
         follow=isp.follow,
-        needs=Needs(copy=isp.follow if isp.by_hook else "", collected=_collects(paths, managers)),
+        needs=Needs(
+            copy=isp.follow if isp.by_hook else "", collected=_collects(paths, managers), left_out=tuple(brought)
+        ),
         reads_conf_dir=found.reads_conf_dir,
         directives=found.directives,
         addresses=addresses,
@@ -241,16 +246,18 @@ def _surroundings(
     link: str | None,
     managers: tuple[str, ...],
     own: frozenset[Address],
+    of_tunnels: frozenset[Address],
     *,
     is_ours: bool,
 ) -> Surroundings:
     paths = config.paths
-    maintained, promised = [], ""
+    maintained, promised, leaves_out = [], "", []
     if set_by_script := conf.service_resolv_file(config):
         maintained.append(set_by_script)
     if _collects(paths, managers):
         where = _written_by_openresolv(paths) if "openresolv" in managers else isp_resolvers.RESOLVCONF
         maintained.append(where)
+        leaves_out.append(where)
         if "openresolv" in managers and "resolvconf" in before.partition("\n")[0]:
             promised = where
     if "systemd-resolved" in managers:
@@ -268,6 +275,8 @@ def _surroundings(
         setting=isp_resolvers.followed_by(text),
         noted=tuple(isp_resolvers.noted_in(text)),
         own=own,
+        of_tunnels=of_tunnels,
+        leaves_out=tuple(leaves_out),
     )
 
 

@@ -56,7 +56,8 @@ class Alpine(Lab):
         self.gateway.write("/run/bin/rc-update", RC_UPDATE, 0o755)
         self.gateway.write("/run/bin/rc-service", RC_SERVICE, 0o755)
         self.gateway.write("/run/openrc/softlevel", "default\n")
-        self.gateway.write("/etc/init.d/dnsmasq", "#!/sbin/openrc-run\n", 0o755)
+        for service in ("dnsmasq", "local"):
+            self.gateway.write(f"/etc/init.d/{service}", "#!/sbin/openrc-run\n", 0o755)
         self.gateway.run("mkdir", "-p", "/etc/runlevels/default", "/etc/local.d")
 
 
@@ -123,3 +124,15 @@ def test_what_the_named_init_system_was_given_goes_though_another_one_runs() -> 
         assert "/etc/runlevels/default/local" in lab.rc(FILES)
         lab.tool("teardown", "--yes")
         assert lab.rc(FILES) == before
+
+
+def test_all_services_that_debians_openrc_lacks_are_named_before_any_change() -> None:
+    with Alpine() as lab:
+        lab.prepare()
+        lab.gateway.run("rm", "/etc/init.d/local", "/etc/init.d/dnsmasq")
+        before = lab.rc(STATE)
+        said = lab.tool(*BOOTSTRAP, code=1)
+        assert "dnsmasq: there is no such service" in said
+        assert "OpenRC has no service local here" in said
+        assert "nothing was changed" in said
+        assert lab.rc(STATE) == before

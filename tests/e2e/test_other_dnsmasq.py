@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from given_back import everything
 from lab import BLOCKED, FREE, GATEWAY_LAN, TUNNEL, Lab
 from other_dnsmasq import ADDRESS, BINDS, BRIDGE, LIBVIRT_CONF, asked_at, libvirt, make_network, restart_libvirt
 
@@ -112,3 +113,33 @@ def test_dns_listen_with_an_address_of_another_dnsmasq_is_a_problem_with_its_key
         lab.gateway.write("/etc/gfwtools/config.toml", text.replace("[dns]\n", listen))
         shown = lab.bootstrap("--gateway", code=1).stderr
         assert f"{LIBVIRT_CONF}) at {ADDRESS}; take it out of dns.listen" in shown
+
+
+@pytest.mark.parametrize("words", ["", "listen-address=127.0.0.1\nbind-interfaces\n"], ids=["everywhere", "loopback"])
+def test_a_second_dnsmasq_where_ours_must_listen_is_named_before_any_change(words: str) -> None:
+    with Lab() as lab:
+        end = "[ ! -e /run/dnsmasq/dnsmasq.pid ] || kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.3"
+        lab.gateway.run("sh", "-c", f"{end}; rm -f /run/dnsmasq/dnsmasq.pid")
+        lab.gateway.write("/etc/own-dns.conf", f"user=root\nno-resolv\n{words}pid-file=/run/own.pid\n")
+        lab.gateway.run("dnsmasq", "--conf-file=/etc/own-dns.conf")
+        lab.configure()
+        before = everything(lab)
+        shown = lab.bootstrap("--gateway", code=1).stderr
+        pid = lab.gateway.read("/run/own.pid").strip()
+        assert f"port 53 is held by dnsmasq (process {pid}, /etc/own-dns.conf) at " in shown
+        assert f"kill {pid}; or give it an address of its own" in shown
+        assert "nothing was changed" in shown
+        assert everything(lab) == before
+
+
+def test_a_dnsmasq_of_the_users_own_that_reads_the_folder_is_the_hosts() -> None:
+    with Lab() as lab:
+        end = "[ ! -e /run/dnsmasq/dnsmasq.pid ] || kill $(cat /run/dnsmasq/dnsmasq.pid); sleep 0.3"
+        lab.gateway.run("sh", "-c", f"{end}; rm -f /run/dnsmasq/dnsmasq.pid")
+        lab.gateway.write("/etc/own-dns.conf", "user=root\nconf-dir=/etc/dnsmasq.d/,*.conf\npid-file=/run/own.pid\n")
+        restart = "#!/bin/sh\n[ ! -e /run/own.pid ] || kill $(cat /run/own.pid)\nsleep 0.5\nexec dnsmasq -C /etc/own-dns.conf\n"
+        lab.gateway.write("/etc/restart-dns", restart)
+        lab.gateway.run("sh", "/etc/restart-dns")
+        lab.configure()
+        lab.bootstrap("--gateway")
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
