@@ -14,10 +14,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # tests again, because the long ones stand side by side.
 WORKERS ?= $(shell expr $$(nproc) \* 2)
 
+# A host has services of its own that run beside each other.
+PAGE ?= docs/tested-hosts.md
+HOST_WORKERS ?= $(shell nproc)
+
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-variants docs-commands
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-variants test-hosts docs-commands
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +41,10 @@ test: packages check ## Run the tests (as root they include the network namespac
 
 test-variants: packages $(DEV) ## Run the variants that test leaves out, such as two of four pairs of backend and layout (as root).
 	$(BIN)/python -m pytest tests/e2e -m variant -n $(WORKERS) --dist worksteal
+
+test-hosts: $(DEV) ## Boot real Debian hosts and write docs/tested-hosts.md (as root); HOSTS="..." chooses some.
+	@scripts/test-packages debootstrap:debootstrap || true
+	GFWTOOLS_HOSTS="$(HOSTS)" GFWTOOLS_HOSTS_PAGE="$(PAGE)" $(BIN)/python -m pytest tests/hosts -rs -n $(HOST_WORKERS) --dist loadscope
 
 test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons.
 	$(BIN)/python -m pytest tests -m "not e2e" -n $(WORKERS) --dist worksteal

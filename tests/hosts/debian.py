@@ -223,7 +223,7 @@ def mirror(suite: str) -> str:
                 if b"Origin: Debian\n" in answer.read(4096):
                     return uri
         except (OSError, ValueError) as error:
-            why = f"; {uri}: {error}"
+            why = why or f"; {uri}: {error}"
     raise Unavailable(f"no mirror in /etc/apt/sources.list or sources.list.d gives Debian {suite}{why}")
 
 

@@ -51,6 +51,7 @@ def _boot(subject: Subject) -> list[str]:
     subject.lost = "it did not boot"
     subject.machine.boot()
     subject.machine.wait_until_up()
+    subject.judge.learn_who_is_served()
     if faults := subject.judge.free_faults():
         return faults  # the host is ill by itself
     subject.before = subject.snapshot()
@@ -59,9 +60,9 @@ def _boot(subject: Subject) -> list[str]:
 
 
 def _cut_in_bootstrap(subject: Subject) -> list[str]:
-    _cut_in(subject, *_BOOTSTRAP)
+    moment = _cut_in(subject, *_BOOTSTRAP)
     subject.machine.wait_until_up()
-    return subject.judge.free_faults()
+    return _with(moment, subject.judge.free_faults())
 
 
 def _bootstrap(subject: Subject) -> list[str]:
@@ -85,13 +86,13 @@ def _reboot(subject: Subject) -> list[str]:
 
 def _cut_in_an_update(subject: Subject) -> list[str]:
     subject.around.publish(_LONGER_LIST)
-    _cut_in(subject, *_UPDATE)
+    moment = _cut_in(subject, *_UPDATE)
     subject.machine.wait_until_up()
     faults = _faults(subject)
     done = subject.machine.run(*_UPDATE, code=None)
     if done.returncode:
         faults.append(f"the next update gave {done.returncode}: {(done.stdout + done.stderr).strip()[-500:]}")
-    return faults
+    return _with(moment, faults)
 
 
 def _restart(service: str) -> Callable[[Subject], list[str]]:
@@ -104,7 +105,8 @@ def _restart(service: str) -> Callable[[Subject], list[str]]:
 
 
 def _lease(subject: Subject, number: int) -> list[str]:
-    subject.around.lease(LEASES[number])
+    network, _ = subject.host.parts
+    subject.around.lease(LEASES[number], others_answer=not network.follows)
     for command in (command for part in subject.host.parts for command in part.renew):
         subject.machine.run(*command)
     return _faults(subject)
@@ -148,14 +150,19 @@ def _differences(subject: Subject) -> list[str]:
 # ------------------------------------------------------------------------------------------------- how
 
 
-def _cut_in(subject: Subject, *command: str) -> None:
-    """Cut the power at a random moment of a command, or of what follows it where it was quick."""
+def _cut_in(subject: Subject, *command: str) -> float:
+    """Cut the power at a random moment of a command, or when it has ended; returns after how many seconds."""
     moment = subject.moments.uniform(0.1, _CUT_WITHIN)
     with subject.machine.running(*command) as child:
-        deadline = time.monotonic() + moment
-        while time.monotonic() < deadline and child.poll() is None:
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < moment and child.poll() is None:
             time.sleep(0.02)
         subject.machine.cut()
+    return passed
+
+
+def _with(moment: float, faults: list[str]) -> list[str]:
+    return [f"{fault} (cut after {moment:.2f} s)" for fault in faults]
 
 
 def recover(subject: Subject) -> None:

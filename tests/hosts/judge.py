@@ -32,6 +32,7 @@ class Judge:
         self._machine = machine
         self._around = around
         self._asked = 0
+        self.serves_lan = True
         self._leaks = around.leaks()
         self._records = len(around.records())
         self.views = (
@@ -70,8 +71,12 @@ class Judge:
         return [*found, *verdict, *self.new_leaks(), *self._failed_units()]
 
     def free_faults(self) -> list[str]:
-        """What is wrong with a host that has no gfwtools, or none yet: only free names count."""
-        return self._settled(self._free_wrong)
+        """What is wrong with a host that has no gfwtools, or none yet: free names have to open."""
+        return self._settled(lambda: self._free_wrong(self.views if self.serves_lan else self.views[:1]))
+
+    def learn_who_is_served(self) -> None:
+        """Whether dnsmasq served the LAN before gfwtools: Debian's cannot where systemd-resolved has port 53."""
+        self.serves_lan = not self._free_wrong(self.views[1:])
 
     def new_leaks(self) -> list[str]:
         """What the ISP saw of blocked sites since this was asked the last time."""
@@ -94,11 +99,11 @@ class Judge:
         return found
 
     def _wrong(self) -> list[str]:
-        return [*self._free_wrong(), *self._blocked_wrong()]
+        return [*self._free_wrong(self.views), *self._blocked_wrong()]
 
-    def _free_wrong(self) -> list[str]:
+    def _free_wrong(self, views: tuple[View, ...]) -> list[str]:
         found = []
-        for view in self.views:
+        for view in views:
             name = self._name("free.example")
             if (answer := view.resolve(name)) != DIRECT:
                 found.append(f"{view.name}: the free name {name} gives {answer}, not {DIRECT}")
@@ -141,21 +146,24 @@ class Judge:
 
     def noise(self) -> list[str]:
         """What the journal of this boot has of our services at warning or worse."""
+        since = f"--since=@{self._machine.booted:.0f}"
         units = ("gfwtools*", "dnsmasq.service")
         chosen = [word for unit in units for word in ("-u", unit)]
-        journal = self._machine.run("journalctl", "-b", "-q", "-o", "cat", "-p", "warning", *chosen, code=None).stdout
+        journal = self._machine.run("journalctl", since, "-q", "-o", "cat", "-p", "warning", *chosen, code=None).stdout
         words = re.compile("chown of PID file|ignoring resolv-file|there is no such interface")
-        more = self._machine.run("journalctl", "-b", "-q", "-o", "cat", code=None).stdout
+        more = self._machine.run("journalctl", since, "-q", "-o", "cat", code=None).stdout
         lines = [*journal.splitlines(), *(line for line in more.splitlines() if words.search(line))]
         return [f"journal: {line}" for line in dict.fromkeys(lines)]
 
 
 # ------------------------------------------------------------------------------------------------- before and after
 
+#: Left out: caches, the configuration of gfwtools, and etc/runit, which the package dnsmasq makes when it is reinstalled.
+#: Of the units those that go on: a service that has ended ran for the first boot only, or is started when it is asked.
 _SNAPSHOT = r"""
 cd /
 echo "# files"
-find etc -xdev ! -path 'etc/gfwtools*' ! -name '*.cache' ! -path etc/mtab ! -path etc/machine-id ! -path 'etc/.*' -printf '%p %y %m %U:%G %l\n' | sort
+find etc -xdev ! -path 'etc/gfwtools*' ! -name '*.cache' ! -path etc/machine-id ! -path 'etc/.*' ! -path 'etc/runit/*' -printf '%p %y %m %U:%G %l\n' | sort
 echo "# contents"
 find etc -xdev -type f ! -path 'etc/gfwtools*' ! -name '*.cache' ! -path etc/machine-id ! -path 'etc/.*' | sort | xargs -d '\n' sha256sum
 echo "# resolv.conf"
@@ -172,9 +180,9 @@ sysctl -a 2>/dev/null | grep -E '^net\.ipv[46]\.(conf\..*\.(rp_filter|forwarding
 echo "# units"
 systemctl list-unit-files --no-legend --plain | awk '{print $1, $2}' | sort
 echo "# active"
-systemctl list-units --no-legend --plain --type=service,timer,path,socket --state=active,failed | awk '{print $1, $3, $4}' | grep -v -e '^user' -e '^session' -e '^systemd-hostnamed' | sort
+systemctl list-units --no-legend --plain --type=service,timer,path,socket --state=running,waiting,listening | awk '{print $1, $3, $4}' | grep -v -e '^user' -e '^session' -e '^systemd-hostnamed' -e 'dispatcher' | sort
 echo "# processes"
-ps -eo comm= | grep -v -e '^ps$' -e '^sh$' -e '^sort$' -e '^grep$' -e '^(' -e '^systemd-hostnam' | sort -u
+ps -eo comm= | grep -v -e '^ps$' -e '^sh$' -e '^sort$' -e '^grep$' -e '^(' -e '^systemd-hostnam' -e '^nm-dispatcher' | sort -u
 """
 
 
@@ -202,7 +210,8 @@ def _rules(machine: Machine) -> list[str]:
                 continue
             text = json.dumps({key: value[key] for key in value if key not in ("handle", "elem")}, sort_keys=True)
             lines.append(f"{kind} " + re.sub(r'\{"counter": \{[^}]*\}\}', "counter", text))
-    return lines
+    # A chain of firewalld has its zones in the order in which NetworkManager named them.
+    return sorted(lines, key=lambda line: line if '"table": "firewalld"' in line else "")
 
 
 def client_faults(lines: list[str]) -> list[str]:

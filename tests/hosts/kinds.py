@@ -25,6 +25,8 @@ class Part:
     services: tuple[str, ...] = ()
     #: Gets another lease.
     renew: tuple[tuple[str, ...], ...] = ()
+    #: Whether resolv.conf follows the lease. One that is static fails with its resolver, gfwtools or not.
+    follows: bool = True
     #: In the words of the page.
     network: str = ""
     resolver: str = ""
@@ -52,6 +54,7 @@ NETWORKS = {
         commands=(_enable("systemd-networkd.service"),),
         services=("systemd-networkd.service",),
         renew=(("networkctl", "renew", "eth0"),),
+        follows=False,
         network="systemd-networkd",
         resolver="none: a static resolv.conf",
     ),
@@ -67,9 +70,9 @@ NETWORKS = {
     "nm": Part(
         packages=("network-manager",),
         files={
-            f"{_NM}/system-connections/wan.nmconnection": "[connection]\nid=wan\ntype=ethernet\ninterface-name=eth0\n"
+            f"{_NM}/system-connections/wan.nmconnection": "[connection]\nid=wan\ntype=ethernet\ninterface-name=eth0\nzone=external\n"
             "[ipv4]\nmethod=auto\n[ipv6]\nmethod=disabled\n",
-            f"{_NM}/system-connections/lan.nmconnection": "[connection]\nid=lan\ntype=ethernet\ninterface-name=lan0\n"
+            f"{_NM}/system-connections/lan.nmconnection": "[connection]\nid=lan\ntype=ethernet\ninterface-name=lan0\nzone=trusted\n"
             f"[ipv4]\nmethod=manual\naddress1={HOST_LAN}/24\n[ipv6]\nmethod=disabled\n",
             # It leaves cards of type veth alone, which these are and a real host's are not.
             f"{_NM}/conf.d/cards.conf": "[device-cards]\nmatch-device=interface-name:eth0,interface-name:lan0\nmanaged=1\n",

@@ -38,7 +38,8 @@ class Machine:
         """:param cables: of each network card its name, and the namespace and the bridge that it leads to"""
         self.name = f"gfw-{os.getpid()}-host{next(_numbers)}"
         self.container = container
-        self.boots = 0
+        #: When it was switched on for the last time, in seconds since 1970.
+        self.booted = 0.0
         self._layers = layers
         self._cables = cables
         self._power: subprocess.Popen[bytes] | None = None
@@ -78,7 +79,8 @@ class Machine:
     # ------------------------------------------------------------ power
 
     def boot(self) -> None:
-        """Power on; returns when the boot is done."""
+        """Power on."""
+        self.booted = time.time()
         self._plug_in()
         self._cgroup.mkdir()
         disk = debian.overlay(self._layers, self._disk / "upper", self._disk / "work")
@@ -92,7 +94,6 @@ class Machine:
             stderr=(self._disk / "console").open("ab"),
         )
         self._init = self._first_process()
-        self.boots += 1
 
     def wait_until_up(self, seconds: float = 90) -> None:
         state = ""
@@ -153,10 +154,9 @@ class Machine:
 
     def _off(self) -> None:
         self._init, self._power = 0, None
-        for folder in sorted(self._cgroup.rglob("*"), reverse=True):
-            if folder.is_dir():
-                folder.rmdir()
-        self._cgroup.rmdir()
+        folders = [folder for folder in self._cgroup.rglob("*") if folder.is_dir()]
+        for folder in [*sorted(folders, reverse=True), self._cgroup]:
+            _remove(folder)
 
     # ------------------------------------------------------------ cables
 
@@ -202,6 +202,18 @@ class Machine:
         finally:
             child.kill()
             child.wait()
+
+
+def _remove(folder: Path) -> None:
+    """A cgroup is busy for a moment after its last process."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return folder.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _ip(*argv: str, check: bool = True) -> None:

@@ -1,13 +1,12 @@
 """docs/tested-hosts.md, from the reports of a run of `make test-hosts`."""
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 
+from events import events_of
 from kinds import HOSTS, Host
-from paths import REPO
 
-__all__ = ["PAGE", "text"]
-
-PAGE = REPO / "docs" / "tested-hosts.md"
+__all__ = ["text"]
 
 _HEAD = """# Tested hosts
 
@@ -23,46 +22,57 @@ units are compared.
 """
 
 
-def text(outcomes: Mapping[str, Mapping[str, str]]) -> str:
-    """:param outcomes: of each host by its name, its events and how each ended: passed, failed or skipped"""
+def text(outcomes: Mapping[str, Mapping[str, str]], before: str = "") -> str:
+    """The page.
+
+    :param outcomes: of each host by its name, its events and how each ended: passed, failed or skipped
+    :param before: the page as it was: a host that did not run keeps its row
+    """
     rows = ["| host | network | resolver | firewall | backend, layout | events | result |", "| --- " * 7 + "|"]
-    rows += [_row(host, outcomes.get(host.name, {})) for host in HOSTS]
-    return _HEAD + "\n".join(rows) + "\n\n" + _events(outcomes) + _again()
+    kept = before.splitlines()
+    for host in HOSTS:
+        start = f"| {' | '.join(_cells(host))} |"
+        old = next((line for line in kept if line.startswith(start)), f"{start} | not run |")
+        rows.append(f"{start} {_result(outcomes[host.name])} |" if host.name in outcomes else old)
+    return _HEAD + "\n".join(rows) + "\n\n" + _events() + _again()
 
 
-def _row(host: Host, events: Mapping[str, str]) -> str:
+def _cells(host: Host) -> tuple[str, ...]:
     network, _ = host.parts
     where = "container" if host.container else "machine"
-    failed = [name for name, outcome in events.items() if outcome == "failed"]
-    passed = sum(outcome == "passed" for outcome in events.values())
-    result = "not run"
-    if passed:
-        result = f"failed: {', '.join(failed)}" if failed else "passed"
-    cells = (
+    return (
         f"{host.suite}, {where}",
         network.network,
         network.resolver,
         host.firewall,
         f"{host.backend}, {host.layout}",
-        f"{passed} of {len(events)}",
-        result,
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def _events(outcomes: Mapping[str, Mapping[str, str]]) -> str:
-    names: Sequence[str] = list(dict.fromkeys(name for events in outcomes.values() for name in events))
+def _result(events: Mapping[str, str]) -> str:
+    failed = [name for name, outcome in events.items() if outcome == "failed"]
+    passed = sum(outcome == "passed" for outcome in events.values())
+    if not passed:
+        return " | not run"
+    return f"{passed} of {len(events)} | {'failed: ' + ', '.join(failed) if failed else 'passed'}"
+
+
+def _events() -> str:
+    names = list(dict.fromkeys(event.name for host in HOSTS for event in events_of(host)))
     shared = [name for name in names if not name.startswith("restart ")]
     restarted = [f"`{name.removeprefix('restart ')}`" for name in names if name.startswith("restart ")]
-    return (
+    words = (
         f"Events of every host, in this order: {', '.join(shared)}. Before another lease, each of these services is "
         f"restarted where the host has it: {', '.join(restarted)}. A power cut is SIGKILL of the whole host at a random "
-        "moment; `GFWTOOLS_HOSTS_SEED` chooses other moments.\n\n"
+        "moment; `GFWTOOLS_HOSTS_SEED` chooses other moments."
     )
+    return textwrap.fill(words, 118, break_on_hyphens=False) + "\n\n"
 
 
 def _again() -> str:
     return (
-        "```\n# make test-hosts                                   all of them\n"
-        f"# make test-hosts HOSTS={HOSTS[0].network:<27} those with this in their name\n```\n"
+        "```\n"
+        "# make test-hosts                        all of them\n"
+        "# make test-hosts HOSTS=bookworm-nm      those whose names begin so: suite-network-firewall-backend-layout\n"
+        "```\n"
     )

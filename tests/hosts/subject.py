@@ -26,7 +26,7 @@ class Subject:
     def __init__(self, host: Host) -> None:
         self.host = host
         #: Why no further event makes sense; empty while they do.
-        self.lost = ""
+        self.lost = "it could not be built"
         seed = os.environ.get("GFWTOOLS_HOSTS_SEED", host.name)
         #: What the host was like before gfwtools.
         self.before: list[str] = []
@@ -43,6 +43,7 @@ class Subject:
         except BaseException:
             self._stack.close()
             raise
+        self.lost = ""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -62,6 +62,15 @@ class Leaks:
         return bool(self.packets or self.questions)
 
 
+_SILENT = """table ip silent {{
+    chain input {{
+        type filter hook input priority filter;
+        meta l4proto {{ tcp, udp }} th dport 53 ip daddr {{ {} }} drop
+    }}
+}}
+"""
+
+
 class Surroundings:
     """Use it as a context manager."""
 
@@ -151,7 +160,7 @@ class Surroundings:
         self._packets = Count(self.isp, "prerouting", f'iifname "cust" ip daddr {{ 198.18.0.0/16, {CLEAN} }}')
         self._arrived = Count(self.far, "prerouting", 'iifname "wg0" ip daddr 198.18.0.0/16')
         # The counter is the judge. This says which packet it was, and when.
-        what = ("-tttt", "-n", "-l", "-i", "cust", "dst", "net", "198.18.0.0/16", "or", "dst", "host", CLEAN)
+        what = ("-tttt", "-n", "-l", "-i", "any", "dst", "net", "198.18.0.0/16", "or", "dst", "host", CLEAN)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gfw-isp-")))
         self._seen = folder / "packets"
         with self._seen.open("w") as seen:
@@ -166,18 +175,16 @@ class Surroundings:
         """The list that its server gives from now on."""
         self.isp.write("/etc/www/gfwlist.txt", text)
 
-    def lease(self, lease: Lease) -> None:
-        """What DHCP gives from now on; the ISP's other resolvers fall silent."""
+    def lease(self, lease: Lease, *, others_answer: bool = False) -> None:
+        """What DHCP gives from now on.
+
+        :param others_answer: the ISP's other resolvers go on answering
+        """
         self.isp.run("sh", "-c", "[ ! -e /run/isp.pid ] || kill $(cat /run/isp.pid); rm -f /run/isp.pid")
         self.isp.run("nft", "delete", "table", "ip", "silent", code=None)
-        silent = ", ".join(other.resolver for other in LEASES if other != lease)
-        self.isp.run(
-            "nft",
-            "-f",
-            "-",
-            stdin="table ip silent {\nchain input {\ntype filter hook input priority 0;\n"
-            f"ip daddr {{ {silent} }} udp dport 53 drop\nip daddr {{ {silent} }} tcp dport 53 drop\n}}\n}}\n",
-        )
+        if not others_answer:
+            silent = ", ".join(other.resolver for other in LEASES if other != lease)
+            self.isp.run("nft", "-f", "-", stdin=_SILENT.format(silent))
         self.isp.write(
             "/etc/isp.conf",
             "user=root\nno-resolv\nno-hosts\nbind-interfaces\ninterface=cust\nexcept-interface=lo\nlog-queries\n"

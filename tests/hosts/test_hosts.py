@@ -11,11 +11,7 @@ from subject import Subject
 
 pytestmark = pytest.mark.host
 
-CASES = [
-    pytest.param(host, event, id=f"{host.name}:{event.name}", marks=pytest.mark.xdist_group(host.name))
-    for host in HOSTS
-    for event in events_of(host)
-]
+CASES = [pytest.param(host, event, id=f"{host.name}:{event.name}") for host in HOSTS for event in events_of(host)]
 
 
 class Bench:
