@@ -291,7 +291,11 @@ def _building(folder: Path) -> Iterator[Path | None]:
         new = folder.with_name(f"new-{folder.name}")
         shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
         new.mkdir()
-        yield new
+        try:
+            yield new
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         new.rename(folder)
 
 

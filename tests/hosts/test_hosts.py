@@ -54,4 +54,5 @@ def test_after_each_event_the_host_is_right(bench: Bench, host: Host, event: Eve
         faults = [str(error)]
     if faults and event.recovers:
         recover(subject)
-    assert not faults, "\n  ".join([f"{len(faults)} faults after: {event.name}", *faults])
+    if faults:
+        pytest.fail("\n  ".join([f"{len(faults)} faults after: {event.name}", *faults]), pytrace=False)
