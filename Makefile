@@ -15,10 +15,14 @@ CORES ?= $(shell nproc)
 # tests again, because the long ones stand side by side.
 WORKERS ?= $(shell expr $(CORES) \* 2)
 
+# A host has services of its own that run beside each other.
+PAGE ?= docs/tested-hosts.md
+HOST_WORKERS ?= $(shell nproc)
+
 MAIN_E2E := $(patsubst %,tests/e2e/test_%.py,bootstrap reload trace lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-variants docs-commands
+.PHONY: help run test golden keys check fix bench bench-dns bench-host bench-revisions fuzz audit test-oldest lock install uninstall packages clean test-debian-lab test-quick test-variants test-hosts docs-commands
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +46,10 @@ test-variants: packages $(DEV) ## Run the variants that test leaves out, such as
 # The unit tests do not wait, and each worker imports all of them: one for each core.
 test-quick: packages $(DEV) ## Run only the unit tests: no network namespaces, mounts or daemons, no step by step.
 	$(BIN)/python -m pytest tests --ignore=tests/e2e -m "not e2e and not each_step" -n $(CORES) --dist worksteal
+
+test-hosts: $(DEV) ## Boot real Debian hosts and write docs/tested-hosts.md (as root); HOSTS="..." chooses some.
+	@scripts/test-packages debootstrap:debootstrap || true
+	GFWTOOLS_HOSTS="$(HOSTS)" GFWTOOLS_HOSTS_PAGE="$(PAGE)" $(BIN)/python -m pytest tests/hosts -rs -n $(HOST_WORKERS) --dist loadscope
 
 golden: packages $(DEV) ## Rewrite tests/golden after an intended change of the output (as root).
 	GOLDEN=write $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_golden.py tests/e2e/test_golden_scripts.py
