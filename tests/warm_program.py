@@ -1,14 +1,16 @@
-"""A ``gfwtools`` that is loaded already: a fork server, each of whose runs is a process of its own, as from a shell.
+"""A Python that has ``gfwtools`` loaded: a fork server, each of whose runs is a process of its own, as from a shell.
 
 An interpreter's start and its imports take ten times as long as what most tests then ask of it. What a start itself does
-is tested with ``python -m gfwtools``.
+is tested with ``python -m gfwtools`` as the whole command of a process.
 """
 
+import ctypes
 import gc
 import importlib
 import json
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
@@ -22,19 +24,43 @@ from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 
-__all__ = ["run"]
+__all__ = ["run", "run_python"]
+
+_in_use = threading.Lock()
 
 
 def run(
     argv: Sequence[str], stdin: str, environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """``gfwtools ARGV`` in the current folder; it may take ``timeout`` seconds."""
+    with _in_use:
+        return _run(["-m", "gfwtools", *argv], stdin, environment, timeout, 0)
+
+
+def run_python(
+    argv: Sequence[str], stdin: str, environment: Mapping[str, str], timeout: float, *, beside: int = 0
+) -> subprocess.CompletedProcess[str] | None:
+    """``python ARGV``: ``-m gfwtools ...``, ``-c TEXT ...`` or ``FILE ...``. None: another thread has a run here.
+
+    :param beside: a process in whose mount and network namespaces it runs, in their root folder.
+    """
+    if not _in_use.acquire(blocking=False):
+        return None
+    try:
+        return _run(argv, stdin, environment, timeout, beside)
+    finally:
+        _in_use.release()
+
+
+def _run(
+    argv: Sequence[str], stdin: str, environment: Mapping[str, str], timeout: float, beside: int
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin.encode())
         given.seek(0)
         process, server = _server()
         server.settimeout(timeout)
-        request = json.dumps([list(argv), dict(environment), os.getcwd()]).encode()
+        request = json.dumps([list(argv), dict(environment), os.getcwd(), beside]).encode()
         socket.send_fds(server, [len(request).to_bytes(4, "big")], [given.fileno(), out.fileno(), err.fileno()])
         server.sendall(request)
         try:
@@ -90,6 +116,7 @@ def _serve(connection: socket.socket) -> None:
 
 def _load() -> None:
     """All that a command may import, the way a command does."""
+
     import gfwtools
 
     for module in pkgutil.walk_packages(gfwtools.__path__, "gfwtools."):
@@ -115,7 +142,7 @@ def _quietly(argv: list[str]) -> None:
         cli.main(argv)
 
 
-def _child(fds: Sequence[int], argv: list[str], environment: dict[str, str], folder: str) -> None:
+def _child(fds: Sequence[int], argv: list[str], environment: dict[str, str], folder: str, beside: int) -> None:
     code = 1
     try:
         for number, fd in enumerate(fds):
@@ -128,11 +155,11 @@ def _child(fds: Sequence[int], argv: list[str], environment: dict[str, str], fol
         )
         os.environ.clear()
         os.environ.update(environment)
-        os.chdir(folder)
-        sys.argv = ["gfwtools", *argv]
-        from gfwtools.__main__ import main
-
-        main()
+        if beside:
+            _enter(beside)
+        else:
+            os.chdir(folder)
+        _python(argv)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -141,6 +168,33 @@ def _child(fds: Sequence[int], argv: list[str], environment: dict[str, str], fol
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def _enter(pid: int) -> None:
+    """Go where a process is; the root of its mount namespace becomes the current folder."""
+    setns = ctypes.CDLL(None, use_errno=True).setns
+    for kind in ("net", "mnt"):
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        if setns(fd, 0):
+            raise OSError(ctypes.get_errno(), f"setns: {kind}")
+        os.close(fd)
+
+
+def _python(argv: list[str]) -> None:
+    """What ``python ARGV`` does, of the three ways in which the tests call it."""
+    first, *rest = argv
+    if first == "-m":
+        from gfwtools.__main__ import main
+
+        sys.argv = rest
+        main()
+    elif first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = argv
+        sys.path[0] = str(Path(first).parent)
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ BACKENDS, LAYOUTS = frozenset({"iptables", "nftables"}), frozenset({"paired", "s
 OTHER_PAIRS = frozenset({("iptables", "split"), ("nftables", "paired")})
 #: and of long modules with both backends, one of them.
 OTHER_BACKENDS = {
+    "test_bootstrap_fails": "nftables",
     "test_firewalls": "nftables",
     "test_from_the_lan": "iptables",
     "test_lan_is_kept_out": "nftables",
+    "test_not_allowed": "nftables",
     "test_running_connections": "iptables",
 }
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")

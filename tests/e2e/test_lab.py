@@ -318,7 +318,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(own_folder: Path, tmp_path: Pa
     run.mkdir()
     (run / "conftest.py").write_text((HERE / "conftest.py").read_text())
     (run / "test_waits.py").write_text(
-        f"import sys, time\nsys.path.insert(0, {str(HERE)!r})\nfrom lab import Lab\n\n"
+        f"import sys, time\nsys.path[:0] = {[str(HERE), str(HERE.parent)]!r}\nfrom lab import Lab\n\n"
         "def test_waits():\n    with Lab():\n"
         f"        open({str(run / 'up')!r}, 'w').close()\n        time.sleep(60)\n"
     )
@@ -355,9 +355,10 @@ def test_a_run_that_is_interrupted_leaves_nothing(own_folder: Path, tmp_path: Pa
 def test_a_program_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     import fresh_host
 
-    monkeypatch.setattr(fresh_host._wait_until_ready, "__defaults__", (0.2,))
-    with FreshHost() as host, pytest.raises(AssertionError, match=r"is not ready after 0\.2 s"):
-        host.start("sleep", "60", ready=True)
+    with FreshHost() as host, monkeypatch.context() as impatient:
+        impatient.setattr(fresh_host._wait_until_ready, "__defaults__", (0.2,))
+        with pytest.raises(AssertionError, match=r"is not ready after 0\.2 s"):
+            host.start("sleep", "60", ready=True)
 
 
 # ------------------------------------------------------------ what it needs
