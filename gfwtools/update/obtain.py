@@ -13,15 +13,6 @@ from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.storage import atomic
 from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
 from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
-from gfwtools.update.measure import (
-    in_common,
-    largest,
-    require_names,
-    require_networks,
-    require_not_older,
-    require_size,
-)
-from gfwtools.update.reference import reference_of
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
@@ -85,6 +76,8 @@ def obtain(
         decoded = decode(data, base64=policy.format == "autoproxy", max_bytes=config.fetch.max_bytes)
         compiled = compiler(decoded)
         if not good or decoded.data != good.data:
+            from gfwtools.update.measure import require_not_older  # most updates bring nothing new
+
             require_list(compiled(), policy.name)
             now = datetime.now(UTC)
             if good and not force:
@@ -164,6 +157,8 @@ def require_list(compiled: "Compiled", policy: str) -> None:
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
+    from gfwtools.update.measure import require_networks
+
     require_networks(compiled)
 
 
@@ -174,6 +169,9 @@ def _require_kept(
 
     :raises ListError: it is much smaller, or has other names.
     """
+    from gfwtools.update.measure import in_common, largest, require_names, require_size
+    from gfwtools.update.reference import reference_of
+
     min_share = config.fetch.min_share
     earlier = reference_of(config, policy, state, now)
     which = "the list that was in use before" if earlier else "the last good one"
@@ -187,6 +185,8 @@ def _require_starter(compiled: "Compiled", policy: PolicyConfig, min_share: floa
 
     :raises ListError: it has less than ``min_share`` of them.
     """
+    from gfwtools.update.measure import in_common, require_names
+
     found = in_common(Listing("", starter_list().text), compiled, policy.granularity)
     require_names(found, "the built-in starter list", min_share)
 

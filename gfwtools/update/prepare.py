@@ -7,17 +7,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
-from gfwtools.lists.rule import batches
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
 from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, unset_of, without_claimed
 from gfwtools.storage import atomic
 from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_state
 from gfwtools.update.inputs import UserLists, digest_of
-from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, never_fetched
-from gfwtools.update.reference import next_reference
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
 if TYPE_CHECKING:
@@ -84,6 +81,9 @@ def _prepare_policy(
     decoded = obtained.decoded
     if state.inputs == inputs and _intact(config, state):
         return PolicyUpdate(policy, obtained, _with_answer(state, obtained), warnings=obtained.warnings)
+    from gfwtools.update.measure import changed_much  # most updates bring nothing new
+    from gfwtools.update.reference import next_reference
+
     compiled = obtained.compiler()
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems)]
     cover = cover_of(config, compiled)
@@ -198,6 +198,8 @@ def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ..
     """The domains that came and those that went. Both lists are sorted, so that no set of a million is made of one."""
     if not before:
         return tuple(new), ()
+    from gfwtools.lists.rule import batches
+
     added, removed = [], []
     lines = (line for _, lines in batches(before.decode("utf-8", "replace")) for line in lines if line)
     old = next(lines, None)
