@@ -104,7 +104,7 @@ def _prepare_policy(
     is_other = bool(state.list_digest) and state.list_digest != list_digest
     reference = next_reference(config, policy, state, datetime.now(UTC), is_other=is_other, force=force)
     if reference.data:
-        files[config.paths.reference(policy.name)] = reference.data
+        files = {config.paths.reference(policy.name): reference.data, **files}
     if is_other and not state.starter and written:
         much = changed_much(written.count(b"\n"), len(added), len(removed))
         warnings += [f"policy.{policy.name}: {much}"] if much else []
