@@ -97,7 +97,7 @@ def test_a_scan_gives_the_name_of_a_plain_block_and_the_rule_of_every_other_line
     locator = Locator(bundled(), granularity)
     rules = {rule.line: rule for rule in parse(text)}
     others = []
-    with patch("gfwtools.lists.lines.BATCH", batch):
+    with patch("gfwtools.lists.rule.BATCH", batch):
         for names, lines, part in scan(text):
             others += part
             for name, line, domain in zip(names, lines, locator.domains(names), strict=True):

@@ -166,7 +166,7 @@ def test_every_rule_is_accounted_for_and_the_numbers_are_those_of_the_outcomes(
 @pytest.mark.parametrize("batch", [1, 2, 10_000])
 def test_of_rules_for_one_domain_the_first_counts_whatever_their_kinds(batch: int) -> None:
     text = "|http://a.com/x\n||a.com\n||www.a.com\n||www.b.com\n.b.com/x\n||b.com"
-    with patch("gfwtools.lists.lines.BATCH", batch):
+    with patch("gfwtools.lists.rule.BATCH", batch):
         compiled = compile_lists(Listing("x", text))
     assert compiled.policy.blocks == {"a.com": 1, "b.com": 4}
     assert [(outcome.status, outcome.detail) for outcome in compiled.outcomes()] == [

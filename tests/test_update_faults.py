@@ -62,7 +62,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def without_times(data: bytes) -> bytes:
-    return re.sub(rb'"(?:updated|date|source)": "[^"]*"', b'"": ""', data)
+    return re.sub(rb'"(?:updated|date|source|reference)": "[^"]*"', b'"": ""', data)
 
 
 def configure(root: Path, *sources: str, more: str = "") -> None:
@@ -298,6 +298,10 @@ def assert_whole(root: Path, before: dict[str, bytes], after: dict[str, bytes]) 
 def assert_repaired(root: Path, after: dict[str, bytes]) -> None:
     update_from(root, NEW)
     found = contents(root)
+    # A disk that lets files be removed and none be renamed takes the copy of the old list; without it the new list is
+    # the measure of the next one.
+    if (earlier := f"{VAR}/gfwlist.earlier") not in found:
+        after = {name: data for name, data in after.items() if name != earlier}
     assert found.keys() == after.keys(), "something was left behind"
     for name in after:
         if not name.endswith("state.json"):

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from gfwtools.config.model import Network
 
-__all__ = ["MOST_NETWORKS", "has_no_site", "is_inside", "share_of_internet"]
+__all__ = ["has_no_site", "is_inside", "share_of_internet"]
 
 # RFC 6890, in the words of IANA's registries. Documentation and benchmarking networks are left out: nothing is there to
 # be protected, and laboratories use them.
@@ -32,9 +32,6 @@ _NO_SITES_6 = {
 #: An IPv4 address in IPv6's clothes is no more a site than it is without: RFC 4291 section 2.5.5, SIIT (RFC 7915),
 #: NAT64 (RFC 6052), 6to4 (RFC 3056).
 _DRESSED = ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "2002::/16")
-#: More networks than this are refused: each takes half a kilobyte while a list is read, and a set has 65,536 entries by
-#: default (ipset(8)). The routes of all of China are some 4,000.
-MOST_NETWORKS = 32_768
 
 
 @cache

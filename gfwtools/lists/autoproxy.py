@@ -10,9 +10,8 @@ from itertools import compress
 from operator import not_
 
 from gfwtools.lists.hostname import MAX_NAME, PLAIN
-from gfwtools.lists.lines import batches, numbered
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, may_mean, too_long
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, batches, may_mean, numbered, too_long
 
 __all__ = ["COSMETIC", "parse", "parse_line", "rules_in", "scan", "scan_about"]
 
@@ -78,13 +77,16 @@ def scan_about(text: str, domain: str) -> Scan:
     ).search
     sure = _SURE.fullmatch
     names, numbers, rules = [], [], []
-    for number, line in numbered(text):
-        if len(line) <= _LONGEST and sure(line):
-            if line.endswith(domain):
-                names.append(line[2:])
-                numbers.append(number)
-        elif len(line) <= MAX_LINE and concerns(line):
-            rules += [rule for rule in rules_in(line, number) if may_mean(rule, domain)]
+    for first, lines in batches(text):
+        if max(map(len, lines)) > MAX_LINE:  # asked once for all of them, as no real list has one
+            lines = [line if len(line) <= MAX_LINE else "" for line in lines]
+        for number, line in enumerate(lines, first):
+            if sure(line):
+                if line.endswith(domain) and len(line) <= _LONGEST:
+                    names.append(line[2:])
+                    numbers.append(number)
+            elif concerns(line):
+                rules += [rule for rule in rules_in(line, number) if may_mean(rule, domain)]
     return Scan(names, numbers, rules)
 
 

@@ -1,7 +1,6 @@
 """How much of a list is read: a hostile one is refused early, before it has the memory or the time of a router."""
 
 from gfwtools.errors import ListError
-from gfwtools.lists.addresses import MOST_NETWORKS
 from gfwtools.lists.rule import Anchor, Rule
 
 __all__ = ["MOST_RULES", "Budget"]
@@ -9,6 +8,9 @@ __all__ = ["MOST_RULES", "Budget"]
 #: A million domains take 0.45 GB and 5 s of CPU on a slow core. A hosts file has many names a line, so that the number
 #: of lines is no bound.
 MOST_RULES = 1_000_000
+#: More networks than this are refused: each takes half a kilobyte while a list is read, and a set has 65,536 entries by
+#: default (ipset(8)). The routes of all of China are some 4,000.
+MOST_NETWORKS = 32_768
 #: What exceptions, and rules with a wildcard, an expression or another script, may cost together, in microseconds of a
 #: slow core. gfwlist's cost 10,000.
 MOST_COST = 4_000_000

@@ -9,9 +9,8 @@ from typing import NamedTuple
 from gfwtools.lists import autoproxy
 from gfwtools.lists.decode import decode
 from gfwtools.lists.hostname import MAX_NAME, PLAIN
-from gfwtools.lists.lines import batches, numbered
 from gfwtools.lists.pattern import pattern
-from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, may_mean, too_long
+from gfwtools.lists.rule import MAX_LINE, Anchor, Rule, Scan, batches, may_mean, numbered, too_long
 
 __all__ = ["FORMATS", "Listing", "OtherFormat", "looks_like", "parse"]
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from gfwtools.config.model import Network
 from gfwtools.errors import InvalidNameError
-from gfwtools.lists.addresses import has_no_site
 from gfwtools.lists.hostname import CANARY, LOCAL, has_loose_hyphen, is_plain, to_ascii
 from gfwtools.lists.rule import Anchor, Rule
 from gfwtools.lists.suffixes import Suffixes
@@ -199,6 +198,8 @@ class Locator:
         if not network.prefixlen:
             return Target(reason=Reason.ADDRESS, detail=f"{text} is the whole Internet")
         if not self._trusted:
+            from gfwtools.lists.addresses import has_no_site  # few lists have an address
+
             if network.prefixlen < _WIDEST[network.version]:
                 return Target(reason=Reason.ADDRESS, detail=f"{text} is more than any site has")
             if has_no_site(network):

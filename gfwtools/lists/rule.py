@@ -1,13 +1,15 @@
 """What a line of a list is, in any format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["MAX_LINE", "Anchor", "Rule", "Scan", "may_mean", "too_long"]
+__all__ = ["MAX_LINE", "Anchor", "Rule", "Scan", "batches", "may_mean", "numbered", "too_long"]
 
 #: The longest line that is read (characters). The longest name has 253, and dnsmasq itself reads no line of 1,025.
 MAX_LINE = 4096
+#: How much of a text is split into lines at once (characters): all lines of a large list take four times its size.
+BATCH = 256 * 1024
 
 
 class Anchor(Enum):
@@ -73,3 +75,21 @@ def too_long(line: str, number: int) -> Rule:
         Anchor.NONE,
         True,
     )
+
+
+def batches(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line of each part, from 1, and its lines."""
+    number, start = 1, 0
+    while True:
+        end = text.find("\n", start + BATCH)
+        lines = (text[start:] if end < 0 else text[start:end]).split("\n")
+        yield number, lines
+        if end < 0:
+            return
+        number, start = number + len(lines), end + 1
+
+
+def numbered(text: str) -> Iterator[tuple[int, str]]:
+    """Each line with its number, from 1."""
+    for first, lines in batches(text):
+        yield from enumerate(lines, first)

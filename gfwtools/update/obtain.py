@@ -13,15 +13,6 @@ from gfwtools.lists.formats import Listing, looks_like
 from gfwtools.storage import atomic
 from gfwtools.storage.state import MAX_TEXT, Mirror, PolicyState
 from gfwtools.update.inputs import STARTER_NAME, UserLists, compile_with, current_list, is_starter, starter_list
-from gfwtools.update.measure import (
-    in_common,
-    largest,
-    require_names,
-    require_networks,
-    require_not_older,
-    require_size,
-)
-from gfwtools.update.reference import reference_of
 from gfwtools.update.values import Obtained
 
 if TYPE_CHECKING:
@@ -139,6 +130,8 @@ class _Held:
 
         :raises ListError: it is older, much smaller, or has other names.
         """
+        from gfwtools.update.measure import require_not_older  # most updates bring nothing new
+
         now, policy = datetime.now(UTC), self._policy
         if self.good:
             require_not_older(decoded.last_modified, self.good.last_modified, now)
@@ -211,6 +204,8 @@ def require_list(compiled: "Compiled", policy: str) -> None:
     usable, rules = _usable(compiled), compiled.read
     if not usable or usable < USABLE_SHARE * rules:
         raise ListError(f"the text is no list; {usable:,} of its {rules:,} lines name a host")
+    from gfwtools.update.measure import require_networks
+
     require_networks(compiled)
 
 
@@ -221,6 +216,9 @@ def _require_kept(
 
     :raises ListError: it is much smaller, or has other names.
     """
+    from gfwtools.update.measure import in_common, largest, require_names, require_size
+    from gfwtools.update.reference import reference_of
+
     min_share = config.fetch.min_share
     earlier = reference_of(config, policy, state, now)
     which = "the list that was in use before" if earlier else "the last good one"
@@ -234,6 +232,8 @@ def _require_starter(compiled: "Compiled", policy: PolicyConfig, min_share: floa
 
     :raises ListError: it has less than ``min_share`` of them.
     """
+    from gfwtools.update.measure import in_common, require_names
+
     found = in_common(Listing("", starter_list().text), compiled, policy.granularity)
     require_names(found, "the built-in starter list", min_share)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from gfwtools.config.model import BackendName, Config, PolicyConfig
 from gfwtools.dnsmasq.version import filters_here
-from gfwtools.lists.lines import batches
 from gfwtools.lists.policy import Cover
 from gfwtools.plumbing.choice import decide_here
 from gfwtools.render.backends import TEXTS
@@ -16,10 +15,8 @@ from gfwtools.render.files import Role, cover_of, files_of, on_host, role_of, un
 from gfwtools.storage import atomic
 from gfwtools.storage.state import Change, Mirror, PolicyState, State, read_state
 from gfwtools.update.inputs import UserLists, digest_of
-from gfwtools.update.measure import changed_much
 from gfwtools.update.obtain import obtain, public
 from gfwtools.update.own_lists import fetch_own_lists, held_own_lists
-from gfwtools.update.reference import next_reference
 from gfwtools.update.values import Obtained, PolicyUpdate, Update
 
 if TYPE_CHECKING:
@@ -90,6 +87,9 @@ def _prepare_policy(
     decoded = obtained.decoded
     if state.inputs == inputs and _intact(config, state):
         return PolicyUpdate(policy, obtained, _with_answer(state, obtained), warnings=obtained.warnings)
+    from gfwtools.update.measure import changed_much  # most updates bring nothing new
+    from gfwtools.update.reference import next_reference
+
     compiled = obtained.compiler()
     cover, claimed = _cover(config, policy, compiled, before)
     warnings = [*obtained.warnings, *(str(problem) for problem in compiled.problems), *claimed]
@@ -104,7 +104,7 @@ def _prepare_policy(
     is_other = bool(state.list_digest) and state.list_digest != list_digest
     reference = next_reference(config, policy, state, datetime.now(UTC), is_other=is_other, force=force)
     if reference.data:
-        files[config.paths.reference(policy.name)] = reference.data
+        files = {config.paths.reference(policy.name): reference.data, **files}
     if is_other and not state.starter and written:
         much = changed_much(written.count(b"\n"), len(added), len(removed))
         warnings += [f"policy.{policy.name}: {much}"] if much else []
@@ -205,6 +205,8 @@ def _difference(before: bytes | None, new: Sequence[str]) -> tuple[tuple[str, ..
     """The domains that came and those that went. Both lists are sorted, so that no set of a million is made of one."""
     if not before:
         return tuple(new), ()
+    from gfwtools.lists.rule import batches
+
     added, removed = [], []
     lines = (line for _, lines in batches(before.decode("utf-8", "replace")) for line in lines if line)
     old = next(lines, None)

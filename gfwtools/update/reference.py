@@ -51,8 +51,12 @@ def next_reference(
     kept = _kept(config, policy, state, now)
     if kept.data or not is_other or state.starter:
         return kept
-    data = atomic.read_ours(config.paths.list(policy.name)) or b""
-    return Reference(data, now.isoformat(timespec="seconds")) if atomic.digest(data) == state.list_digest else kept
+    # It goes into place before the new list: where that stands alone, a failed update could not put the old one back.
+    for path in (config.paths.list(policy.name), config.paths.reference(policy.name)):
+        data = atomic.read_ours(path) or b""
+        if atomic.digest(data) == state.list_digest:
+            return Reference(data, now.isoformat(timespec="seconds"))
+    return kept
 
 
 def _kept(config: Config, policy: PolicyConfig, state: PolicyState, now: datetime) -> Reference:
