@@ -441,7 +441,15 @@ def test_leaving_stops_the_plumbing_first_and_the_second_dnsmasq_last() -> None:
     names = frozenset(service.name for service in boot.services(config, "systemd"))
     there = BootState(
         enabled=names,
-        running=names & {"gfwtools.service", "gfwtools-update.timer", "gfwtools-dns@gfwlist.service"},
+        running=frozenset(
+            {
+                "gfwtools.service",
+                "gfwtools-room.timer",
+                "gfwtools-update.timer",
+                "gfwtools-resolvers.path",
+                "gfwtools-dns@gfwlist.service",
+            }
+        ),
         live=True,
     )
     assert [str(command) for step in boot.leave_steps(config, "systemd", there) for command in step.do] == [

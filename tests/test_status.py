@@ -161,7 +161,9 @@ def test_the_json_has_the_documented_shape() -> None:
     assert policy["sets"][2] == {"name": "gfwlist_direct", "size": None}
     assert set(policy["marked"]) == {"packets", "bytes"}
     assert set(policy["tunnel"]) == {"up", "handshake_age", "received", "sent"}
-    assert set(policy["history"][0]) == {"date", "source", "digest", "counts", "domains", "added", "removed"}
+    assert set(policy["history"][0]) == {
+        *("date", "source", "digest", "counts", "domains", "added", "removed", "forced"),
+    }
     assert set(document["findings"][0]) == {"name", "state", "detail", "remedy"}
     assert set(document["services"][0]) == {"name", "enabled", "running"}
 
