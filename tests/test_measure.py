@@ -7,6 +7,7 @@ import pytest
 from cli import gfwtools
 from paths import REPO
 
+from gfwtools.config.model import MIRRORS
 from gfwtools.errors import ListError
 from gfwtools.lists.compiler import compile_lists
 from gfwtools.lists.formats import Listing
@@ -136,10 +137,27 @@ def test_after_a_month_the_earlier_list_counts_no_more(tmp_path: Path) -> None:
     give(tmp_path, range(80, 180))
 
 
+def with_sources(root: Path, *sources: object) -> None:
+    (root / "etc/gfwtools").mkdir(parents=True)
+    text = ", ".join(f'"{source}"' for source in sources)
+    # A proxy that is not there: no source outside of this host answers.
+    (root / "etc/gfwtools/config.toml").write_text(
+        f'[fetch]\nproxy = "http://127.0.0.1:9"\n[policy.gfwlist]\nsources = [{text}]\n'
+    )
+
+
+def test_the_first_list_of_the_users_own_source_may_have_any_names(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    with_sources(tmp_path, source, "http://127.0.0.1:9/list")
+    assert "starter list" in gfwtools(tmp_path, "update").stderr
+    source.write_text("||example.org\n")
+    gfwtools(tmp_path, "update")
+    assert (tmp_path / "var/lib/gfwtools/gfwlist.domains").read_text() == "example.org\n"
+
+
 def test_a_list_in_place_of_the_starter_list_has_its_names(tmp_path: Path) -> None:
-    etc, source = tmp_path / "etc/gfwtools", tmp_path / "list.txt"
-    etc.mkdir(parents=True)
-    (etc / "config.toml").write_text(f'[policy.gfwlist]\nsources = ["{source}", "http://127.0.0.1:9/list"]\n')
+    source = tmp_path / "list.txt"
+    with_sources(tmp_path, source, MIRRORS[0])
     assert "starter list" in gfwtools(tmp_path, "update").stderr
     source.write_text("||example.org\n")
     assert "domains of the built-in starter list" in gfwtools(tmp_path, "update").stderr

@@ -136,7 +136,8 @@ class _Held:
         if self.good:
             require_not_older(decoded.last_modified, self.good.last_modified, now)
             _require_kept(compiled, self._config, policy, self._state, self.good, now)
-        elif not explicit and (self._starting or policy.sources == MIRRORS):
+        elif not explicit and not set(policy.sources).isdisjoint(MIRRORS):
+            # Where a source is the user's own, the list may be of any names.
             _require_starter(compiled, policy, self._config.fetch.min_share)
 
     def instead_of_all(self, error: FetchError) -> Obtained:
