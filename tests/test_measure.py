@@ -153,6 +153,8 @@ def test_the_first_list_of_the_users_own_source_may_have_any_names(tmp_path: Pat
     source.write_text("||example.org\n")
     gfwtools(tmp_path, "update")
     assert (tmp_path / "var/lib/gfwtools/gfwlist.domains").read_text() == "example.org\n"
+    source.write_text("||example.org\n||example.net\n")  # the starter list is no measure of its size
+    gfwtools(tmp_path, "update")
 
 
 def test_a_list_in_place_of_the_starter_list_has_its_names(tmp_path: Path) -> None:

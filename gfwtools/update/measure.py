@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gfwtools.errors import ListError
 from gfwtools.storage.state import Change, usable_of
+from gfwtools.update.inputs import STARTER_NAME
 
 if TYPE_CHECKING:
     from gfwtools.lists.compiler import Compiled
@@ -66,10 +67,11 @@ def require_not_older(new: str, used: str, now: datetime) -> None:
 
 
 def largest(history: Iterable[Change], now: datetime) -> int:
-    """How many rules that name a host the largest list of the last 30 days had, since the user last gave --force; 0
-    where there was none."""
-    recent = list(takewhile(lambda change: not change.forced, reversed([*history])))
-    last_forced = [change for change in reversed([*history]) if change.forced][:1]
+    """How many rules that name a host the largest fetched list of the last 30 days had, since the user last gave
+    --force; 0 where there was none."""
+    fetched = [change for change in history if change.source != STARTER_NAME]
+    recent = list(takewhile(lambda change: not change.forced, reversed(fetched)))
+    last_forced = [change for change in reversed(fetched) if change.forced][:1]
     return max(
         (usable_of(change.counts) or 0 for change in (*recent, *last_forced) if is_recent(change.date, now)),
         default=0,
