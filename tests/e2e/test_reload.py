@@ -186,7 +186,7 @@ def test_when_a_step_fails_the_old_state_answers_throughout(host: FreshHost, wha
     elif what == "a full disk":
         script = "mkdir /tmp/x$$; mv /etc/dnsmasq.d /etc/d.old; mkdir /etc/dnsmasq.d; mount -t tmpfs -o size=8k tmpfs /etc/dnsmasq.d; cp /etc/d.old/* /etc/dnsmasq.d/; head -c 100000 /dev/zero >/etc/dnsmasq.d/.fill || true"
         host.run("sh", "-c", script)
-        write_list(host, *(f"n{number}.example" for number in range(3000)))
+        write_list(host, *BASE, *(f"n{number}.example" for number in range(3000)))
         if host.layout == "split":  # type: ignore[attr-defined]
             host.run(
                 "sh",

@@ -48,8 +48,8 @@ def test_at_shutdown_blocked_packets_take_the_tunnel_to_the_end(backend: str) ->
         lab.bootstrap()
         assert lab.open(lab.client, "blocked.example") == TUNNEL
         lab.gateway.write("/run/bin/systemctl", SYSTEMCTL, 0o755)
-        path = "PATH=/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        lab.gateway.run("env", path, sys.executable, "-m", "gfwtools", "-q", "down", "--unless-shutdown")
+        command = [sys.executable, "-m", "gfwtools", "-q", "down", "--unless-shutdown"]
+        lab.gateway.run_with("/run/bin", *command)
         assert lab.visit(lab.client, BLOCKED) == TUNNEL
         assert BLOCKED in lab.gateway.read("/var/lib/gfwtools/gfwlist.learned"), "and what was learned is saved"
         lab.gateway.gfwtools("-q", "down", "--unless-shutdown")
