@@ -1,11 +1,10 @@
 """What the tests in network namespaces need; where it lacks, they fail and say what to install."""
 
-import itertools
 import os
 import shutil
 import signal
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -27,17 +26,27 @@ PACKAGES = {
     "wireguard-go": "wireguard-go",
 }
 BACKENDS, LAYOUTS = frozenset({"iptables", "nftables"}), frozenset({"paired", "split"})
-#: What `make test` leaves to `make test-variants`: where a test has all four pairs of backend and layout, these two,
-OTHER_PAIRS = frozenset({("iptables", "split"), ("nftables", "paired")})
-#: and of long modules with both backends, one of them.
-OTHER_BACKENDS = {
-    "test_bootstrap_fails": "nftables",
-    "test_firewalls": "nftables",
-    "test_from_the_lan": "iptables",
-    "test_lan_is_kept_out": "nftables",
-    "test_not_allowed": "nftables",
-    "test_running_connections": "iptables",
-}
+#: What `make test` runs of the pairs of backend and layout; `make test-variants` has the others. These modules have both
+#: backends there, each with one layout, because a mistake in one of them would leak;
+BOTH_BACKENDS = frozenset({"test_bootstrap", "test_golden_scripts", "test_hostile_answers", "test_second_leg"})
+USUAL_LAYOUT = {"iptables": "paired", "nftables": "split"}
+#: these have nftables, and all others have iptables.
+WITH_NFTABLES = frozenset(
+    {
+        "test_beside_teardown",
+        "test_cron_repairs",
+        "test_deny",
+        "test_empty_run",
+        "test_from_the_lan",
+        "test_full_set",
+        "test_half_done",
+        "test_interrupted_twice",
+        "test_looks_blocked",
+        "test_own_lines",
+        "test_running_connections",
+        "test_units",
+    }
+)
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -54,20 +63,35 @@ def lacking(uid: int, has: Callable[[str], bool], tun: Path = Path("/dev/net/tun
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark what `make test-variants` runs."""
-    pairs: dict[str, dict[pytest.Item, tuple[str, str]]] = defaultdict(dict)
+    tests: dict[str, list[tuple[pytest.Item, frozenset[str]]]] = defaultdict(list)
     for item in items:
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if params.get("backend", params.get("lab")) == OTHER_BACKENDS.get(item.path.stem, ""):
-            item.add_marker(pytest.mark.variant)
-        values = [word for value in params.values() for word in (value if isinstance(value, tuple) else (value,))]
-        words = {word for word in values if isinstance(word, str)}
-        for pair in itertools.product(BACKENDS & words, LAYOUTS & words):
-            pairs[item.nodeid.partition("[")[0]][item] = pair
-    for found in pairs.values():
-        if len(set(found.values())) == 4:
-            for item, pair in found.items():
-                if pair in OTHER_PAIRS:
-                    item.add_marker(pytest.mark.variant)
+        tests[item.nodeid.partition("[")[0]].append((item, _words(item)))
+    for found in tests.values():
+        module = found[0][0].path.stem
+        backend = "nftables" if module in WITH_NFTABLES else "iptables"
+        backends = BACKENDS if module in BOTH_BACKENDS else {backend}
+        _leave(found, lambda words, ours=frozenset(backends): words & ours, BACKENDS)
+        _leave(found, lambda words: any({b, USUAL_LAYOUT[b]} <= words for b in BACKENDS), LAYOUTS)
+
+
+def _words(item: pytest.Item) -> frozenset[str]:
+    """The values of its parameters that are texts."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    values = [word for value in params.values() for word in (value if isinstance(value, tuple) else (value,))]
+    return frozenset(word for word in values if isinstance(word, str))
+
+
+def _leave(
+    items: Iterable[tuple[pytest.Item, frozenset[str]]],
+    is_ours: Callable[[frozenset[str]], object],
+    among: frozenset[str],
+) -> None:
+    """Mark the items with a word ``among`` those that are not ours, where there are some that are."""
+    concerned = [(item, bool(is_ours(words))) for item, words in items if words & among]
+    if any(ours for _, ours in concerned):
+        for item, ours in concerned:
+            if not ours:
+                item.add_marker(pytest.mark.variant)
 
 
 @pytest.fixture(scope="session", autouse=True)
