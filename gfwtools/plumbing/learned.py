@@ -1,7 +1,8 @@
-"""The addresses that dnsmasq has learned, kept in a file between ``down`` and ``up``, one a line.
+"""The addresses that dnsmasq has learned, in files with one a line, the same for both backends.
 
 Clients hold answers in caches of their own: without this, a blocked site that was just resolved would be tried directly
-after ``down`` and ``up`` until its answer has expired. The file is the same for both backends.
+until its answer has expired. One file is kept between ``down`` and ``up``. The other one is noted while the plumbing is
+up, for a power cut and for a program that flushes all sets: it counts where the sets have nothing that was learned.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from gfwtools.config.model import Address, Config, Paths, PolicyConfig
 from gfwtools.storage import atomic
 
-__all__ = ["MOST", "drop", "forget", "load", "path", "save"]
+__all__ = ["MOST", "drop", "forget", "forget_noted", "load", "note", "noted", "path", "save"]
 
 #: This many of a set are kept, and restored when ``down`` fails; what a household learns in a year is less. A set that
 #: was filled on purpose must not make ``down`` slow or its files large.
@@ -37,6 +38,32 @@ def save(config: Config, learned: Mapping[str, tuple[Address, ...]]) -> None:
     )
 
 
+def note(config: Config, learned: Mapping[str, tuple[Address, ...]]) -> None:
+    """Write the addresses that are in the sets now. Without any, the last note stays.
+
+    :raises StoreError: one of the files cannot be written.
+    """
+    atomic.write_all(
+        {
+            _note(config.paths, policy): "".join(f"{address}\n" for address in sorted(addresses, key=str)).encode()
+            for policy, addresses in learned.items()
+            if addresses
+        }
+    )
+
+
+def noted(config: Config, policy: PolicyConfig) -> tuple[Address, ...]:
+    """What :func:`note` wrote last.
+
+    :raises StoreError: the file cannot be read.
+    """
+    return _addresses(_note(config.paths, policy.name))
+
+
+def _note(paths: Paths, policy: str) -> Path:
+    return paths.state_dir / f"{policy}.noted"
+
+
 def load(config: Config) -> dict[str, tuple[Address, ...]]:
     """Policy's name -> the addresses that :func:`save` wrote. A line that is not an address is skipped.
 
@@ -46,7 +73,7 @@ def load(config: Config) -> dict[str, tuple[Address, ...]]:
 
 
 def drop(config: Config, policy: PolicyConfig, addresses: Collection[Address]) -> None:
-    """Take addresses out of a policy's file, where there is one.
+    """Take addresses out of a policy's files, where there are any.
 
     :raises StoreError: it cannot be read or written.
     """
@@ -55,6 +82,11 @@ def drop(config: Config, policy: PolicyConfig, addresses: Collection[Address]) -
     if kept != saved:
         forget(config._replace(policies=(policy,)))
         save(config, {policy.name: kept})
+    before = noted(config, policy)
+    if left := tuple(address for address in before if address not in addresses):
+        note(config, {policy.name: left})
+    elif before:
+        atomic.remove([_note(config.paths, policy.name)])
 
 
 def _addresses(file: Path) -> tuple[Address, ...]:
@@ -71,3 +103,8 @@ def forget(config: Config) -> None:
     :raises StoreError: one of them cannot be removed.
     """
     atomic.remove(path(config.paths, policy.name) for policy in config.policies)
+
+
+def forget_noted(config: Config) -> None:
+    """:raises StoreError: one of the files cannot be removed."""
+    atomic.remove(_note(config.paths, policy.name) for policy in config.policies)

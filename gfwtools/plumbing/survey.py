@@ -126,10 +126,15 @@ def look(config: Config, runner: Runner, endpoints: Mapping[str, Address] = Mapp
     known = record.load(config.paths, boot_id(config.paths, runner))
     there = _observe(config, runner, known)
     saved = learned.load(config)
-    for marking in there:
+    found = [(marking, _learned(config, marking)) for marking in there]
+    for marking, held in found:
         if marking.backend is not backend:  # it goes, and what dnsmasq has learned stays
-            for name, addresses in _learned(config, marking).items():
+            for name, addresses in held.items():
                 saved[name] = tuple(dict.fromkeys((*saved[name], *addresses)))
+    if not any(any(held.values()) for _, held in found):
+        # A power cut, or a program that flushes what is not its own.
+        for policy in config.policies:
+            saved[policy.name] = saved[policy.name] or learned.noted(config, policy)
     interfaces = {name: _with_endpoint(each, endpoints.get(name)) for name, each in facts.interfaces.items()}
     full = frozenset(policy.name for policy in config.policies if _is_full(policy, backend, there))
     facts = replace(facts, interfaces=interfaces, seeds=_seeds(config, backend), learned=saved, full=full)

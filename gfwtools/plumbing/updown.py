@@ -59,7 +59,9 @@ def keep_up(
     with lock(config.paths.state_dir / "host.lock"):
         if taken_down.is_noted(config.paths):
             return None
-        return _bring_up(config, runner, clear_caches, endpoints)
+        done = _bring_up(config, runner, clear_caches, endpoints)
+        learned.note(config, look_for_down(config, runner).learned)
+        return done
 
 
 def _bring_up(

@@ -107,6 +107,7 @@ def _undo(config: Config, runner: Runner, *, say: Say) -> list[str]:
         journal.forget(RESTART_DUE)
     taken_down.forget(paths)
     learned.forget(config)
+    learned.forget_noted(config)
     Dnsmasq(config, runner).remove_folders()
     return notes
 

@@ -78,3 +78,21 @@ def test_teardown_names_the_file_that_brings_saved_rules_back(backend: str, save
         lab.bootstrap()
         lab.gateway.write(path, lab.gateway.run(*save.split()).stdout)
         assert f"{path} was saved with rules of gfwtools in it" in lab.gateway.gfwtools("teardown", "--yes").stderr
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_after_a_power_cut_the_addresses_of_the_last_look_are_in_the_sets_again(backend: str) -> None:
+    """A client still holds the answer, and does not ask again."""
+    with Lab() as lab:
+        lab.configure(backend)
+        lab.bootstrap()
+        assert lab.open(lab.client, "blocked.example") == TUNNEL
+        lab.gateway.gfwtools("-q", "up", "--unless-down")  # what the timer runs
+        lab.gateway.run("sh", "-c", "rm -r /run/gfwtools; ip rule flush; ip rule add lookup main; nft flush ruleset; "
+                                    "iptables -t mangle -F; iptables -t nat -F; ipset flush; ip route flush table 51820")  # fmt: skip
+        leaked = lab.leaked()
+        lab.gateway.gfwtools("-q", "up", "--tunnel-follows")
+        assert lab.visit(lab.client, BLOCKED) == TUNNEL
+        assert lab.leaked() == leaked
+        lab.gateway.gfwtools("teardown", "--yes")
+        assert "noted" not in lab.gateway.run("ls", "/var/lib/gfwtools").stdout
