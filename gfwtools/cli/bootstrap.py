@@ -9,7 +9,6 @@ from gfwtools.cli import Context
 
 if TYPE_CHECKING:
     from gfwtools.config.model import Config
-    from gfwtools.system.commands import Runner
     from gfwtools.system.init import Init
 
 __all__ = ["bootstrap", "teardown"]
@@ -98,7 +97,7 @@ def bootstrap(
             raise click.UsageError("this changes the host's own resolver set-up; give --yes, or run it at a terminal")
         _confirm(context, "Change the host's resolver set-up?")
     run(planned, runner, say=context.say, warn=context.warn)
-    unknown = _require_whole(context, planned.config, runner)
+    unknown = _require_whole(context, planned.config)
     if planned.config.dns.warm:
         from gfwtools.cli.warm import warm_after
 
@@ -109,7 +108,7 @@ def bootstrap(
     context.say("blocked sites go through the tunnel; try: gfwtools check domain google.com")
 
 
-def _require_whole(context: Context, config: "Config", runner: "Runner") -> list[str]:
+def _require_whole(context: Context, config: "Config") -> list[str]:
     """Check the host after bootstrap. A piece that is not OK is printed and ends the command.
 
     :returns: the names of the pieces that could not be checked.
@@ -117,9 +116,11 @@ def _require_whole(context: Context, config: "Config", runner: "Runner") -> list
     from gfwtools.cli.text import printable
     from gfwtools.diagnose.host import check
     from gfwtools.plumbing.plan import Kind, State
+    from gfwtools.system.commands import System
 
     try:
-        findings = check(config, runner)
+        # Without an echo, as `check host` itself: a probe's device is no step of bootstrap, and is gone after it.
+        findings = check(config, System())
     except KeyboardInterrupt:
         context.warn("the host is set up; run: gfwtools check host")
         raise

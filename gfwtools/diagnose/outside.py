@@ -105,7 +105,7 @@ def _generation(config: Config) -> Generation | None:
 
 def _sides(config: Config, facts: Facts, runner: Runner) -> Iterator[Side]:
     links: list[dict[str, Any]] = json.loads(runner.ask("ip", "-j", "address", "show", "up") or "[]")
-    by_name = {str(link["ifname"]): link for link in links}
+    by_name = {str(link["ifname"]): link for link in links if link}  # one that is down is listed as {}
     served = lans(config, runner)
     tunnels = list(facts.interfaces)
     outer = [name for name in sorted(wans(runner)) if name not in tunnels and name not in {lan.name for lan in served}]

@@ -4,13 +4,18 @@ from lab import Lab
 
 BOOTSTRAP = ("-v", "bootstrap", "--interface", "wg0", "--init", "none", "--yes")
 
+#: What nft lists, but for what changes by itself: the counters, and who asks dnsmasq, whom the kernel enters and drops.
+RULESET = r"""nft list ruleset | sed '
+    s/ counter packets [0-9]* bytes [0-9]*//
+    /set asking[46] {/,/^\t}/ { /elements = {/,/^\t}/ { /^\t}/!d } }'"""
+
 
 def everything(lab: Lab) -> str:
     """The kernel's state and the files that teardown must give back, byte for byte."""
-    script = """
+    script = f"""
     # Counters, and what a look itself makes: the tables of iptables exist once somebody has listed them.
     for t in iptables-save ip6tables-save; do $t | grep -v '^#' | sed 's/ *\\[[0-9]*:[0-9]*\\]//'; done
-    nft list ruleset | sed 's/ counter packets [0-9]* bytes [0-9]*//'
+    {RULESET}
     ip rule; ip -6 rule; ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80 | sort
     ipset list -n
     sysctl -a 2>/dev/null | grep -E 'rp_filter|forwarding|ip_forward|accept_ra |src_valid_mark' | sort

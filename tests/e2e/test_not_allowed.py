@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from given_back import RULESET
 from lab import GATEWAY_LAN, Lab
 
 pytestmark = pytest.mark.e2e
@@ -28,10 +29,7 @@ def gfwtools(lab: Lab, prefix: tuple[str, ...], *args: str) -> subprocess.Comple
 
 
 def state(lab: Lab) -> str:
-    script = (
-        "nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'; ipset list -n; ip rule; cat /etc/resolv.conf"
-    )
-    return lab.gateway.run("sh", "-c", script).stdout
+    return lab.gateway.run("sh", "-c", f"{RULESET}; ipset list -n; ip rule; cat /etc/resolv.conf").stdout
 
 
 @pytest.mark.parametrize("backend", ["auto", "iptables", "nftables"])

@@ -1,7 +1,6 @@
 """``trace`` proven by packets: each hook in words, and no rule left behind however it ends; ``status`` and ``warm``."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from fresh_host import FreshHost
+from given_back import RULESET
 from lab import BLOCKED, BLOCKED6, CLIENT, FREE, GATEWAY_WAN, TUNNEL, Lab
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +33,7 @@ def plain() -> Iterator[Lab]:
 
 
 def ruleset(lab: Lab) -> str:
-    return re.sub(r"packets \d+ bytes \d+", "", lab.gateway.run("nft", "list", "ruleset").stdout)
+    return lab.gateway.run("sh", "-c", RULESET).stdout
 
 
 def started(lab: Lab, *args: str) -> subprocess.Popen[str]:
