@@ -185,6 +185,22 @@ def test_openwrt_without_a_forwarding_into_the_tunnel_is_stopped_by_its_rule() -
 # ---------------------------------------------------------------- our own rules, and what this host sends
 
 
+def test_a_rule_of_ours_that_stops_keeps_no_network_from_the_internet() -> None:
+    ours = '-A FORWARD -i lan0 -m comment --comment "gfwtools: policy gfwlist leaves by wg0 or not at all" -j DROP'
+    assert passages(filter_table(ours, "ACCEPT"))[0].verdict is PASSES
+
+
+@pytest.mark.parametrize("comment", ["mygfwtools", '"no gfwtools: x"'])
+def test_a_rule_that_only_names_us_stops_as_any_other(comment: str) -> None:
+    line = f"-A FORWARD -i lan0 -m comment --comment {comment} -j DROP"
+    assert passages(filter_table(line, "ACCEPT"))[0].verdict is BLOCKED
+
+
+def test_a_rule_that_names_us_in_a_quotation_without_an_end_is_unknown() -> None:
+    line = '-A FORWARD -i lan0 -m comment --comment "gfwtools: x -j DROP'
+    assert passages(filter_table(line, "ACCEPT"))[0].verdict is UNKNOWN
+
+
 # A packet of this host with the mark is routed again behind OUTPUT.
 WAYS_OF_A_QUESTION = [
     ("output", "wan0", BLOCKED),
