@@ -42,6 +42,13 @@ def question(text: str = "", ruleset: Sequence[dict[str, Any]] = ()) -> Passage:
     return found
 
 
+def question_into(text: str = "", ruleset: Sequence[dict[str, Any]] = ()) -> Passage:
+    """This host's question to a clean resolver behind wg0; its route without the mark is by wan0."""
+    bases = iptables_rules.parse(text, "iptables", no_sets) + nft_rules.parse(ruleset, 4, lambda *key: None)
+    asked, _ = questions.into_tunnel(bases, ip_address("8.8.8.8"), 53, "wg0", "wan0", MARK)
+    return asked
+
+
 def filter_table(rules: str, policy: str = "DROP") -> str:
     """A listing of the filter table with these rules."""
     chains = sorted({line.split()[1] for line in rules.splitlines() if line.startswith("-A")} - {"FORWARD"})

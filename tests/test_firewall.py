@@ -13,6 +13,7 @@ from firewalls import (
     own_table,
     passages,
     question,
+    question_into,
 )
 
 from gfwtools.diagnose.firewall.crossing import Passage, Verdict
@@ -179,6 +180,50 @@ def test_openwrt_without_a_forwarding_into_the_tunnel_is_stopped_by_its_rule() -
     first, answer = passages(FW3.format(vpn=""))
     assert (first.verdict, answer.verdict) == (BLOCKED, PASSES)
     assert rule(first).endswith("-j REJECT --reject-with tcp-reset")
+
+
+# ---------------------------------------------------------------- our own rules, and what this host sends
+
+
+def test_a_rule_of_ours_that_stops_keeps_no_network_from_the_internet() -> None:
+    ours = '-A FORWARD -i lan0 -m comment --comment "gfwtools: policy gfwlist leaves by wg0 or not at all" -j DROP'
+    assert passages(filter_table(ours, "ACCEPT"))[0].verdict is PASSES
+
+
+@pytest.mark.parametrize("comment", ["mygfwtools", '"no gfwtools: x"'])
+def test_a_rule_that_only_names_us_stops_as_any_other(comment: str) -> None:
+    line = f"-A FORWARD -i lan0 -m comment --comment {comment} -j DROP"
+    assert passages(filter_table(line, "ACCEPT"))[0].verdict is BLOCKED
+
+
+def test_a_rule_that_names_us_in_a_quotation_without_an_end_is_unknown() -> None:
+    line = '-A FORWARD -i lan0 -m comment --comment "gfwtools: x -j DROP'
+    assert passages(filter_table(line, "ACCEPT"))[0].verdict is UNKNOWN
+
+
+# A packet of this host with the mark is routed again behind OUTPUT.
+WAYS_OF_A_QUESTION = [
+    ("output", "wan0", BLOCKED),
+    ("output", "wg0", PASSES),
+    ("postrouting", "wan0", PASSES),
+    ("postrouting", "wg0", BLOCKED),
+]
+
+
+@pytest.mark.parametrize(("hook", "interface", "verdict"), WAYS_OF_A_QUESTION)
+def test_iptables_sees_a_question_into_the_tunnel_by_its_way_of_that_hook(
+    hook: str, interface: str, verdict: Verdict
+) -> None:
+    text = f"*mangle\n:{hook.upper()} ACCEPT [0:0]\n-A {hook.upper()} -o {interface} -p udp -j DROP\nCOMMIT\n"
+    assert question_into(text).verdict is verdict
+
+
+@pytest.mark.parametrize(("hook", "interface", "verdict"), WAYS_OF_A_QUESTION)
+def test_nft_sees_a_question_into_the_tunnel_by_its_way_of_that_hook(
+    hook: str, interface: str, verdict: Verdict
+) -> None:
+    stops = [match({"meta": {"key": "oifname"}}, interface), {"drop": None}]
+    assert question_into(ruleset=own_table(stops, policy="accept", hook=hook)).verdict is verdict
 
 
 # ---------------------------------------------------------------- nft

@@ -88,7 +88,7 @@ def test_after_a_power_cut_the_addresses_of_the_last_look_are_in_the_sets_again(
         lab.bootstrap()
         assert lab.open(lab.client, "blocked.example") == TUNNEL
         lab.gateway.gfwtools("-q", "up", "--unless-down")  # what the timer runs
-        lab.gateway.run("sh", "-c", "rm -r /run/gfwtools; ip rule flush; ip rule add lookup main; nft flush ruleset; "
+        lab.gateway.run("sh", "-c", "rm -r /run/gfwtools; ip rule flush; ip rule add pref 32766 lookup main; nft flush ruleset; "
                                     "iptables -t mangle -F; iptables -t nat -F; ipset flush; ip route flush table 51820")  # fmt: skip
         leaked = lab.leaked()
         lab.gateway.gfwtools("-q", "up", "--tunnel-follows")

@@ -99,8 +99,7 @@ def parse(text: str, program: str, holds: Sets) -> list[BaseChain]:
             name, policy = line[1:].split()[:2]
             policies[name] = policy
             rules.setdefault(name, [])
-        elif line.startswith("-A ") and not (" -m hashlimit " in line and ownership.is_rule(line)):
-            # Ours are left out: they stop who asks too much, and no one else.
+        elif line.startswith("-A ") and not _is_own_stop(line):
             rules.setdefault(line.split(None, 2)[1], []).append(line)
     bases = []
     for table, (policies, rules) in tables.items():
@@ -117,6 +116,16 @@ def parse(text: str, program: str, holds: Sets) -> list[BaseChain]:
                 verb = _VERBS.get(policy, Verb.ACCEPT)
                 bases.append(BaseChain(hook, _PRIORITIES[table], chains[name], verb, place, chains))
     return bases
+
+
+def _is_own_stop(line: str) -> bool:
+    """Whether a rule is ours and stops what it matches: by another way than the tunnel, too often or from outside.
+
+    None of them keeps a network from the Internet, and none is to be opened. Of nft our table is left out.
+    """
+    with suppress(ValueError):  # a quotation without an end
+        return line.endswith(" -j DROP") and ownership.TAG in line and ownership.is_rule(line)
+    return False
 
 
 def _rule(line: str, place: Place, chains: Mapping[str, object], holds: Sets) -> Rule:

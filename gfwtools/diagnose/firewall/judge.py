@@ -220,7 +220,7 @@ def _chains(runner: Runner, family: Family, ruleset: list[dict[str, Any]] | None
         if _LEGACY[family].read_text().split():
             wanted.add("legacy")
     found: list[BaseChain] = []
-    skip = {("inet", TABLE.split()[-1])}  # our own stops nothing
+    skip = {("inet", TABLE.split()[-1])}  # what ours stops is not to be opened
     sets = _IpSets(runner)
     for suffix in _SUFFIXES:
         program = f"{_PROGRAMS[family]}{suffix}"

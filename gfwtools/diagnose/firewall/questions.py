@@ -37,7 +37,8 @@ def into_tunnel(
 ) -> list[Passage]:
     """This host's question to a clean resolver, and its answer.
 
-    :param outer: the interface of the route without the mark: OUTPUT sees it also where the mark changes the route.
+    :param outer: the interface of the route without the mark: OUTPUT sees it also where the mark changes the route,
+        and what comes behind OUTPUT sees the tunnel.
     """
     family: Family = 6 if resolver.version == 6 else 4
     own = Peer(_EVERYWHERE[family], _EVERYWHERE[family][1])
@@ -55,7 +56,7 @@ def into_tunnel(
         reply=True,
         to_host=True,
     )
-    there = passage(asked, partial(_walk, bases, _OUT))
+    there = passage(asked, partial(_walk, bases, _OUT, routed=tunnel))
     there = replace(there, packet=replace(asked, oif=tunnel))
     return [there, passage(answer, partial(_walk, bases, _IN))]
 
@@ -76,10 +77,16 @@ def _question(family: Family, source: Peer, destination: Peer, port: int) -> Pac
     )
 
 
-def _walk(bases: Sequence[BaseChain], hooks: Sequence[str], packet: Packet) -> list[Judgement]:
+def _walk(bases: Sequence[BaseChain], hooks: Sequence[str], packet: Packet, routed: str = "") -> list[Judgement]:
+    """The verdict of each chain.
+
+    :param routed: the interface by which a packet of this host leaves once it is routed again, behind OUTPUT.
+    """
     passed = [base for base in bases if base.hook in hooks]
     judged = []
     for base in sorted(passed, key=lambda each: (hooks.index(each.hook), each.priority)):
+        if routed and base.hook != "output":
+            packet = replace(packet, oif=routed)
         if base.device and (packet.iif or packet.oif) not in base.device:
             continue
         found = judge(base, packet)
