@@ -109,7 +109,7 @@ def _lease(subject: Subject, number: int) -> list[str]:
     subject.around.lease(LEASES[number], others_answer=not network.follows)
     for command in (command for part in subject.host.parts for command in part.renew):
         subject.machine.run(*command)
-    return _faults(subject)
+    return [*subject.judge.lease_faults(LEASES[number]), *_faults(subject)]
 
 
 def _reinstall(subject: Subject) -> list[str]:

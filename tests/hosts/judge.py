@@ -9,12 +9,19 @@ from dataclasses import dataclass
 
 from fresh_host import HERE as E2E
 from machine import Machine
-from surroundings import BLOCKED, DIRECT, HOST_LAN, POISON, TUNNEL, Surroundings
+from surroundings import BLOCKED, DIRECT, HOST_LAN, POISON, TUNNEL, Lease, Surroundings
 
 __all__ = ["Judge", "client_faults", "snapshot"]
 
 #: How long a host may take until it works again after an event, in seconds.
 PATIENCE = 30.0
+#: Lines of the journal that are right.
+_NO_NOISE = (
+    # systemd-resolved asks dnsmasq, and names it in the file of the ISP's resolvers, which dnsmasq follows by itself.
+    "ignoring nameserver 127.0.0.1 - local interface",
+    # Debian's: dnsmasq.service registers itself by `resolvconf -a lo.dnsmasq`, and systemd-resolved's resolvconf refuses.
+    "Failed to set DNS configuration: Link lo is loopback device.",
+)
 _VISIT = (E2E / "visit.py").read_text("utf-8")
 
 
@@ -74,6 +81,10 @@ class Judge:
         """What is wrong with a host that has no gfwtools, or none yet: free names have to open."""
         return self._settled(lambda: self._free_wrong(self.views if self.serves_lan else self.views[:1]))
 
+    def lease_faults(self, lease: Lease) -> list[str]:
+        """What is wrong with a host that asked for another lease: else nothing happened, and nothing was tested."""
+        return self._settled(lambda: self._lease_wrong(lease))
+
     def learn_who_is_served(self) -> None:
         """Whether dnsmasq served the LAN before gfwtools: Debian's cannot where systemd-resolved has port 53."""
         self.serves_lan = not self._free_wrong(self.views[1:])
@@ -124,6 +135,13 @@ class Judge:
                 found.append(f"{view.name}: no packet of {answer} came to the far end")
         return found
 
+    def _lease_wrong(self, lease: Lease) -> list[str]:
+        shown = self._machine.run("ip", "-4", "-o", "address", "show", "eth0").stdout
+        addresses = re.findall(r" inet ([0-9.]+)", shown)
+        if any(lease.has(address) for address in addresses):
+            return []
+        return [f"eth0 has {' '.join(addresses) or 'no address'}, none of {lease.first} to {lease.last}"]
+
     def _red(self) -> list[str]:
         """What `check host` says is wrong."""
         done = self._machine.run("gfwtools", "check", "host", "--json", code=None)
@@ -153,7 +171,7 @@ class Judge:
         words = re.compile("chown of PID file|ignoring resolv-file|there is no such interface")
         more = self._machine.run("journalctl", since, "-q", "-o", "cat", code=None).stdout
         lines = [*journal.splitlines(), *(line for line in more.splitlines() if words.search(line))]
-        return [f"journal: {line}" for line in dict.fromkeys(lines)]
+        return [f"journal: {line}" for line in dict.fromkeys(lines) if line not in _NO_NOISE]
 
 
 # ------------------------------------------------------------------------------------------------- before and after

@@ -41,6 +41,8 @@ _NETWORKD = {
     "/etc/systemd/network/eth0.network": "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n",
     "/etc/systemd/network/lan0.network": f"[Match]\nName=lan0\n[Network]\nAddress={HOST_LAN}/24\n",
 }
+# Not `networkctl renew`: DHCP refuses the old address by a broadcast, which networkd does not hear until its timer T2.
+_RECONFIGURE = (("networkctl", "reconfigure", "eth0"),)
 _INTERFACES = {
     "/etc/network/interfaces": "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n\n"
     f"auto lan0\niface lan0 inet static\n    address {HOST_LAN}/24\n"
@@ -53,7 +55,7 @@ NETWORKS = {
         files=_NETWORKD | _STATIC_RESOLV_CONF,
         commands=(_enable("systemd-networkd.service"),),
         services=("systemd-networkd.service",),
-        renew=(("networkctl", "renew", "eth0"),),
+        renew=_RECONFIGURE,
         follows=False,
         network="systemd-networkd",
         resolver="none: a static resolv.conf",
@@ -63,7 +65,7 @@ NETWORKS = {
         files=_NETWORKD,
         commands=(_enable("systemd-networkd.service", "systemd-resolved.service"),),
         services=("systemd-networkd.service", "systemd-resolved.service"),
-        renew=(("networkctl", "renew", "eth0"),),
+        renew=_RECONFIGURE,
         network="systemd-networkd",
         resolver="systemd-resolved",
     ),

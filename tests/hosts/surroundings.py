@@ -16,6 +16,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from counting import Count
@@ -43,6 +44,9 @@ class Lease:
     first: str
     last: str
     resolver: str
+
+    def has(self, address: str) -> bool:
+        return IPv4Address(self.first) <= IPv4Address(address) <= IPv4Address(self.last)
 
 
 LEASES = (Lease("100.64.3.100", "100.64.3.109", "100.64.3.1"), Lease("100.64.3.110", "100.64.3.119", "100.64.3.53"))
