@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journals import apply
+from journals import apply, put
 from paths import REPO
 from recorder import Recorder
 from tools import needs
@@ -16,9 +16,10 @@ from gfwtools.config.load import loads
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
 from gfwtools.plumbing.apply import undo_kept
-from gfwtools.setup import boot
+from gfwtools.setup import boot, files, nftables_service
 from gfwtools.setup.boot import BootState
 from gfwtools.setup.files import FileEdit
+from gfwtools.setup.nftables_service import DROP_IN
 from gfwtools.system.commands import System
 from gfwtools.system.init import Init, detect_init, is_stopping
 
@@ -234,7 +235,11 @@ def test_the_second_dnsmasq_has_a_unit_in_the_split_layout_only() -> None:
 @pytest.mark.parametrize("init", ["systemd", "openrc", "none"])
 def test_the_places_are_those_of_all_files(init: Init) -> None:
     texts = (TWO, SPLIT, "")
-    wrote = {file.path for text in texts for file in boot.boot_files(loads(text), init, PROGRAM, networkd=True)}
+    wrote = {
+        file.path
+        for text in texts
+        for file in boot.boot_files(loads(text), init, PROGRAM, networkd=True, nftables=True)
+    }
     assert wrote <= set(boot.places())
 
 
@@ -250,6 +255,54 @@ def test_networkd_counts_where_it_is_enabled(state: str | None, expected: bool) 
     asked = ("systemctl", "is-enabled", "systemd-networkd.service")
     runner = Recorder({asked: state} if state else {}, frozenset({"systemctl"}))
     assert boot.has_networkd(Config(), runner) is expected
+
+
+def test_the_drop_in_of_nftables_is_written_only_where_it_fits() -> None:
+    assert DROP_IN in by_path(boot.boot_files(Config(), "systemd", PROGRAM, nftables=True))
+    assert DROP_IN not in by_path(boot.boot_files(Config(), "systemd", PROGRAM))
+
+
+#: As `systemctl cat` shows Debian's unit.
+NFTABLES = """\
+# /usr/lib/systemd/system/nftables.service
+[Service]
+Type=oneshot
+ExecStart=/usr/sbin/nft -f /etc/nftables.conf
+ExecReload=/usr/sbin/nft -f /etc/nftables.conf
+ExecStop=/usr/sbin/nft flush ruleset
+"""
+OVERRIDE = "\n# /etc/systemd/system/nftables.service.d/override.conf\n[Service]\n"
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        pytest.param(NFTABLES, True, id="debian"),
+        pytest.param(f"{NFTABLES}{OVERRIDE}Nice=1\n", True, id="an-override-without-commands"),
+        pytest.param(f"{NFTABLES}{OVERRIDE}ExecStartPost=/bin/true\n", False, id="a-command-of-the-owner"),
+        pytest.param(NFTABLES.replace("/etc/nftables.conf", "/etc/other.conf"), False, id="another-file"),
+        pytest.param("# /dev/null\n", False, id="masked"),
+        pytest.param(None, False, id="none"),
+    ],
+)
+def test_the_drop_in_fits_debians_own_commands_of_nftables(unit: str | None, expected: bool) -> None:
+    runner = Recorder({("systemctl", "cat", "nftables.service"): unit} if unit else {})
+    assert nftables_service.flushes(Config(), runner) is expected
+
+
+def test_the_drop_in_of_nftables_still_fits_once_it_is_there() -> None:
+    ours = by_path(boot.boot_files(Config(), "systemd", PROGRAM, nftables=True))[DROP_IN]
+    runner = Recorder({("systemctl", "cat", "nftables.service"): f"{NFTABLES}\n# {DROP_IN}\n{ours}"})
+    assert nftables_service.flushes(Config(), runner)
+
+
+def test_teardown_removes_the_drop_in_of_nftables_and_its_folder(tmp_path: Path) -> None:
+    config = loads("", root=tmp_path)
+    written = tmp_path / DROP_IN.removeprefix("/")
+    put(boot.boot_files(config, "systemd", PROGRAM, nftables=True), config.paths)
+    assert written.exists()
+    assert files.put_back(config.paths) == {}
+    assert not written.parent.exists()
 
 
 def test_cron_is_for_hosts_without_the_timer() -> None:
@@ -413,7 +466,7 @@ def test_a_service_that_is_enabled_and_does_not_run_is_started() -> None:
 def test_units_that_changed_on_the_disk_are_read_again() -> None:
     config = Config()
     names = [service.name for service in boot.services(config, "systemd")]
-    asked = ("systemctl", "show", "--property=NeedDaemonReload", "--value", *names)
+    asked = ("systemctl", "show", "--property=NeedDaemonReload", "--value", *names, "nftables.service")
     there = boot.observe(config, "systemd", Recorder(answers_of(names) | {asked: "no\n\nyes\n\nno\n"}))
     assert commands(config, "systemd", there) == ["systemctl daemon-reload"]
 

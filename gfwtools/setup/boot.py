@@ -23,6 +23,7 @@ from pathlib import PurePosixPath
 from gfwtools.config.model import Config
 from gfwtools.errors import HostError
 from gfwtools.render.files import on_host
+from gfwtools.setup import nftables_service
 from gfwtools.setup.files import FileEdit
 from gfwtools.system.commands import Command, Runner
 from gfwtools.system.init import INIT_D, RUNLEVEL, UNITS, Init, is_live, runlevel, systemctl
@@ -89,7 +90,7 @@ def init_of(paths: Iterable[str]) -> Init | None:
 
 
 def boot_files(
-    config: Config, init: Init, program: str, *, cron: bool = True, networkd: bool = False
+    config: Config, init: Init, program: str, *, cron: bool = True, networkd: bool = False, nftables: bool = False
 ) -> list[FileEdit]:
     """The files for this init system, with ``program`` (the absolute path of gfwtools) in them.
 
@@ -97,6 +98,7 @@ def boot_files(
     :param cron: the host has /etc/cron.d; it is used where there is no timer.
     :param networkd: systemd-networkd manages interfaces here. It reads the file when it starts, which is when it would
         remove ours: it need not be restarted now.
+    :param nftables: the backend is nftables, and a restart of nftables.service would flush our table.
     :raises HostError: the path holds a character that a unit, cron or a shell would read as something else.
     """
     if not _PROGRAM.fullmatch(program):
@@ -125,6 +127,10 @@ def boot_files(
         if networkd:
             why = "networkd leaves our rules and routes alone"
             files.append(_edit(NETWORKD_D, "50-gfwtools.conf", why, words, template="networkd.conf"))
+        if nftables:
+            folder, _, name = nftables_service.DROP_IN.rpartition("/")
+            why = "a restart of nftables leaves our table in place"
+            files.append(_edit(folder, name, why, nftables_service.words(), template="nftables.service.conf"))
         return [*files, _edit(UNITS, "gfwtools-dns@.service", "the second dnsmasq", words)] if split else files
     files = []
     if init == "openrc":
@@ -156,6 +162,7 @@ def places() -> tuple[str, ...]:
         f"{INIT_D}/gfwtools-dns",
         f"{CRON_D}/gfwtools",
         f"{NETWORKD_D}/50-gfwtools.conf",
+        nftables_service.DROP_IN,
     )
 
 
@@ -247,7 +254,7 @@ def _observe_systemd(config: Config, runner: Runner) -> BootState:
         enabled=frozenset(name for name in names if runner.ask(*systemctl(config, "is-enabled", name)) is not None),
         running=frozenset(name for name in names if live and runner.ask("systemctl", "is-active", name) is not None),
         live=live,
-        outdated=live and "yes" in (runner.ask(*reload, *names) or "").split(),
+        outdated=live and "yes" in (runner.ask(*reload, *names, nftables_service.UNIT) or "").split(),
     )
 
 

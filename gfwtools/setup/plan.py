@@ -15,8 +15,8 @@ from gfwtools.dnsmasq import service, version
 from gfwtools.dnsmasq.conf import MAIN_CONF
 from gfwtools.errors import ConfigError, HostError
 from gfwtools.plumbing import updown
-from gfwtools.plumbing.choice import require
-from gfwtools.setup import boot, files, preflight, resolver_edits, resolver_facts
+from gfwtools.plumbing.choice import decide, require
+from gfwtools.setup import boot, files, nftables_service, preflight, resolver_edits, resolver_facts
 from gfwtools.setup.files import FileEdit
 from gfwtools.setup.resolv_conf_writers import snippet
 from gfwtools.setup.resolver_facts import ResolverFacts
@@ -148,8 +148,14 @@ def plan(config_path: Path, root: Path, choices: Choices, init: Init | Literal["
         config = loads(text, str(config_path), root)
     facts = resolver_facts.observe(config, runner)
     has_cron = config.paths.at(boot.CRON_D).is_dir()
+    is_systemd = chosen == "systemd"
     at_boot = boot.boot_files(
-        config, chosen, program(), cron=has_cron, networkd=chosen == "systemd" and boot.has_networkd(config, runner)
+        config,
+        chosen,
+        program(),
+        cron=has_cron,
+        networkd=is_systemd and boot.has_networkd(config, runner),
+        nftables=is_systemd and decide(config, runner) == "nftables" and nftables_service.flushes(config, runner),
     )
     edits = [*resolver_edits.edits(config, facts), *at_boot]
     stuck = mounts_in_the_way(config.paths, [edit.path for edit in files.differing(edits, config.paths)])
