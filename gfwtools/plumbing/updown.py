@@ -77,6 +77,7 @@ def _bring_up(
     _run(config, survey, runner, after)
     if survey.makes_sets:
         record.save(config.paths, replace(after, cache_cleared=clear_caches()))
+    learned.note(config, survey.learned)  # a power cut may come before the timer does
     learned.forget(config)
     return survey, [*adopted, *survey.steps, *connections.settle(config, survey)]
 
